@@ -1,0 +1,8 @@
+//! Settings: what they are, their defaults, and where they come from. This room knows nothing of what the settings steer.
+//!
+//! Sources, later ones win: built-in defaults, `config/terrace.toml`, the file named by `--config`, and environment
+//! variables `TERRACE_<SECTION>__<KEY>`.
+
+mod settings;
+
+pub use settings::{CacheSettings, CollectionsSettings, DatabaseSettings, HttpSettings, LogFormat, LogSettings, Settings};

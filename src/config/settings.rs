@@ -1,0 +1,181 @@
+//! The settings and their defaults. Each says what goes wrong when it is too low and too high.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+/// Everything an installation can set outside of its collection files.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// The HTTP server.
+    pub http: HttpSettings,
+    /// Where the truth is.
+    pub database: DatabaseSettings,
+    /// The cache in the process.
+    pub cache: CacheSettings,
+    /// Where collection, view and sample files are.
+    pub collections: CollectionsSettings,
+    /// What is logged, and how.
+    pub log: LogSettings,
+}
+
+/// The HTTP server.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpSettings {
+    /// Address and port to listen on, for example `127.0.0.1:8080`.
+    pub listen: String,
+    /// Threads that serve requests. Too few leave cores idle, more than cores only switch; 0 means one per core.
+    pub workers: usize,
+    /// The largest request body. Too low refuses honest batches, too high lets one client fill the memory.
+    pub max_body_bytes: ByteSize,
+    /// How long requests in flight may take to end after SIGTERM. Too low cuts them off, too high delays a restart.
+    #[serde(with = "humantime_text")]
+    pub shutdown_timeout: Duration,
+    /// How long an idle connection is kept. Too low makes clients reconnect, too high holds file descriptors.
+    #[serde(with = "humantime_text")]
+    pub keep_alive: Duration,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8080".to_owned(),
+            workers: 0,
+            max_body_bytes: ByteSize::mib(1),
+            shutdown_timeout: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(75),
+        }
+    }
+}
+
+/// Where the truth is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DatabaseSettings {
+    /// `sqlite://PATH`; the file and its directory are created.
+    pub url: String,
+    /// Connections for reads. Too few queue cache misses behind each other, too many only cost memory.
+    pub max_connections: u32,
+    /// How long a request waits for a connection, or for SQLite's write lock, before it is refused with 503.
+    #[serde(with = "humantime_text")]
+    pub acquire_timeout: Duration,
+}
+
+impl Default for DatabaseSettings {
+    fn default() -> Self {
+        Self { url: "sqlite://data/terrace.db".to_owned(), max_connections: 8, acquire_timeout: Duration::from_secs(5) }
+    }
+}
+
+/// The cache in the process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheSettings {
+    /// `false` sends every read to the database.
+    pub enabled: bool,
+    /// Memory for entries. Too low evicts what is hot, too high lets the system kill the process.
+    pub l1_bytes: ByteSize,
+    /// No entry is fresh for longer, whatever its collection declares. A last bound on anything coherence missed.
+    #[serde(with = "humantime_text")]
+    pub max_ttl: Duration,
+    /// By how many percent of its TTL an entry may expire early, at random. 0 lets entries that were loaded together
+    /// expire together, 100 makes TTLs meaningless.
+    pub jitter_percent: u8,
+    /// How often the change log is read for changes that other processes made to the same database. Too low costs
+    /// queries, too high serves stale data for that long after an import beside the running server.
+    #[serde(with = "humantime_text")]
+    pub reconcile_interval: Duration,
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            l1_bytes: ByteSize::mib(256),
+            max_ttl: Duration::from_secs(60 * 60),
+            jitter_percent: 10,
+            reconcile_interval: Duration::from_millis(500),
+        }
+    }
+}
+
+/// Where collection, view and sample files are.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CollectionsSettings {
+    /// Directory of the collection files, `*.toml`.
+    pub dir: PathBuf,
+    /// Directory of the view files, `*.toml`; it need not exist.
+    pub views_dir: PathBuf,
+    /// Directory of sample records, `<collection>.ndjson`, loaded into a database that has just been created; it
+    /// need not exist.
+    pub samples_dir: PathBuf,
+}
+
+impl Default for CollectionsSettings {
+    fn default() -> Self {
+        Self { dir: "config/collections".into(), views_dir: "config/views".into(), samples_dir: "config/samples".into() }
+    }
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSettings {
+    /// `text` or `json`.
+    pub format: LogFormat,
+    /// A filter such as `info` or `terrace=debug,actix_web=warn`.
+    pub level: String,
+    /// Whether each request writes an access log line. It costs more than a cache hit does.
+    pub access: bool,
+    /// A request that takes longer is logged as a warning.
+    #[serde(with = "humantime_text")]
+    pub slow_request: Duration,
+    /// A database operation that takes longer is logged as a warning.
+    #[serde(with = "humantime_text")]
+    pub slow_query: Duration,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: "info".to_owned(),
+            access: false,
+            slow_request: Duration::from_secs(1),
+            slow_query: Duration::from_millis(100),
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For collectors: one JSON object a line.
+    Json,
+}
+
+/// Durations as `10m` or `500ms`.
+mod humantime_text {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(*duration))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map_err(|_| {
+            serde::de::Error::custom(format!("{text:?} is not a duration; write for example \"500ms\", \"10m\" or \"1h\""))
+        })
+    }
+}

@@ -1,0 +1,24 @@
+//! Plain values that every room shares: collections, records, queries, changes and guards. They know no database,
+//! no cache and no HTTP.
+
+mod change;
+mod collection;
+mod filter;
+mod names;
+mod principal;
+mod query;
+mod record;
+mod search;
+mod value;
+mod view;
+
+pub use change::{Change, Guard, LoggedChange, Operation, Position, Term};
+pub use collection::{Access, AccessRule, CacheTimes, Collection, Field, IdRule, Index, SearchField, SearchWeight};
+pub use filter::{Condition, Filter, Test};
+pub use names::{CollectionName, RecordId};
+pub use principal::Principal;
+pub use query::{CountMode, DEFAULT_LIMIT, Direction, MAX_LIMIT, Paging, Query, Selection, SortKey};
+pub use record::{Record, ServerFields, timestamp_text};
+pub use search::{SearchClause, SearchExpression, SearchTerm};
+pub use value::{Number, Scalar, ScalarType};
+pub use view::{View, ViewPart};
