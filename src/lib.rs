@@ -8,6 +8,7 @@
 //! | [`model`] | plain values | nothing |
 //! | [`error`] | the one domain error | nothing |
 
+pub mod cache;
 pub mod config;
 pub mod error;
 pub mod model;

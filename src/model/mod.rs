@@ -4,6 +4,7 @@
 mod change;
 mod collection;
 mod filter;
+mod filter_json;
 mod names;
 mod principal;
 mod query;
@@ -15,6 +16,7 @@ mod view;
 pub use change::{Change, Guard, LoggedChange, Operation, Position, Term};
 pub use collection::{Access, AccessRule, CacheTimes, Collection, Field, IdRule, Index, SearchField, SearchWeight};
 pub use filter::{Condition, Filter, Test};
+pub use filter_json::Operand;
 pub use names::{CollectionName, RecordId};
 pub use principal::Principal;
 pub use query::{CountMode, DEFAULT_LIMIT, Direction, MAX_LIMIT, Paging, Query, Selection, SortKey};

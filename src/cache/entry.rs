@@ -1,0 +1,179 @@
+//! An entry: a ready response body with its headers, ETag and encodings, and what it depends on. Bodies are shared,
+//! never copied; each encoding is made at most once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use tokio::sync::OnceCell;
+
+use super::encoding::{Encoding, compress};
+use super::guard::Captured;
+use crate::error::Result;
+
+/// What a loader returns.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// Whether there is anything.
+    pub presence: Presence,
+    /// The response body, uncompressed.
+    pub body: Bytes,
+    /// The entity tag without quotes, unique to the body.
+    pub etag: String,
+    /// Further headers of the response, with lower-case names and valid values.
+    pub headers: Vec<(&'static str, Bytes)>,
+}
+
+/// Whether there is anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Yes.
+    Found,
+    /// No such record: a negative entry.
+    Missing,
+}
+
+/// A body in one encoding, and its strong ETag with quotes. Two encodings of one body are two representations
+/// (RFC 9110, 8.8.3.3), so each has a tag of its own.
+#[derive(Clone, Debug)]
+pub struct Representation {
+    /// The bytes to send.
+    pub body: Bytes,
+    /// The entity tag, with quotes.
+    pub etag: Bytes,
+}
+
+/// How long an entry lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// It is fresh for this long, if no guard moves.
+    pub ttl: Duration,
+    /// After that it may be served for this long while the database is down.
+    pub stale_if_error: Duration,
+}
+
+/// The guards of an entry, captured before it was loaded. Nearly always one.
+pub type Dependencies = SmallVec<[Captured; 1]>;
+
+/// A cached answer.
+#[derive(Debug)]
+pub struct Entry {
+    presence: Presence,
+    headers: Vec<(&'static str, Bytes)>,
+    identity: Representation,
+    /// In the order of [`Encoding::COMPRESSED`].
+    compressed: [OnceCell<Representation>; Encoding::COMPRESSED.len()],
+    dependencies: Dependencies,
+    loaded_at: Instant,
+    lifetime: Lifetime,
+    refreshing: AtomicBool,
+}
+
+/// What an entry takes beside its bytes: the struct, moka's node and queues, the guard cell and its table slot.
+/// Measured with 100,000 small records (README, "Memory").
+const OVERHEAD_BYTES: usize = 700;
+
+/// The share of the TTL after which a hit starts a refresh behind it, so that hot entries never expire.
+const REFRESH_AFTER: f64 = 0.9;
+
+impl Entry {
+    /// Wraps what a loader returned; `dependencies` were captured before it ran.
+    pub fn new(content: Content, dependencies: Dependencies, lifetime: Lifetime) -> Self {
+        let etag = Bytes::from(format!("\"{}\"", content.etag));
+        Self {
+            presence: content.presence,
+            headers: content.headers,
+            identity: Representation { body: content.body, etag },
+            compressed: Default::default(),
+            dependencies,
+            loaded_at: Instant::now(),
+            lifetime,
+            refreshing: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether there is anything.
+    pub fn presence(&self) -> Presence {
+        self.presence
+    }
+
+    /// Headers of the response beside those every response has.
+    pub fn headers(&self) -> &[(&'static str, Bytes)] {
+        &self.headers
+    }
+
+    /// The uncompressed body and its ETag.
+    pub fn identity(&self) -> &Representation {
+        &self.identity
+    }
+
+    /// The body in `encoding`, if it has been made.
+    pub fn ready(&self, encoding: Encoding) -> Option<&Representation> {
+        match self.slot(encoding) {
+            Some(slot) => slot.get(),
+            None => Some(&self.identity),
+        }
+    }
+
+    /// The body in `encoding`. The first caller makes it, others wait for that one; a cancelled caller passes the
+    /// work on to the next.
+    pub async fn representation(&self, encoding: Encoding) -> Result<&Representation> {
+        let Some(slot) = self.slot(encoding) else { return Ok(&self.identity) };
+        slot.get_or_try_init(|| async {
+            let body = compress(encoding, self.identity.body.clone()).await?;
+            let plain = self.identity.etag.strip_suffix(b"\"").unwrap_or(&self.identity.etag);
+            let etag = [plain, b"-", encoding.token().as_bytes(), b"\""].concat();
+            Ok(Representation { body, etag: Bytes::from(etag) })
+        })
+        .await
+    }
+
+    /// How long ago it was loaded.
+    pub fn age(&self) -> Duration {
+        self.loaded_at.elapsed()
+    }
+
+    /// For how much longer it is fresh if no guard moves; zero once it has expired.
+    pub fn fresh_for(&self) -> Duration {
+        self.lifetime.ttl.saturating_sub(self.age())
+    }
+
+    /// Whether no guard has moved since before it was loaded.
+    pub fn is_valid(&self) -> bool {
+        self.dependencies.iter().all(Captured::is_current)
+    }
+
+    /// Whether it may still be served in place of an error.
+    pub fn is_usable_on_error(&self) -> bool {
+        self.is_valid() && self.age() <= self.retention()
+    }
+
+    /// How long it is kept: while it is fresh, and while it may stand in for an error.
+    pub fn retention(&self) -> Duration {
+        self.lifetime.ttl.saturating_add(self.lifetime.stale_if_error)
+    }
+
+    /// Whether it is about to expire and nobody refreshes it yet.
+    pub fn wants_refresh(&self) -> bool {
+        self.age() > self.lifetime.ttl.mul_f64(REFRESH_AFTER) && !self.refreshing.load(Ordering::Relaxed)
+    }
+
+    /// Whether this caller shall refresh it; true at most once per entry.
+    pub fn claims_refresh(&self) -> bool {
+        self.wants_refresh() && !self.refreshing.swap(true, Ordering::Relaxed)
+    }
+
+    /// The memory it takes, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(_, value)| value.len() + 48).sum();
+        let compressed: usize =
+            self.compressed.iter().filter_map(OnceCell::get).map(|made| made.body.len() + made.etag.len()).sum();
+        OVERHEAD_BYTES + self.identity.body.len() + headers + compressed
+    }
+
+    fn slot(&self, encoding: Encoding) -> Option<&OnceCell<Representation>> {
+        let position = Encoding::COMPRESSED.iter().position(|candidate| *candidate == encoding)?;
+        self.compressed.get(position)
+    }
+}

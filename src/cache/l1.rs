@@ -1,0 +1,104 @@
+//! The tier in the process: moka, bounded by bytes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moka::notification::RemovalCause;
+use moka::ops::compute::Op;
+use opentelemetry::KeyValue;
+
+use super::entry::Entry;
+use super::key::CacheKey;
+use crate::telemetry::Telemetry;
+
+/// moka with our weights, life times and metrics. Its own `get_with` isn't used: it leaves a stale value behind when an
+/// invalidation meets a load.
+#[derive(Clone, Debug)]
+pub(super) struct L1 {
+    entries: moka::sync::Cache<CacheKey, Arc<Entry>>,
+    capacity_bytes: u64,
+}
+
+struct Retention;
+
+impl moka::Expiry<CacheKey, Arc<Entry>> for Retention {
+    fn expire_after_create(&self, _: &CacheKey, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
+        Some(entry.retention())
+    }
+
+    fn expire_after_update(&self, _: &CacheKey, entry: &Arc<Entry>, _: Instant, _: Option<Duration>) -> Option<Duration> {
+        Some(entry.retention().saturating_sub(entry.age()))
+    }
+}
+
+impl L1 {
+    pub(super) fn new(capacity_bytes: u64, telemetry: &Telemetry) -> Self {
+        let evictions =
+            telemetry.meter().u64_counter("terrace.cache.evictions").with_description("Entries that left L1, by cause.").build();
+        let entries = moka::sync::Cache::builder()
+            .max_capacity(capacity_bytes)
+            .weigher(|key: &CacheKey, entry: &Arc<Entry>| u32::try_from(key.len_bytes() + entry.size_bytes()).unwrap_or(u32::MAX))
+            .expire_after(Retention)
+            .eviction_listener(move |_, _, cause| {
+                let cause = match cause {
+                    RemovalCause::Expired => "expired",
+                    RemovalCause::Explicit => "explicit",
+                    RemovalCause::Replaced => "replaced",
+                    RemovalCause::Size => "size",
+                };
+                evictions.add(1, &[KeyValue::new("cause", cause)]);
+            })
+            .build();
+        let l1 = Self { entries, capacity_bytes };
+        l1.observe(telemetry);
+        l1
+    }
+
+    pub(super) fn get(&self, key: &CacheKey) -> Option<Arc<Entry>> {
+        self.entries.get(key)
+    }
+
+    pub(super) fn insert(&self, key: CacheKey, entry: Arc<Entry>) {
+        self.entries.insert(key, entry);
+    }
+
+    /// Weighs an entry again after it has grown by an encoding, unless another one has taken its place.
+    pub(super) fn reweigh(&self, key: &CacheKey, entry: &Arc<Entry>) {
+        self.entries.entry_by_ref(key).and_compute_with(|current| match current {
+            Some(current) if Arc::ptr_eq(current.value(), entry) => Op::Put(Arc::clone(entry)),
+            Some(_) | None => Op::Nop,
+        });
+    }
+
+    /// About how many entries there are.
+    pub(super) fn entry_count(&self) -> u64 {
+        self.entries.entry_count()
+    }
+
+    /// About how much memory they take.
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.entries.weighted_size()
+    }
+
+    pub(super) fn capacity_bytes(&self) -> u64 {
+        self.capacity_bytes
+    }
+
+    fn observe(&self, telemetry: &Telemetry) {
+        type Reading = fn(&L1) -> u64;
+        let gauges: [(&'static str, &'static str, Reading); 3] = [
+            ("terrace.cache.entries", "Entries in L1.", Self::entry_count),
+            ("terrace.cache.size_bytes", "Memory that entries take in L1, in bytes.", Self::size_bytes),
+            ("terrace.cache.capacity_bytes", "Memory that entries may take in L1, in bytes.", Self::capacity_bytes),
+        ];
+        for (name, description, reading) in gauges {
+            let l1 = self.clone();
+            telemetry
+                .meter()
+                .u64_observable_gauge(name)
+                .with_description(description)
+                .with_callback(move |observer| observer.observe(reading(&l1), &[]))
+                .build();
+        }
+    }
+}

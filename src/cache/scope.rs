@@ -1,0 +1,126 @@
+//! A scope: all entries of one kind in one collection or view. What they share is made once: lifetimes and metric handles.
+
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+
+use super::entry::{Lifetime, Presence};
+use super::key::Kind;
+use crate::error::{Error, Result};
+
+/// All entries of one kind in one collection or view.
+#[derive(Debug)]
+pub struct Scope {
+    kind: Kind,
+    name: Box<str>,
+    lifetimes: Lifetimes,
+    metrics: ScopeMetrics,
+}
+
+/// How long the entries of a scope live, before jitter and the installation's maximum.
+#[derive(Clone, Copy, Debug)]
+pub struct Lifetimes {
+    /// Entries that hold something.
+    pub found: Lifetime,
+    /// Entries that say there is nothing.
+    pub missing: Lifetime,
+}
+
+impl Lifetimes {
+    /// The same for whatever is found, and nothing is ever missing: lists, counts, statistics.
+    pub fn uniform(ttl: Duration, stale_if_error: Duration) -> Self {
+        let lifetime = Lifetime { ttl, stale_if_error };
+        Self { found: lifetime, missing: lifetime }
+    }
+}
+
+impl Scope {
+    pub(super) fn new(kind: Kind, name: &str, lifetimes: Lifetimes, vectors: &MetricVectors) -> Self {
+        Self { kind, name: name.into(), lifetimes, metrics: vectors.handles(kind, name) }
+    }
+
+    /// What the entries hold.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The collection or view.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn lifetime(&self, presence: Presence) -> Lifetime {
+        match presence {
+            Presence::Found => self.lifetimes.found,
+            Presence::Missing => self.lifetimes.missing,
+        }
+    }
+
+    pub(super) fn metrics(&self) -> &ScopeMetrics {
+        &self.metrics
+    }
+}
+
+/// Counters of one scope: plain handles, because hits count on every request.
+#[derive(Debug)]
+pub(super) struct ScopeMetrics {
+    pub(super) hits: IntCounter,
+    pub(super) stale: IntCounter,
+    pub(super) misses: IntCounter,
+    pub(super) joined: IntCounter,
+    pub(super) bypasses: IntCounter,
+    pub(super) load_errors: IntCounter,
+    pub(super) load_seconds: prometheus::Histogram,
+}
+
+/// The labelled collectors behind all scopes.
+#[derive(Debug)]
+pub(super) struct MetricVectors {
+    requests: IntCounterVec,
+    load_errors: IntCounterVec,
+    load_seconds: HistogramVec,
+}
+
+impl MetricVectors {
+    pub(super) fn new(registry: &Registry) -> Result<Self> {
+        let requests = IntCounterVec::new(
+            Opts::new("terrace_cache_requests_total", "Cache look-ups by tier, kind, collection and outcome."),
+            &["tier", "kind", "collection", "outcome"],
+        );
+        let load_errors = IntCounterVec::new(
+            Opts::new("terrace_cache_load_errors_total", "Loads that failed, by kind and collection."),
+            &["kind", "collection"],
+        );
+        let load_seconds = HistogramVec::new(
+            HistogramOpts::new("terrace_cache_load_duration_seconds", "Time to load an entry, by kind and collection.")
+                .buckets(vec![0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0]),
+            &["kind", "collection"],
+        );
+        Ok(Self {
+            requests: register(registry, requests)?,
+            load_errors: register(registry, load_errors)?,
+            load_seconds: register(registry, load_seconds)?,
+        })
+    }
+
+    fn handles(&self, kind: Kind, name: &str) -> ScopeMetrics {
+        let kind = kind.as_str();
+        let outcome = |outcome: &str| self.requests.with_label_values(&["l1", kind, name, outcome]);
+        ScopeMetrics {
+            hits: outcome("hit"),
+            stale: outcome("stale"),
+            misses: outcome("miss"),
+            joined: outcome("joined"),
+            bypasses: outcome("bypass"),
+            load_errors: self.load_errors.with_label_values(&[kind, name]),
+            load_seconds: self.load_seconds.with_label_values(&[kind, name]),
+        }
+    }
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: prometheus::Result<C>) -> Result<C> {
+    let collector = collector.map_err(Error::internal)?;
+    registry.register(Box::new(collector.clone())).map_err(Error::internal)?;
+    Ok(collector)
+}
