@@ -46,8 +46,7 @@ pub(super) fn read(table: &Table, report: &mut Report) -> Option<(Collection, Op
     }
     let fields = names.fields;
     let (name, path) = (name?, path?);
-    let collection =
-        Collection { name, description, path, id, fields, sort, indexes, search, cache, access, references, schema };
+    let collection = Collection { name, description, path, id, fields, sort, indexes, search, cache, access, references, schema };
     Some((collection, validator))
 }
 
@@ -95,7 +94,8 @@ fn read_access(section: &Section<'_>, report: &mut Report) -> Access {
 fn read_id(section: &Section<'_>, names: &Names<'_>, report: &mut Report) -> IdRule {
     if section.get("id").is_none() {
         if names.is_property("id") {
-            let detail = "without a line id = \"…\" the server makes the ids, under id; write id = \"id\" or leave the property out";
+            let detail =
+                "without a line id = \"…\" the server makes the ids, under id; write id = \"id\" or leave the property out";
             report.add("schema.properties.id", detail);
         }
         return IdRule::Generated;

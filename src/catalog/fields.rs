@@ -13,8 +13,8 @@ const MAX_REFERENCES: usize = 8;
 pub(super) fn of_schema(schema: &Value) -> BTreeMap<String, Field> {
     let properties = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
     let fields = properties.filter(|(name, _)| is_plain(name)).filter_map(|(name, property)| {
-        let kind = Kind::of(schema, property, MAX_REFERENCES)?;
-        kind.field().map(|field| (name.clone(), field))
+        let field = Kind::of(schema, property, MAX_REFERENCES)?.field?;
+        Some((name.clone(), field))
     });
     fields.collect()
 }
@@ -54,10 +54,6 @@ impl Kind {
 
     fn scalar(scalar: ScalarType) -> Self {
         Self { field: Some(Field { scalar, array: false }), nullable: false }
-    }
-
-    fn field(self) -> Option<Field> {
-        self.field
     }
 
     /// `None` when the values are objects, or of several types.
@@ -124,7 +120,7 @@ impl Kind {
                 (Some(_), Some(_)) => return None,
             };
         }
-        union.field.map(|_| union)
+        Some(union)
     }
 }
 

@@ -52,7 +52,7 @@ fn list(directory: &Path) -> Result<Vec<PathBuf>, Error> {
 
 fn read_file(path: &Path) -> Result<Table, Mistake> {
     let source = || Source::File(path.to_owned());
-    let text = fs::read_to_string(path)
-        .map_err(|error| Mistake::new(source(), "", format!("the file cannot be read: {error}")))?;
+    let text =
+        fs::read_to_string(path).map_err(|error| Mistake::new(source(), "", format!("the file cannot be read: {error}")))?;
     text.parse::<Table>().map_err(|error| Mistake::syntax(source(), &text, &error))
 }

@@ -52,7 +52,10 @@ pub(super) fn check_references(collection: &Collection, declared: &[String], rep
     for (field, target) in &collection.references {
         if !declared.iter().any(|name| name == target.as_str()) {
             let allowed = declared.join(", ");
-            report.add(format!("references.{field}"), format!("there is no collection {:?}; allowed are {allowed}", target.as_str()));
+            report.add(
+                format!("references.{field}"),
+                format!("there is no collection {:?}; allowed are {allowed}", target.as_str()),
+            );
         }
     }
 }

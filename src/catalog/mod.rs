@@ -109,11 +109,7 @@ impl Catalog {
 
 type Loaded<T> = (Option<T>, Vec<Mistake>);
 
-fn load_collection(
-    file: &TomlFile,
-    claims: &mut Claims,
-    declared: &[String],
-) -> Loaded<(Arc<Collection>, Option<Validator>)> {
+fn load_collection(file: &TomlFile, claims: &mut Claims, declared: &[String]) -> Loaded<(Arc<Collection>, Option<Validator>)> {
     let mut report = Report::new(file.path.clone());
     let table = match &file.table {
         Ok(table) => table,

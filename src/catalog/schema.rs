@@ -8,12 +8,62 @@ use crate::model::ServerFields;
 
 /// The keywords of JSON Schema 2020-12. A validator ignores what it does not know, and with it a misspelt rule.
 const KEYWORDS: &[&str] = &[
-    "$schema", "$id", "$ref", "$anchor", "$dynamicRef", "$dynamicAnchor", "$comment", "$defs", "prefixItems", "items", "contains",
-    "additionalProperties", "properties", "patternProperties", "dependentSchemas", "propertyNames", "if", "then", "else", "allOf",
-    "anyOf", "oneOf", "not", "unevaluatedItems", "unevaluatedProperties", "type", "const", "enum", "multipleOf", "maximum",
-    "exclusiveMaximum", "minimum", "exclusiveMinimum", "maxLength", "minLength", "pattern", "maxItems", "minItems", "uniqueItems",
-    "maxContains", "minContains", "maxProperties", "minProperties", "required", "dependentRequired", "title", "description",
-    "default", "deprecated", "readOnly", "writeOnly", "examples", "format", "contentEncoding", "contentMediaType", "contentSchema",
+    "$schema",
+    "$id",
+    "$ref",
+    "$anchor",
+    "$dynamicRef",
+    "$dynamicAnchor",
+    "$comment",
+    "$defs",
+    "prefixItems",
+    "items",
+    "contains",
+    "additionalProperties",
+    "properties",
+    "patternProperties",
+    "dependentSchemas",
+    "propertyNames",
+    "if",
+    "then",
+    "else",
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "not",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "type",
+    "const",
+    "enum",
+    "multipleOf",
+    "maximum",
+    "exclusiveMaximum",
+    "minimum",
+    "exclusiveMinimum",
+    "maxLength",
+    "minLength",
+    "pattern",
+    "maxItems",
+    "minItems",
+    "uniqueItems",
+    "maxContains",
+    "minContains",
+    "maxProperties",
+    "minProperties",
+    "required",
+    "dependentRequired",
+    "title",
+    "description",
+    "default",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+    "examples",
+    "format",
+    "contentEncoding",
+    "contentMediaType",
+    "contentSchema",
 ];
 
 /// The only dialect.
@@ -94,7 +144,8 @@ fn check_keywords(schema: &Value, key: &str, report: &mut Report) {
         let place = format!("{key}.{keyword}");
         match (keyword.as_str(), value) {
             ("$ref" | "$dynamicRef", Value::String(target)) if !target.starts_with('#') => {
-                report.add(place, format!("{target:?} is outside of this schema; only references that begin with # are followed"));
+                report
+                    .add(place, format!("{target:?} is outside of this schema; only references that begin with # are followed"));
             }
             ("$schema", Value::String(dialect)) if dialect.trim_end_matches('#') != DIALECT => {
                 report.add(place, format!("only {DIALECT} is understood"));
@@ -142,7 +193,8 @@ pub(super) fn to_json(value: &toml::Value, key: &str, report: &mut Report) -> Va
         toml::Value::Integer(number) => Value::from(*number),
         toml::Value::Float(number) => serde_json::Number::from_f64(*number).map(Value::Number).unwrap_or_else(|| {
             report.add(key, format!("{number} is not a number in JSON"));
-            Value::Null
+            // Of the right type, so that this one mistake makes no other.
+            Value::from(0)
         }),
         toml::Value::Boolean(flag) => Value::from(*flag),
         toml::Value::Datetime(time) => Value::from(time.to_string()),
@@ -150,9 +202,8 @@ pub(super) fn to_json(value: &toml::Value, key: &str, report: &mut Report) -> Va
             let elements = elements.iter().enumerate();
             elements.map(|(position, element)| to_json(element, &format!("{key}[{position}]"), report)).collect()
         }
-        toml::Value::Table(table) => table
-            .iter()
-            .map(|(name, value)| (name.clone(), to_json(value, &format!("{key}.{name}"), report)))
-            .collect(),
+        toml::Value::Table(table) => {
+            table.iter().map(|(name, value)| (name.clone(), to_json(value, &format!("{key}.{name}"), report))).collect()
+        }
     }
 }

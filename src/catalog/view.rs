@@ -7,7 +7,8 @@ use toml::{Table, Value};
 use super::collection::read_path;
 use super::schema::to_json;
 use super::section::{Report, Section, type_name};
-use crate::model::{Collection, CollectionName, Filter, View, ViewPart};
+use crate::error::Error;
+use crate::model::{Collection, Filter, View, ViewPart};
 
 const KEYS: [&str; 7] = ["name", "description", "path", "ttl", "stale_if_error", "read", "parts"];
 
@@ -87,4 +88,22 @@ fn read_by(part: &Section<'_>, report: &mut Report) -> Vec<String> {
         report.add(part.dotted("by"), "this must be an array of field names");
         Vec::new()
     })
+}
+
+fn read_filter(filter: &Value, key: &str, collection: &Collection, report: &mut Report) -> Option<Filter> {
+    let Value::Table(_) = filter else {
+        report.add(key, format!("this is {}, but must be a table such as {{ tier = {{ lte = 2 }} }}", type_name(filter)));
+        return None;
+    };
+    let before = report.len();
+    let json = to_json(filter, key, report);
+    if report.len() > before {
+        return None;
+    }
+    let mut refused = |error: &Error| {
+        let allowed = error.allowed().join(", ");
+        let allowed = if allowed.is_empty() { allowed } else { format!(" Allowed are {allowed}.") };
+        report.add(key, format!("{}{allowed}", error.detail()));
+    };
+    Filter::from_json(collection, &json).map_err(|error| refused(&error)).ok()
 }
