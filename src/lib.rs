@@ -7,8 +7,11 @@
 //! |---|---|---|
 //! | [`model`] | plain values | nothing |
 //! | [`error`] | the one domain error | nothing |
+//! | [`config`] | settings: files, environment, checking | nothing |
+//! | [`catalog`] | collection and view files, loaded and checked; compiled validators | config |
 
 pub mod cache;
+pub mod catalog;
 pub mod config;
 pub mod error;
 pub mod model;
