@@ -8,11 +8,13 @@ use crate::model::{AccessRule, Principal};
 pub fn authorize(principal: Principal, rule: AccessRule) -> Result<()> {
     match (principal, rule) {
         (Principal::Operator, _) | (Principal::Anonymous, AccessRule::Public) => Ok(()),
-        (Principal::Anonymous, AccessRule::Viewer | AccessRule::Editor | AccessRule::Admin | AccessRule::Owner) => Err(Error::new(
-            ErrorKind::Unauthenticated,
-            "unauthenticated",
-            "This collection is not public, and this version of Terrace has no accounts to sign in with.",
-        )),
+        (Principal::Anonymous, AccessRule::Viewer | AccessRule::Editor | AccessRule::Admin | AccessRule::Owner) => {
+            Err(Error::new(
+                ErrorKind::Unauthenticated,
+                "unauthenticated",
+                "This collection is not public, and this version of Terrace has no accounts to sign in with.",
+            ))
+        }
     }
 }
 

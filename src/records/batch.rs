@@ -74,7 +74,9 @@ fn operations(body: Value) -> Result<Vec<Value>> {
 
 fn draft(resource: &Resource, index: usize, operation: Value) -> Result<Draft> {
     let pointer = format!("/operations/{index}");
-    let at = |member: &str, code: &str, detail: String| Error::invalid(vec![Violation::new(format!("{pointer}{member}"), code, detail)]);
+    let at = |member: &str, code: &str, detail: String| {
+        Error::invalid(vec![Violation::new(format!("{pointer}{member}"), code, detail)])
+    };
     let requested: Requested = serde_json::from_value(operation).map_err(|error| at("", "operation", format!("{error}.")))?;
     let id = match requested.id.as_deref().map(RecordId::parse) {
         None => None,
@@ -94,7 +96,9 @@ fn draft(resource: &Resource, index: usize, operation: Value) -> Result<Draft> {
         };
         drafted.map_err(|error| below(error, &pointer))
     };
-    let plain = |action| Ok(Draft { pointer: pointer.clone(), data_pointer: "/data", id: needed()?, action, precondition: Precondition::None });
+    let plain = |action| {
+        Ok(Draft { pointer: pointer.clone(), data_pointer: "/data", id: needed()?, action, precondition: Precondition::None })
+    };
     let draft = match requested.op {
         Verb::Create => document(Action::Create),
         Verb::Upsert => document(Action::Upsert),

@@ -57,7 +57,8 @@ pub(super) fn stats(stats: &Stats) -> Content {
 
 /// A view: the statistics of its parts, in their order.
 pub(super) fn view(view: &View, parts: &[Stats]) -> Content {
-    let data: Map<String, Value> = view.parts.iter().zip(parts).map(|(part, stats)| (part.key.clone(), stats_json(stats))).collect();
+    let data: Map<String, Value> =
+        view.parts.iter().zip(parts).map(|(part, stats)| (part.key.clone(), stats_json(stats))).collect();
     found(json!({ "data": data }).to_string(), Vec::new())
 }
 
@@ -95,7 +96,8 @@ fn offset_pagination(
     targets.push(("prev", has_prev.then(|| pages.map_or(page - 1, |pages| (page - 1).min(pages.max(1))))));
     targets.push(("next", has_next.then_some(page + 1)));
     targets.push(("last", pages.map(|pages| pages.max(1))));
-    let link = targets.into_iter().filter_map(|(relation, page)| Some(links.page(relation, page?))).collect::<Vec<_>>().join(", ");
+    let link =
+        targets.into_iter().filter_map(|(relation, page)| Some(links.page(relation, page?))).collect::<Vec<_>>().join(", ");
     let pagination = match (total, pages) {
         (Some(total), Some(pages)) => {
             headers.push(("x-total-pages", Bytes::from(pages.to_string())));
@@ -106,7 +108,14 @@ fn offset_pagination(
     (pagination, link)
 }
 
-fn keyset_pagination(sort: &[SortKey], limit: u32, continued: bool, next: Option<&str>, total: Option<u64>, links: &Links) -> (Value, String) {
+fn keyset_pagination(
+    sort: &[SortKey],
+    limit: u32,
+    continued: bool,
+    next: Option<&str>,
+    total: Option<u64>,
+    links: &Links,
+) -> (Value, String) {
     let next = next.map(|values| cursor::encode(sort, values));
     let mut pagination = json!({"limit": limit, "hasNext": next.is_some(), "hasPrev": continued, "nextCursor": next});
     if let (Some(total), Some(members)) = (total, pagination.as_object_mut()) {

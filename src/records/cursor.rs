@@ -20,7 +20,8 @@ pub(super) fn decode(collection: &Collection, sort: &[SortKey], text: &str) -> R
     if order != sort_text(sort) || values.len() != sort.len() + 1 {
         return Err(invalid());
     }
-    let types = sort.iter().map(|key| collection.fields.get(&key.field).map(|field| field.scalar)).chain([Some(ScalarType::Text)]);
+    let types =
+        sort.iter().map(|key| collection.fields.get(&key.field).map(|field| field.scalar)).chain([Some(ScalarType::Text)]);
     let read = |(kind, value): (Option<ScalarType>, &Value)| match value {
         Value::Null => Ok(None),
         // SQLite has no booleans: it returns 0 and 1.

@@ -51,7 +51,14 @@ pub(super) fn generated_id() -> Result<RecordId> {
 }
 
 /// The stored document: the id first where the server owns it, the client's members, then the server's.
-pub(super) fn compose(collection: &Collection, id: &RecordId, members: &Members, version: i64, created_at: &str, updated_at: &str) -> Members {
+pub(super) fn compose(
+    collection: &Collection,
+    id: &RecordId,
+    members: &Members,
+    version: i64,
+    created_at: &str,
+    updated_at: &str,
+) -> Members {
     let mut document = Members::with_capacity(members.len() + 4);
     if collection.id == IdRule::Generated {
         document.insert("id".to_owned(), Value::from(id.as_str()));
@@ -115,12 +122,12 @@ mod tests {
             (json!({"a":"c"}), json!({"a":["b"]}), json!({"a":["b"]})),
             (json!({"a":{"b":"c"}}), json!({"a":{"b":"d","c":null}}), json!({"a":{"b":"d"}})),
             (json!({"a":[{"b":"c"}]}), json!({"a":[1]}), json!({"a":[1]})),
-            (json!(["a","b"]), json!(["c","d"]), json!(["c","d"])),
+            (json!(["a", "b"]), json!(["c", "d"]), json!(["c", "d"])),
             (json!({"a":"b"}), json!(["c"]), json!(["c"])),
             (json!({"a":"foo"}), json!(null), json!(null)),
             (json!({"a":"foo"}), json!("bar"), json!("bar")),
             (json!({"e":null}), json!({"a":1}), json!({"e":null,"a":1})),
-            (json!([1,2]), json!({"a":"b","c":null}), json!({"a":"b"})),
+            (json!([1, 2]), json!({"a":"b","c":null}), json!({"a":"b"})),
             (json!({}), json!({"a":{"bb":{"ccc":null}}}), json!({"a":{"bb":{}}})),
         ];
         for (mut target, patch, expected) in cases {

@@ -40,6 +40,7 @@ impl CatalogedLog {
 
 impl ChangeLog for CatalogedLog {
     fn changes_after(&self, position: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Change>>> {
-        async move { self.store.changes_after(position, limit).await?.into_iter().map(|logged| self.change(logged)).collect() }.boxed()
+        async move { self.store.changes_after(position, limit).await?.into_iter().map(|logged| self.change(logged)).collect() }
+            .boxed()
     }
 }

@@ -24,8 +24,8 @@ pub use plan::{BatchError, Precondition};
 pub use read::{Resource, ViewResource};
 pub use write::{ImportMode, WriteOutcome, Written};
 
-pub use crate::cache::{Encoding, Occupancy, Outcome, Presence, Representation};
 use crate::cache::{Cache, Reconciler};
+pub use crate::cache::{Encoding, Occupancy, Outcome, Presence, Representation};
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::store::Store;

@@ -107,7 +107,9 @@ impl Planner {
                     states.insert(&draft.id, State::load(existing, draft)?);
                     order.push(&draft.id);
                 }
-                let Some(state) = states.get_mut(&draft.id) else { return Err(Error::internal("a state that was just set is gone")) };
+                let Some(state) = states.get_mut(&draft.id) else {
+                    return Err(Error::internal("a state that was just set is gone"));
+                };
                 state.pointer.clone_from(&draft.pointer);
                 self.apply(draft, state)
             })();
@@ -130,7 +132,8 @@ impl Planner {
 
     fn apply(&self, draft: &Draft, state: &mut State) -> Result<WriteOutcome> {
         check_precondition(&draft.precondition, state.current.as_ref())?;
-        let missing = || Error::not_found(format!("There is no record {:?} in {}.", draft.id.as_str(), self.declared.collection.name));
+        let missing =
+            || Error::not_found(format!("There is no record {:?} in {}.", draft.id.as_str(), self.declared.collection.name));
         let members = match (&draft.action, &state.current) {
             (Action::Create(_), Some(_)) => {
                 return Err(Error::conflict("already_exists", format!("There is a record {:?} already.", draft.id.as_str())));
@@ -160,7 +163,8 @@ impl Planner {
         let base = state.original.as_ref().filter(|_| state.current.is_some());
         let version = base.map_or(1, |stored| stored.version + 1);
         let member = |stored: &Stored, name: &str| stored.members.get(name).and_then(Value::as_str).map(str::to_owned);
-        let updated_at = document::update_time(state.original.as_ref().and_then(|stored| member(stored, "updated_at")).as_deref());
+        let updated_at =
+            document::update_time(state.original.as_ref().and_then(|stored| member(stored, "updated_at")).as_deref());
         let created_at = base.and_then(|stored| member(stored, "created_at")).unwrap_or_else(|| updated_at.clone());
         let composed = document::compose(&self.declared.collection, &draft.id, members, version, &created_at, &updated_at);
         let text = serde_json::to_string(&composed).map_err(Error::internal)?;
@@ -210,10 +214,10 @@ impl Planner {
         terms.dedup();
         findings.terms.push(terms);
         let shown = state.current.as_ref().or(state.original.as_ref());
-        let time = |name: &str| {
-            shown.and_then(|stored| stored.members.get(name)).and_then(Value::as_str).unwrap_or_default().to_owned()
-        };
-        let updated_at = if operation == Operation::Delete { document::update_time(Some(&time("updated_at"))) } else { time("updated_at") };
+        let time =
+            |name: &str| shown.and_then(|stored| stored.members.get(name)).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let updated_at =
+            if operation == Operation::Delete { document::update_time(Some(&time("updated_at"))) } else { time("updated_at") };
         if let Some(current) = &state.current {
             plan.references.extend(self.reference_checks(&current.members, &state.pointer));
         }
@@ -303,7 +307,11 @@ fn same_entity(given: &str, tag: &str) -> bool {
 /// Moves the pointers of a document's violations to where the document stands in the request.
 fn relocate(error: Error, draft: &Draft) -> Error {
     let violations = error.violations().iter().map(|violation| {
-        Violation::new(format!("{}{}{}", draft.pointer, draft.data_pointer, violation.pointer), violation.code.clone(), violation.detail.clone())
+        Violation::new(
+            format!("{}{}{}", draft.pointer, draft.data_pointer, violation.pointer),
+            violation.code.clone(),
+            violation.detail.clone(),
+        )
     });
     let violations = violations.collect();
     error.with_violations(violations)

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use super::cursor;
 use crate::error::{Error, Result};
 use crate::model::{
-    Collection, CountMode, DEFAULT_LIMIT, Direction, Filter, MAX_LIMIT, Operand, Paging, Query, Scalar, SearchExpression, SearchTerm, Selection, SortKey,
+    Collection, CountMode, DEFAULT_LIMIT, Direction, Filter, MAX_LIMIT, Operand, Paging, Query, Scalar, SearchExpression,
+    SearchTerm, Selection, SortKey,
 };
 
 /// Beyond this many skipped records an offset costs more than any reader of pages wants; cursors have no such bound.
@@ -60,8 +61,13 @@ impl<'a> Parameters<'a> {
         let Some(text) = self.single(name)? else { return Ok(None) };
         let names: BTreeSet<&str> = text.split(',').filter(|member| !member.is_empty()).collect();
         match names.iter().find(|member| !allowed.contains(*member)) {
-            Some(unknown) => Err(Error::parameter(name, format!("{unknown:?} is not allowed in {name}.")).with_allowed(allowed.iter().copied())),
-            None if names.is_empty() => Err(Error::parameter(name, format!("{name} is empty.")).with_allowed(allowed.iter().copied())),
+            Some(unknown) => {
+                Err(Error::parameter(name, format!("{unknown:?} is not allowed in {name}."))
+                    .with_allowed(allowed.iter().copied()))
+            }
+            None if names.is_empty() => {
+                Err(Error::parameter(name, format!("{name} is empty.")).with_allowed(allowed.iter().copied()))
+            }
             None => Ok(Some(names.into_iter().map(str::to_owned).collect())),
         }
     }
@@ -69,9 +75,8 @@ impl<'a> Parameters<'a> {
     /// Refuses parameters that are none of `allowed`.
     pub(super) fn only(&self, allowed: &[&str]) -> Result<()> {
         match self.0.iter().find(|(name, _)| !allowed.contains(&name.as_ref())) {
-            Some((name, _)) => {
-                Err(Error::parameter(name.as_ref(), format!("{name:?} is not a parameter here.")).with_allowed(allowed.iter().copied()))
-            }
+            Some((name, _)) => Err(Error::parameter(name.as_ref(), format!("{name:?} is not a parameter here."))
+                .with_allowed(allowed.iter().copied())),
             None => Ok(()),
         }
     }
@@ -153,7 +158,8 @@ pub(super) fn list_key(query: &Query) -> String {
     let paging = match &query.paging {
         Paging::Page { page, limit } => json!([page, limit]),
         Paging::Cursor { after, limit } => {
-            let after = after.as_ref().map(|values| values.iter().map(|value| value.as_ref().map(Scalar::to_json)).collect::<Vec<_>>());
+            let after =
+                after.as_ref().map(|values| values.iter().map(|value| value.as_ref().map(Scalar::to_json)).collect::<Vec<_>>());
             json!({"after": after, "limit": limit})
         }
     };
@@ -208,7 +214,8 @@ fn read_filter(collection: &Collection, parameters: &Parameters<'_>, known: &[&s
     for (name, value) in &parameters.0 {
         let part = match name.as_ref() {
             "filter" => {
-                let json = serde_json::from_str(value).map_err(|error| Error::parameter("filter", format!("filter is not JSON: {error}.")))?;
+                let json = serde_json::from_str(value)
+                    .map_err(|error| Error::parameter("filter", format!("filter is not JSON: {error}.")))?;
                 Filter::from_json(collection, &json)?
             }
             name if known.contains(&name) => continue,
@@ -250,7 +257,12 @@ fn unknown_parameter(collection: &Collection, name: &str, known: &[&str]) -> Err
         .with_allowed(known.iter().copied().chain(fields))
 }
 
-fn read_sort(collection: &Collection, parameters: &Parameters<'_>, filter: Option<&Filter>, searches: bool) -> Result<Vec<SortKey>> {
+fn read_sort(
+    collection: &Collection,
+    parameters: &Parameters<'_>,
+    filter: Option<&Filter>,
+    searches: bool,
+) -> Result<Vec<SortKey>> {
     let Some(text) = parameters.single("sort")? else {
         return Ok(if searches { Vec::new() } else { collection.sort.clone() });
     };

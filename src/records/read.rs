@@ -63,10 +63,12 @@ impl Resource {
 impl ViewResource {
     pub(super) fn new(view: &Arc<View>, catalog: &Catalog, cache: &Cache) -> Result<Arc<Self>> {
         let scope = cache.scope(Kind::View, view.name.as_str(), Lifetimes::uniform(view.ttl, view.stale_if_error));
-        let declared = |part: &crate::model::ViewPart| catalog.get(&part.collection).map(|declared| Arc::clone(&declared.collection));
+        let declared =
+            |part: &crate::model::ViewPart| catalog.get(&part.collection).map(|declared| Arc::clone(&declared.collection));
         let collections: Option<Vec<_>> = view.parts.iter().map(declared).collect();
         let collections = collections.ok_or_else(|| Error::internal("a checked view names an unknown collection"))?;
-        let guards = view.parts.iter().zip(&collections).map(|(part, collection)| selection_guard(collection, part.filter.as_ref()));
+        let guards =
+            view.parts.iter().zip(&collections).map(|(part, collection)| selection_guard(collection, part.filter.as_ref()));
         Ok(Arc::new(Self {
             view: Arc::clone(view),
             guards: guards.collect(),
@@ -169,12 +171,12 @@ impl PageLoader {
         body::page(&self.resource.collection().path, &raw, &query, rows, total)
     }
 
-    /// One record more than the page, to know whether there is a next one.
+    /// The rows of the page, and one more if there is a next one.
     async fn rows(&self, query: &Query) -> Result<Vec<Row>> {
         if query.selection.search.as_ref().is_some_and(crate::model::SearchExpression::matches_nothing) {
             return Ok(Vec::new());
         }
-        self.store.record_list(self.resource.collection(), query, query.paging.limit() + 1).await
+        self.store.record_list(self.resource.collection(), query).await
     }
 
     /// The count of a selection is an entry of its own, shared by all pages.
@@ -190,7 +192,10 @@ impl PageLoader {
         };
         let lookup = self.cache.get_or_load(&self.resource.counts, &key, &[guard], load).await?;
         let body = &lookup.entry.identity().body;
-        std::str::from_utf8(body).ok().and_then(|text| text.parse().ok()).ok_or_else(|| Error::internal("a cached count is no number"))
+        std::str::from_utf8(body)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| Error::internal("a cached count is no number"))
     }
 }
 

@@ -89,7 +89,13 @@ impl Records {
     }
 
     /// Deletes the record `id`.
-    pub async fn delete(&self, resource: &Arc<Resource>, principal: Principal, id: RecordId, precondition: Precondition) -> Result<Written> {
+    pub async fn delete(
+        &self,
+        resource: &Arc<Resource>,
+        principal: Principal,
+        id: RecordId,
+        precondition: Precondition,
+    ) -> Result<Written> {
         authorize(principal, resource.collection().access.write)?;
         let draft = Draft { pointer: String::new(), data_pointer: "", id, action: Action::Delete, precondition };
         self.write_one(resource, principal, draft).await
@@ -136,7 +142,12 @@ impl Records {
         Ok(results.into_iter().map(|result| result.unwrap_or_else(|| Err(Error::internal("a draft has no result")))).collect())
     }
 
-    pub(super) async fn write_all(&self, resource: &Arc<Resource>, principal: Principal, drafts: Vec<Draft>) -> Result<Vec<Written>> {
+    pub(super) async fn write_all(
+        &self,
+        resource: &Arc<Resource>,
+        principal: Principal,
+        drafts: Vec<Draft>,
+    ) -> Result<Vec<Written>> {
         let total = drafts.len();
         self.commit(resource, principal, drafts).await.map_err(|failures| combined(total, failures))
     }
@@ -151,7 +162,12 @@ impl Records {
 
     /// Runs the transaction and the announcement in a task of its own: a client that hangs up between the two must not
     /// leave a committed change unannounced.
-    async fn commit(&self, resource: &Arc<Resource>, principal: Principal, drafts: Vec<Draft>) -> Result<Vec<Written>, Vec<BatchError>> {
+    async fn commit(
+        &self,
+        resource: &Arc<Resource>,
+        principal: Principal,
+        drafts: Vec<Draft>,
+    ) -> Result<Vec<Written>, Vec<BatchError>> {
         let commit = Commit {
             store: self.store.clone(),
             reconciler: Arc::clone(&self.reconciler),
