@@ -91,11 +91,12 @@ fn offset_pagination(
     let pages = total.map(|total| total.div_ceil(u64::from(limit)));
     let has_next = pages.map_or(more, |pages| page < pages);
     let has_prev = page > 1;
-    let mut targets = Vec::new();
-    targets.push(("first", Some(1)));
-    targets.push(("prev", has_prev.then(|| pages.map_or(page - 1, |pages| (page - 1).min(pages.max(1))))));
-    targets.push(("next", has_next.then_some(page + 1)));
-    targets.push(("last", pages.map(|pages| pages.max(1))));
+    let targets = [
+        ("first", Some(1)),
+        ("prev", has_prev.then(|| pages.map_or(page - 1, |pages| (page - 1).min(pages.max(1))))),
+        ("next", has_next.then_some(page + 1)),
+        ("last", pages.map(|pages| pages.max(1))),
+    ];
     let link =
         targets.into_iter().filter_map(|(relation, page)| Some(links.page(relation, page?))).collect::<Vec<_>>().join(", ");
     let pagination = match (total, pages) {
