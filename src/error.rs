@@ -156,6 +156,13 @@ impl Error {
         self
     }
 
+    /// Names the query parameter at fault.
+    #[must_use]
+    pub fn with_parameter(mut self, parameter: &str) -> Self {
+        self.extras.parameter = Some(parameter.to_owned());
+        self
+    }
+
     /// The kind of failure.
     pub fn kind(&self) -> ErrorKind {
         self.kind

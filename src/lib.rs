@@ -5,11 +5,22 @@
 //!
 //! | room | owns | may use |
 //! |---|---|---|
-//! | [`model`] | plain values | nothing |
-//! | [`error`] | the one domain error | nothing |
+//! | [`model`] | plain values: collection, record, query, change, guard | nothing |
+//! | [`error`] | the one domain error: no HTTP, no Diesel | nothing |
+//! | [`config`] | settings: files, environment, checking | nothing |
+//! | [`telemetry`] | metrics, logs, request ids | config |
+//! | [`store`] | all SQL, behind one interface | config, telemetry |
+//! | [`cache`] | key, guard cells, entry, L1, single flight, reconcile | config, telemetry |
+//! | [`catalog`] | collection and view files, loaded and checked; compiled validators | config |
+//! | [`auth`] | who is asking and what they may do | cache, store |
+//! | [`records`] | the read path and the write path; parsing of queries | cache, store, catalog, auth |
 
+pub mod auth;
 pub mod cache;
+pub mod catalog;
 pub mod config;
 pub mod error;
 pub mod model;
+pub mod records;
+pub mod store;
 pub mod telemetry;

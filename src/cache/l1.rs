@@ -84,6 +84,12 @@ impl L1 {
         self.capacity_bytes
     }
 
+    /// Brings counts and evictions up to date, which moka does now and then by itself.
+    #[cfg(test)]
+    pub(super) fn settle(&self) {
+        self.entries.run_pending_tasks();
+    }
+
     fn observe(&self, telemetry: &Telemetry) {
         type Reading = fn(&L1) -> u64;
         let gauges: [(&'static str, &'static str, Reading); 3] = [

@@ -1,1 +1,326 @@
+//! The races of one process, each made deterministic: loaders wait at a gate until the test has done what shall
+//! happen in between.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::error::Error;
+use crate::model::{CollectionName, Operation, RecordId, Scalar, Term};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+struct Bench {
+    cache: Arc<Cache>,
+    scope: Arc<Scope>,
+    key: CacheKey,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(CacheSettings { jitter_percent: 0, ..CacheSettings::default() }, HOUR, HOUR)
+    }
+
+    fn with(settings: CacheSettings, ttl: Duration, stale_if_error: Duration) -> Self {
+        let cache = Cache::new(&settings, &Telemetry::new().unwrap()).unwrap();
+        let scope = cache.scope(Kind::Record, "metrics", Lifetimes::uniform(ttl, stale_if_error));
+        let key = CacheKey::of_record(&scope, "M-1", "");
+        Self { cache, scope, key }
+    }
+
+    /// Reads through the cache with a loader that returns `body` at once.
+    async fn read(&self, body: &'static str) -> Result<Lookup> {
+        self.cache.get_or_load(&self.scope, &self.key, &[record("M-1")], || async move { Ok(content(body)) }).await
+    }
+
+    async fn body(&self, fallback: &'static str) -> Bytes {
+        self.read(fallback).await.unwrap().entry.identity().body.clone()
+    }
+
+    /// Starts a read in a task of its own. Its loader reports that it runs, waits at the gate, and returns what comes through.
+    fn gated(&self) -> Gated {
+        let (started, has_started) = oneshot::channel();
+        let (gate, opened) = oneshot::channel::<Result<Content>>();
+        let (cache, scope, key) = (Arc::clone(&self.cache), Arc::clone(&self.scope), self.key.clone());
+        let caller = tokio::spawn(async move {
+            let loader = || async move {
+                started.send(()).unwrap();
+                opened.await.unwrap()
+            };
+            cache.get_or_load(&scope, &key, &[record("M-1")], loader).await
+        });
+        Gated { has_started, gate, caller }
+    }
+
+    fn write(&self) {
+        self.cache.announce(&[change(1, "M-1")]);
+    }
+}
+
+struct Gated {
+    has_started: oneshot::Receiver<()>,
+    gate: oneshot::Sender<Result<Content>>,
+    caller: tokio::task::JoinHandle<Result<Lookup>>,
+}
+
+fn record(id: &str) -> Guard {
+    Guard::Record(CollectionName::parse("metrics").unwrap(), RecordId::parse(id).unwrap())
+}
+
+fn change(position: i64, id: &str) -> Change {
+    Change {
+        position,
+        collection: CollectionName::parse("metrics").unwrap(),
+        id: RecordId::parse(id).unwrap(),
+        operation: Operation::Update,
+        terms: vec![Term { field: "tier".into(), value: Scalar::Integer(1) }],
+    }
+}
+
+fn content(body: &'static str) -> Content {
+    Content { presence: Presence::Found, body: Bytes::from_static(body.as_bytes()), etag: body.to_owned(), headers: Vec::new() }
+}
+
+fn away() -> Error {
+    Error::unavailable("The database is away.", Duration::from_secs(1), "test")
+}
+
+#[tokio::test]
+async fn a_second_read_is_a_hit() {
+    let bench = Bench::new();
+    assert_eq!(bench.read("one").await.unwrap().outcome, Outcome::Miss);
+    assert_eq!(bench.read("two").await.unwrap().outcome, Outcome::Hit);
+    assert_eq!(bench.body("two").await, "one");
+}
+
+#[tokio::test]
+async fn a_write_invalidates_its_record_its_terms_and_its_collection_and_nothing_else() {
+    let bench = Bench::new();
+    let collection = CollectionName::parse("metrics").unwrap();
+    let term = |tier| Guard::Term(collection.clone(), Term { field: "tier".into(), value: Scalar::Integer(tier) });
+    let cases = [
+        (record("M-1"), false),
+        (record("M-2"), true),
+        (term(1), false),
+        (term(2), true),
+        (Guard::Collection(collection.clone()), false),
+        (Guard::Collection(CollectionName::parse("domains").unwrap()), true),
+    ];
+    let captured: Vec<_> = cases.iter().map(|(guard, _)| bench.cache.guards.capture(guard)).collect();
+    bench.write();
+    for ((guard, stays), captured) in cases.iter().zip(captured) {
+        assert_eq!(captured.is_current(), *stays, "{guard:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_invalidation_during_a_load_discards_the_loaded_value() {
+    let bench = Bench::new();
+    let gated = bench.gated();
+    gated.has_started.await.unwrap();
+    bench.write();
+    gated.gate.send(Ok(content("old"))).unwrap();
+    // Who asked before the write may get the old value, ...
+    assert_eq!(gated.caller.await.unwrap().unwrap().entry.identity().body, "old");
+    // ... who asks after it must not.
+    assert_eq!(bench.body("new").await, "new");
+}
+
+#[tokio::test]
+async fn a_read_after_a_write_does_not_join_a_load_from_before_it() {
+    let bench = Bench::new();
+    let gated = bench.gated();
+    gated.has_started.await.unwrap();
+    bench.write();
+    // The old load is still in the air; this read must start its own and not wait.
+    assert_eq!(bench.body("new").await, "new");
+    gated.gate.send(Ok(content("old"))).unwrap();
+    gated.caller.await.unwrap().unwrap();
+    assert_eq!(bench.body("unused").await, "new", "the late old load displaced the new entry");
+}
+
+#[tokio::test]
+async fn two_hundred_readers_of_one_missing_key_cause_one_load() {
+    let bench = Bench::new();
+    let loads = Arc::new(AtomicUsize::new(0));
+    let (gate, opened) = oneshot::channel::<()>();
+    let opened = std::sync::Mutex::new(Some(opened));
+    let readers: Vec<_> = (0..200)
+        .map(|_| {
+            let loads = Arc::clone(&loads);
+            let opened = opened.lock().unwrap().take();
+            let (cache, scope, key) = (Arc::clone(&bench.cache), Arc::clone(&bench.scope), bench.key.clone());
+            tokio::spawn(async move {
+                let loader = || async move {
+                    loads.fetch_add(1, Ordering::Relaxed);
+                    if let Some(opened) = opened {
+                        opened.await.unwrap();
+                    }
+                    Ok(content("one"))
+                };
+                cache.get_or_load(&scope, &key, &[record("M-1")], loader).await.unwrap().outcome
+            })
+        })
+        .collect();
+    while loads.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    gate.send(()).unwrap();
+    let mut missed = 0;
+    for reader in readers {
+        missed += usize::from(reader.await.unwrap() == Outcome::Miss);
+    }
+    assert_eq!((loads.load(Ordering::Relaxed), missed), (1, 1));
+}
+
+#[tokio::test]
+async fn a_load_survives_its_cancelled_caller() {
+    let bench = Bench::new();
+    let gated = bench.gated();
+    gated.has_started.await.unwrap();
+    gated.caller.abort();
+    assert!(gated.caller.await.unwrap_err().is_cancelled());
+    gated.gate.send(Ok(content("one"))).unwrap();
+    assert_eq!(bench.body("a second load").await, "one");
+}
+
+#[tokio::test]
+async fn a_loader_that_panics_fails_its_callers_and_is_not_waited_for_again() {
+    let bench = Bench::new();
+    let gated = bench.gated();
+    gated.has_started.await.unwrap();
+    drop(gated.gate);
+    assert_eq!(gated.caller.await.unwrap().unwrap_err().kind(), ErrorKind::Internal);
+    assert_eq!(bench.body("one").await, "one");
+}
+
+#[tokio::test]
+async fn an_error_is_not_cached() {
+    let bench = Bench::new();
+    let failed = bench.cache.get_or_load(&bench.scope, &bench.key, &[record("M-1")], || async { Err(away()) }).await;
+    assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(bench.body("one").await, "one");
+}
+
+#[tokio::test]
+async fn an_expired_entry_stands_in_while_the_database_is_away() {
+    let bench = Bench::with(CacheSettings::default(), Duration::ZERO, HOUR);
+    bench.read("one").await.unwrap();
+    let lookup = bench.cache.get_or_load(&bench.scope, &bench.key, &[record("M-1")], || async { Err(away()) }).await.unwrap();
+    assert_eq!((lookup.outcome, lookup.entry.identity().body.as_ref()), (Outcome::Stale, b"one".as_ref()));
+    assert!(lookup.entry.fresh_for().is_zero());
+}
+
+#[tokio::test]
+async fn an_invalidated_entry_never_stands_in() {
+    let bench = Bench::new();
+    bench.read("one").await.unwrap();
+    bench.write();
+    let failed = bench.cache.get_or_load(&bench.scope, &bench.key, &[record("M-1")], || async { Err(away()) }).await;
+    assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn nothing_stands_in_where_the_collection_allows_no_stale_time() {
+    let bench = Bench::with(CacheSettings::default(), Duration::ZERO, Duration::ZERO);
+    bench.read("one").await.unwrap();
+    let failed = bench.cache.get_or_load(&bench.scope, &bench.key, &[record("M-1")], || async { Err(away()) }).await;
+    assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn a_hot_entry_is_refreshed_once_before_it_expires() {
+    let ttl = Duration::from_millis(400);
+    let bench = Bench::with(CacheSettings { jitter_percent: 0, ..CacheSettings::default() }, ttl, HOUR);
+    let first = bench.read("one").await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    // A test that is not scheduled between 90 % and 100 % of the time to live sees a miss, which is right as well.
+    while bench.body("two").await == "one" {
+        assert!(Instant::now() < deadline, "neither refreshed nor expired");
+        tokio::task::yield_now().await;
+    }
+    assert!(first.entry.age() >= ttl.mul_f64(0.9));
+}
+
+#[tokio::test]
+async fn no_entry_outlives_the_maximum_of_the_installation() {
+    let settings = CacheSettings { max_ttl: Duration::from_secs(60), jitter_percent: 50, ..CacheSettings::default() };
+    let bench = Bench::with(settings, HOUR, HOUR);
+    let mut lifetimes = Vec::new();
+    for _ in 0..20 {
+        bench.write();
+        lifetimes.push(bench.read("one").await.unwrap().entry.fresh_for());
+    }
+    assert!(lifetimes.iter().all(|lifetime| (29..=60).contains(&lifetime.as_secs())), "{lifetimes:?}");
+    assert!(lifetimes.iter().max() > lifetimes.iter().min(), "no jitter");
+}
+
+#[tokio::test]
+async fn a_disabled_cache_keeps_nothing() {
+    let bench = Bench::with(CacheSettings { enabled: false, ..CacheSettings::default() }, HOUR, HOUR);
+    assert_eq!(bench.read("one").await.unwrap().outcome, Outcome::Bypass);
+    assert_eq!(bench.body("two").await, "two");
+    assert_eq!(bench.cache.occupancy().entries, 0);
+}
+
+#[tokio::test]
+async fn an_encoding_is_made_once_and_counts_as_memory() {
+    let bench = Bench::new();
+    let body: &'static str = Box::leak("terrace ".repeat(1_000).into_boxed_str());
+    let entry = bench.read(body).await.unwrap().entry;
+    let before = entry.size_bytes();
+    let first = entry.representation(Encoding::Brotli).await.unwrap().clone();
+    let second = entry.representation(Encoding::Brotli).await.unwrap();
+    assert_eq!(first.body.as_ptr(), second.body.as_ptr(), "made twice");
+    assert!(first.etag.ends_with(b"-br\"") && entry.size_bytes() >= before + first.body.len());
+    bench.cache.l1.settle();
+    let weighed = bench.cache.occupancy().size_bytes;
+    bench.cache.grown(&bench.key, &entry);
+    bench.cache.l1.settle();
+    assert!(bench.cache.occupancy().size_bytes >= weighed + first.body.len() as u64);
+}
+
+#[tokio::test]
+async fn the_tier_stays_within_its_bytes() {
+    let capacity = bytesize::ByteSize::kib(64);
+    let bench = Bench::with(CacheSettings { l1_bytes: capacity, ..CacheSettings::default() }, HOUR, HOUR);
+    for number in 0..1_000 {
+        let key = CacheKey::of_record(&bench.scope, &number.to_string(), "");
+        let body = Bytes::from(vec![b' '; 500]);
+        let loaded = Content { presence: Presence::Found, body, etag: String::new(), headers: Vec::new() };
+        bench.cache.get_or_load(&bench.scope, &key, &[record("M-1")], || async { Ok(loaded) }).await.unwrap();
+    }
+    bench.cache.l1.settle();
+    let occupancy = bench.cache.occupancy();
+    assert!(occupancy.size_bytes <= capacity.as_u64() && occupancy.entries > 10, "{occupancy:?}");
+}
+
+/// A log that the test fills.
+struct FakeLog(std::sync::Mutex<Vec<Change>>);
+
+impl ChangeLog for Arc<FakeLog> {
+    fn changes_after(&self, position: i64, limit: u32) -> futures_util::future::BoxFuture<'_, Result<Vec<Change>>> {
+        let changes = self.0.lock().unwrap();
+        let after = changes.iter().filter(|change| change.position > position).take(limit as usize).cloned().collect();
+        Box::pin(async move { Ok(after) })
+    }
+}
+
+#[tokio::test]
+async fn reconciling_applies_what_others_wrote_and_skips_what_was_announced_here() {
+    let bench = Bench::new();
+    let log = Arc::new(FakeLog(std::sync::Mutex::new(Vec::new())));
+    let reconciler = Reconciler::new(Arc::clone(&bench.cache), Box::new(Arc::clone(&log)), 0);
+    let own = change(1, "M-1");
+    log.0.lock().unwrap().push(own.clone());
+    reconciler.announce(&[own]);
+    bench.read("one").await.unwrap();
+    assert_eq!((reconciler.reconcile().await.unwrap(), reconciler.position()), (0, 1));
+    assert_eq!(bench.body("two").await, "one", "an announced change invalidated again");
+    log.0.lock().unwrap().extend((2..2_600).map(|position| change(position, "M-1")));
+    assert_eq!((reconciler.reconcile().await.unwrap(), reconciler.position()), (2_598, 2_599));
+    assert_eq!(bench.body("two").await, "two", "a foreign change did not invalidate");
+}

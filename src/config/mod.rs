@@ -1,8 +1,12 @@
 //! Settings: what they are, their defaults, and where they come from. This room knows nothing of what the settings steer.
 //!
 //! Sources, later ones win: built-in defaults, `config/terrace.toml`, the file named by `--config`, and environment
-//! variables `TERRACE_<SECTION>__<KEY>`.
+//! variables `TERRACE_<SECTION>__<KEY>`. Every mistake is found, not just the first one.
 
+mod allowed;
+mod load;
+mod mistake;
 mod settings;
 
+pub use mistake::{Mistake, Source};
 pub use settings::{CacheSettings, CollectionsSettings, DatabaseSettings, HttpSettings, LogFormat, LogSettings, Settings};

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{CollectionName, ScalarType, ServerFields, SortKey, Term};
 
@@ -151,8 +151,20 @@ impl Collection {
         self.indexes.iter().flat_map(|index| &index.fields).map(String::as_str).collect()
     }
 
+    /// About how many distinct values a field has, judged by its schema: only good for comparing fields.
+    pub fn distinct_estimate(&self, field: &str) -> usize {
+        let choices = self.schema.pointer(&format!("/properties/{field}/enum")).and_then(Value::as_array).map(Vec::len);
+        match (choices, self.fields.get(field).map(|field| field.scalar)) {
+            (Some(choices), _) => choices,
+            (None, Some(ScalarType::Boolean)) => 2,
+            (None, Some(ScalarType::Integer)) => 100,
+            (None, Some(ScalarType::Number | ScalarType::Text | ScalarType::Timestamp)) => 1_000,
+            (None, None) => 0,
+        }
+    }
+
     /// Every indexed term of `document`.
-    pub fn terms(&self, document: &Value) -> Vec<Term> {
+    pub fn terms(&self, document: &Map<String, Value>) -> Vec<Term> {
         let mut terms = Vec::new();
         for name in self.term_fields() {
             let (Some(field), Some(value)) = (self.fields.get(name), document.get(name)) else { continue };

@@ -1,0 +1,100 @@
+//! What each setting may be: the text that a mistake shows, and the rules that types alone cannot state.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use super::Settings;
+
+const DURATION: &str = "a duration over 0 such as \"500ms\", \"10m\" or \"1h\"";
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+const SIZE: &str = "a size over 0 such as \"64MiB\"";
+
+/// Every setting by its dotted key. A test holds this against the fields of [`Settings`].
+const ALLOWED: &[(&str, &str)] = &[
+    ("http.listen", "an IP address with a port such as \"127.0.0.1:8080\" or \"[::]:8080\""),
+    ("http.workers", "a whole number from 0 (one per core) to 1024"),
+    ("http.max_body_bytes", SIZE),
+    ("http.shutdown_timeout", "a duration such as \"30s\""),
+    ("http.keep_alive", DURATION),
+    ("database.url", "sqlite://PATH, for example \"sqlite://data/terrace.db\""),
+    ("database.max_connections", "a whole number from 1 to 1024"),
+    ("database.acquire_timeout", DURATION),
+    ("cache.enabled", "true or false"),
+    ("cache.l1_bytes", SIZE),
+    ("cache.max_ttl", DURATION),
+    ("cache.jitter_percent", "a whole number from 0 to 50"),
+    ("cache.reconcile_interval", "a duration of at least 10ms such as \"500ms\""),
+    ("collections.dir", "the path of a directory"),
+    ("collections.views_dir", "the path of a directory"),
+    ("collections.samples_dir", "the path of a directory"),
+    ("log.format", "\"text\" or \"json\""),
+    (
+        "log.level",
+        "off, error, warn, info, debug or trace, and TARGET=LEVEL, separated by commas, such as \"info,terrace=debug\"",
+    ),
+    ("log.access", "true or false"),
+    ("log.slow_request", DURATION),
+    ("log.slow_query", DURATION),
+];
+
+/// What the setting `key` may be.
+pub(super) fn allowed(key: &str) -> &'static str {
+    ALLOWED.iter().find(|(name, _)| *name == key).map_or("a value of another type", |(_, text)| text)
+}
+
+/// Whether every setting of `settings` is in its range.
+pub(super) fn in_range(settings: &Settings) -> bool {
+    let Settings { http, database, cache, collections, log } = settings;
+    let positive = [http.keep_alive, database.acquire_timeout, cache.max_ttl, log.slow_request, log.slow_query];
+    http.listen.parse::<SocketAddr>().is_ok()
+        && http.workers <= 1024
+        && http.max_body_bytes.as_u64() > 0
+        && database.url.strip_prefix("sqlite://").is_some_and(|path| !path.is_empty())
+        && (1..=1024).contains(&database.max_connections)
+        && cache.l1_bytes.as_u64() > 0
+        && cache.jitter_percent <= 50
+        && cache.reconcile_interval >= Duration::from_millis(10)
+        && [&collections.dir, &collections.views_dir, &collections.samples_dir].iter().all(|path| !path.as_os_str().is_empty())
+        && is_log_filter(&log.level)
+        && positive.iter().all(|duration| !duration.is_zero())
+}
+
+/// Stricter than [`EnvFilter`] in one point: it reads a misspelt level such as `inof` as the name of a target, and then
+/// logs nothing at all.
+fn is_log_filter(text: &str) -> bool {
+    let bare_words_are_levels = text
+        .split(',')
+        .map(str::trim)
+        .filter(|directive| !directive.contains(['=', '[']))
+        .all(|word| LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level)));
+    bare_words_are_levels && EnvFilter::builder().parse(text).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_says_what_it_may_be() {
+        let template = serde_json::to_value(Settings::default()).unwrap();
+        let mut keys = Vec::new();
+        for (section, settings) in template.as_object().unwrap() {
+            keys.extend(settings.as_object().unwrap().keys().map(|key| format!("{section}.{key}")));
+        }
+        let documented: Vec<_> = ALLOWED.iter().map(|(key, _)| (*key).to_owned()).collect();
+        assert_eq!(keys, documented);
+        assert!(in_range(&Settings::default()));
+    }
+
+    #[test]
+    fn a_misspelt_level_is_no_log_filter() {
+        for good in ["info", "WARN", "info,terrace=debug", "terrace::cache=trace"] {
+            assert!(is_log_filter(good), "{good}");
+        }
+        for bad in ["", "inof", "info,", "terrace=loud", "info;warn"] {
+            assert!(!is_log_filter(bad), "{bad}");
+        }
+    }
+}

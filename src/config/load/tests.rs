@@ -1,0 +1,174 @@
+//! Settings from each source, and every mistake with its place.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use super::*;
+use crate::config::LogFormat;
+
+struct Files {
+    directory: tempfile::TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+fn variables(pairs: &[(&str, &str)]) -> std::vec::IntoIter<(String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>().into_iter()
+}
+
+fn from_environment(pairs: &[(&str, &str)]) -> Result<Settings, Vec<Mistake>> {
+    Settings::load_with_default(Path::new("/nonexistent/terrace.toml"), None, variables(pairs))
+}
+
+fn from_file(text: &str) -> Result<Settings, Vec<Mistake>> {
+    let files = Files::new();
+    let file = files.write("given.toml", text);
+    Settings::load_with_default(Path::new("/nonexistent/terrace.toml"), Some(&file), variables(&[]))
+}
+
+/// `key: detail` of each mistake.
+fn mistakes(result: Result<Settings, Vec<Mistake>>) -> Vec<String> {
+    result.unwrap_err().into_iter().map(|mistake| format!("{}: {}", mistake.key, mistake.detail)).collect()
+}
+
+#[test]
+fn later_sources_win_and_untouched_settings_stay() {
+    let files = Files::new();
+    let default = files.write("terrace.toml", "[http]\nlisten = \"127.0.0.1:1\"\nworkers = 3\n[cache]\nmax_ttl = \"2h\"");
+    let given = files.write("given.toml", "[http]\nlisten = \"127.0.0.1:2\"\n[cache]\nl1_bytes = 1048576");
+    let environment = variables(&[
+        ("TERRACE_CACHE__ENABLED", "false"),
+        ("TERRACE_CACHE__JITTER_PERCENT", "0"),
+        ("TERRACE_LOG__FORMAT", "json"),
+        ("HOME", "/root"),
+    ]);
+    let settings = Settings::load_with_default(&default, Some(&given), environment).unwrap();
+    assert_eq!(settings.http.listen, "127.0.0.1:2");
+    assert_eq!(settings.http.workers, 3);
+    assert_eq!(settings.cache.max_ttl, Duration::from_secs(7200));
+    assert_eq!(settings.cache.l1_bytes, ByteSize::mib(1));
+    assert_eq!(settings.log.format, LogFormat::Json);
+    assert_eq!(settings.cache.jitter_percent, 0);
+    assert!(!settings.cache.enabled);
+    assert_eq!(settings.log.level, "info");
+}
+
+#[test]
+fn sizes_durations_and_paths_are_read_from_the_environment() {
+    let settings = from_environment(&[
+        ("TERRACE_CACHE__L1_BYTES", "64MiB"),
+        ("TERRACE_HTTP__LISTEN", "[::]:9000"),
+        ("TERRACE_LOG__SLOW_QUERY", "1s 500ms"),
+        ("TERRACE_COLLECTIONS__DIR", "/srv/collections"),
+    ])
+    .unwrap();
+    assert_eq!(settings.cache.l1_bytes, ByteSize::mib(64));
+    assert_eq!(settings.log.slow_query, Duration::from_millis(1500));
+    assert_eq!(settings.collections.dir, PathBuf::from("/srv/collections"));
+}
+
+#[test]
+fn text_that_looks_like_a_number_stays_text() {
+    let settings = from_environment(&[("TERRACE_COLLECTIONS__DIR", "0123"), ("TERRACE_COLLECTIONS__VIEWS_DIR", "true")]).unwrap();
+    assert_eq!(settings.collections.dir, PathBuf::from("0123"));
+    assert_eq!(settings.collections.views_dir, PathBuf::from("true"));
+}
+
+#[test]
+fn every_mistake_of_every_source_is_reported() {
+    let files = Files::new();
+    let default = files.write("terrace.toml", "[http]\nworkers = \"many\"\nport = 80");
+    let given = files.write("given.toml", "[cache]\njitter_percent = 51\n[redis]\nurl = \"\"");
+    let environment = variables(&[("TERRACE_HTTP__LISTEN", "localhost"), ("TERRACE_CACHE__L1_BYTE", "1MiB")]);
+    let found = Settings::load_with_default(&default, Some(&given), environment).unwrap_err();
+    let mut places: Vec<_> = found.iter().map(|mistake| (mistake.source.clone(), mistake.key.as_str())).collect();
+    places.sort();
+    let mut expected = vec![
+        (Source::File(default.clone()), "http.port"),
+        (Source::File(default), "http.workers"),
+        (Source::File(given.clone()), "cache.jitter_percent"),
+        (Source::File(given), "redis"),
+        (Source::Variable("TERRACE_CACHE__L1_BYTE".into()), "cache.l1_byte"),
+        (Source::Variable("TERRACE_HTTP__LISTEN".into()), "http.listen"),
+    ];
+    expected.sort();
+    assert_eq!(places, expected);
+}
+
+#[test]
+fn unknown_keys_and_sections_name_the_allowed_ones() {
+    let found = mistakes(from_file("cache = 5\n[http]\nlistn = \"x\"\n[databases]\nurl = \"x\""));
+    assert_eq!(
+        found,
+        [
+            "cache: this is a section, [cache], with the keys enabled, l1_bytes, max_ttl, jitter_percent, reconcile_interval",
+            "databases: there is no such section; allowed are http, database, cache, collections, log",
+            "http.listn: there is no such setting; [http] has listen, workers, max_body_bytes, shutdown_timeout, keep_alive",
+        ]
+    );
+    let found = from_environment(&[("TERRACE_LISTEN", "x"), ("TERRACE_HTTP", "x"), ("TERRACE_REDIS__URL", "x")]).unwrap_err();
+    let shown: Vec<_> = found.iter().map(Mistake::to_string).collect();
+    assert!(
+        shown[0].starts_with("TERRACE_HTTP: http: a setting is named TERRACE_<SECTION>__<KEY>; the keys of http are listen,")
+    );
+    assert!(shown[1].starts_with("TERRACE_LISTEN: listen: there is no such setting;"), "{shown:?}");
+    assert!(shown[2].starts_with("TERRACE_REDIS__URL: redis.url: there is no section redis;"), "{shown:?}");
+}
+
+#[test]
+fn values_out_of_range_say_what_is_allowed() {
+    for (text, key) in [
+        ("[http]\nlisten = \"example.org:80\"", "http.listen"),
+        ("[http]\nlisten = 8080", "http.listen"),
+        ("[http]\nmax_body_bytes = 0", "http.max_body_bytes"),
+        ("[http]\nkeep_alive = \"soon\"", "http.keep_alive"),
+        ("[database]\nmax_connections = 0", "database.max_connections"),
+        ("[database]\nmax_connections = \"8\"", "database.max_connections"),
+        ("[cache]\nl1_bytes = \"0B\"", "cache.l1_bytes"),
+        ("[cache]\nl1_bytes = -1", "cache.l1_bytes"),
+        ("[cache]\nenabled = \"yes\"", "cache.enabled"),
+        ("[cache]\njitter_percent = 300", "cache.jitter_percent"),
+        ("[cache]\nreconcile_interval = \"1ms\"", "cache.reconcile_interval"),
+        ("[collections]\ndir = \"\"", "collections.dir"),
+        ("[log]\nlevel = \"inof\"", "log.level"),
+        ("[log]\nformat = \"xml\"", "log.format"),
+        ("[log]\naccess = { a = 1 }", "log.access"),
+    ] {
+        let found = mistakes(from_file(text));
+        assert_eq!(found.len(), 1, "{text}: {found:?}");
+        assert!(found[0].starts_with(key) && found[0].contains("is not allowed; write "), "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn a_database_address_is_not_repeated() {
+    let found = mistakes(from_environment(&[("TERRACE_DATABASE__URL", "mysql://me:secret@host/db")]));
+    assert_eq!(found, ["database.url: this value is not allowed; write sqlite://PATH, for example \"sqlite://data/terrace.db\""]);
+}
+
+#[test]
+fn a_file_that_is_not_toml_names_the_line() {
+    let found = mistakes(from_file("[http]\nworkers = 1\nlisten = "));
+    assert_eq!(found.len(), 1);
+    assert!(found[0].starts_with("line 3: this is not TOML: "), "{found:?}");
+}
+
+#[test]
+fn a_file_named_on_the_command_line_must_exist() {
+    let missing = Path::new("/nonexistent/given.toml");
+    let found = Settings::load_with_default(missing, Some(missing), variables(&[])).unwrap_err();
+    assert_eq!(found.len(), 1);
+    assert!(found[0].to_string().starts_with("/nonexistent/given.toml: the file cannot be read: "));
+}

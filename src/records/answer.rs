@@ -1,0 +1,67 @@
+//! An answer to a read: a shared entry, and how it came about.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::cache::{Cache, CacheKey, Encoding, Lookup, Outcome, Presence, Representation};
+use crate::error::Result;
+
+/// A ready response, shared with everybody who asks the same.
+pub struct Answer {
+    lookup: Lookup,
+    key: CacheKey,
+    cache: Arc<Cache>,
+}
+
+impl Answer {
+    pub(super) fn new(lookup: Lookup, key: CacheKey, cache: &Arc<Cache>) -> Self {
+        Self { lookup, key, cache: Arc::clone(cache) }
+    }
+
+    /// Whether there is anything.
+    pub fn presence(&self) -> Presence {
+        self.lookup.entry.presence()
+    }
+
+    /// How the answer came about.
+    pub fn outcome(&self) -> Outcome {
+        self.lookup.outcome
+    }
+
+    /// How long ago it was loaded.
+    pub fn age(&self) -> Duration {
+        self.lookup.entry.age()
+    }
+
+    /// For how much longer it is fresh; zero when it is stale.
+    pub fn fresh_for(&self) -> Duration {
+        self.lookup.entry.fresh_for()
+    }
+
+    /// Further headers, with lower-case names.
+    pub fn headers(&self) -> &[(&'static str, Bytes)] {
+        self.lookup.entry.headers()
+    }
+
+    /// The size of the uncompressed body, in bytes.
+    pub fn body_len(&self) -> usize {
+        self.lookup.entry.identity().body.len()
+    }
+
+    /// The body in `encoding`, if it has been made already.
+    pub fn ready(&self, encoding: Encoding) -> Option<&Representation> {
+        self.lookup.entry.ready(encoding)
+    }
+
+    /// The body in `encoding`, made now if it must be, once per entry.
+    pub async fn representation(&self, encoding: Encoding) -> Result<&Representation> {
+        let grows = self.lookup.entry.ready(encoding).is_none();
+        let representation = self.lookup.entry.representation(encoding).await?;
+        if grows {
+            self.cache.grown(&self.key, &self.lookup.entry);
+        }
+        Ok(representation)
+    }
+}

@@ -1,0 +1,167 @@
+//! Response bodies and their headers: pages, statistics, views. Records go in as the database's own text.
+
+use bytes::Bytes;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Map, Value, json};
+
+use super::cursor;
+use super::document::etag;
+use super::query::Parameters;
+use crate::cache::{Content, Presence};
+use crate::error::Result;
+use crate::model::{Paging, Query, SortKey, View};
+use crate::store::{Row, Stats};
+
+/// What stays readable in a link; brackets and the rest are escaped.
+const LINK_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b',');
+
+/// A found answer with this body.
+pub(super) fn found(body: String, headers: Vec<(&'static str, Bytes)>) -> Content {
+    let etag = etag(body.as_bytes());
+    Content { presence: Presence::Found, body: Bytes::from(body), etag, headers }
+}
+
+/// "There is no such record."
+pub(super) fn missing() -> Content {
+    Content { presence: Presence::Missing, body: Bytes::new(), etag: "missing".to_owned(), headers: Vec::new() }
+}
+
+/// A page. `rows` may hold one record more than the page, which then says only that there are more. `raw` is the query
+/// string that was asked with; links keep its other parameters.
+pub(super) fn page(path: &str, raw: &str, query: &Query, mut rows: Vec<Row>, total: Option<u64>) -> Result<Content> {
+    let limit = query.paging.limit();
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let links = Links::new(path, raw)?;
+    let mut headers = vec![("x-per-page", Bytes::from(limit.to_string()))];
+    let (pagination, link) = match &query.paging {
+        Paging::Page { page, .. } => offset_pagination(*page, limit, total, more, &links, &mut headers),
+        Paging::Cursor { after, .. } => {
+            let next = rows.last().filter(|_| more).and_then(|row| row.cursor.as_deref());
+            keyset_pagination(&query.sort, limit, after.is_some(), next, total, &links)
+        }
+    };
+    if let Some(total) = total {
+        headers.push(("x-total-count", Bytes::from(total.to_string())));
+    }
+    if !link.is_empty() {
+        headers.push(("link", Bytes::from(link)));
+    }
+    Ok(found(envelope(&rows, &pagination), headers))
+}
+
+/// The statistics of a collection.
+pub(super) fn stats(stats: &Stats) -> Content {
+    found(stats_json(stats).to_string(), Vec::new())
+}
+
+/// A view: the statistics of its parts, in their order.
+pub(super) fn view(view: &View, parts: &[Stats]) -> Content {
+    let data: Map<String, Value> =
+        view.parts.iter().zip(parts).map(|(part, stats)| (part.key.clone(), stats_json(stats))).collect();
+    found(json!({ "data": data }).to_string(), Vec::new())
+}
+
+fn envelope(rows: &[Row], pagination: &Value) -> String {
+    let pagination = pagination.to_string();
+    let size: usize = rows.iter().map(|row| row.data.len() + 1).sum();
+    let mut body = String::with_capacity(size + pagination.len() + 32);
+    body.push_str("{\"data\":[");
+    for (position, row) in rows.iter().enumerate() {
+        if position > 0 {
+            body.push(',');
+        }
+        body.push_str(&row.data);
+    }
+    body.push_str("],\"pagination\":");
+    body.push_str(&pagination);
+    body.push('}');
+    body
+}
+
+fn offset_pagination(
+    page: u64,
+    limit: u32,
+    total: Option<u64>,
+    more: bool,
+    links: &Links,
+    headers: &mut Vec<(&'static str, Bytes)>,
+) -> (Value, String) {
+    headers.push(("x-page", Bytes::from(page.to_string())));
+    let pages = total.map(|total| total.div_ceil(u64::from(limit)));
+    let has_next = pages.map_or(more, |pages| page < pages);
+    let has_prev = page > 1;
+    let targets = [
+        ("first", Some(1)),
+        ("prev", has_prev.then(|| pages.map_or(page - 1, |pages| (page - 1).min(pages.max(1))))),
+        ("next", has_next.then_some(page + 1)),
+        ("last", pages.map(|pages| pages.max(1))),
+    ];
+    let link =
+        targets.into_iter().filter_map(|(relation, page)| Some(links.page(relation, page?))).collect::<Vec<_>>().join(", ");
+    let pagination = match (total, pages) {
+        (Some(total), Some(pages)) => {
+            headers.push(("x-total-pages", Bytes::from(pages.to_string())));
+            json!({"page": page, "limit": limit, "total": total, "pages": pages, "hasNext": has_next, "hasPrev": has_prev})
+        }
+        _ => json!({"page": page, "limit": limit, "hasNext": has_next, "hasPrev": has_prev}),
+    };
+    (pagination, link)
+}
+
+fn keyset_pagination(
+    sort: &[SortKey],
+    limit: u32,
+    continued: bool,
+    next: Option<&str>,
+    total: Option<u64>,
+    links: &Links,
+) -> (Value, String) {
+    let next = next.map(|values| cursor::encode(sort, values));
+    let mut pagination = json!({"limit": limit, "hasNext": next.is_some(), "hasPrev": continued, "nextCursor": next});
+    if let (Some(total), Some(members)) = (total, pagination.as_object_mut()) {
+        members.insert("total".to_owned(), Value::from(total));
+    }
+    let mut relations = vec![links.cursor("first", "")];
+    relations.extend(next.map(|next| links.cursor("next", &next)));
+    (pagination, relations.join(", "))
+}
+
+fn stats_json(stats: &Stats) -> Value {
+    let by: Map<String, Value> = stats
+        .fields
+        .iter()
+        .map(|field| {
+            let values: Vec<Value> = field
+                .values
+                .iter()
+                .map(|(value, count)| json!({"value": value.as_ref().map(crate::model::Scalar::to_json), "count": count}))
+                .collect();
+            (field.field.clone(), json!({"distinct": field.distinct, "values": values}))
+        })
+        .collect();
+    json!({"total": stats.total, "by": by})
+}
+
+/// Builds link targets (RFC 8288) that keep every other parameter of the request.
+struct Links {
+    base: String,
+}
+
+impl Links {
+    fn new(path: &str, raw: &str) -> Result<Self> {
+        let mut base = format!("{path}?");
+        for (name, value) in Parameters::parse(raw)?.iter().filter(|(name, _)| !matches!(*name, "page" | "cursor")) {
+            base.push_str(&format!("{}={}&", utf8_percent_encode(name, LINK_VALUE), utf8_percent_encode(value, LINK_VALUE)));
+        }
+        Ok(Self { base })
+    }
+
+    fn page(&self, relation: &str, page: u64) -> String {
+        format!("<{}page={page}>; rel=\"{relation}\"", self.base)
+    }
+
+    fn cursor(&self, relation: &str, cursor: &str) -> String {
+        format!("<{}cursor={cursor}>; rel=\"{relation}\"", self.base)
+    }
+}

@@ -1,0 +1,46 @@
+//! The change log as the cache reads it: stored rows with the terms that the catalog knows.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+
+use super::document;
+use crate::cache::ChangeLog;
+use crate::catalog::Catalog;
+use crate::error::Result;
+use crate::model::{Change, LoggedChange, Position, Term};
+use crate::store::Store;
+
+/// Joins the store's log with the declared collections.
+pub struct CatalogedLog {
+    store: Store,
+    catalog: Arc<Catalog>,
+}
+
+impl CatalogedLog {
+    /// The log of `store`, read with the declarations of `catalog`.
+    pub fn new(store: Store, catalog: Arc<Catalog>) -> Self {
+        Self { store, catalog }
+    }
+
+    /// A change of a collection that is no longer declared has no terms, and nothing depends on them.
+    fn change(&self, logged: LoggedChange) -> Result<Change> {
+        let mut terms: Vec<Term> = Vec::new();
+        if let Some(declared) = self.catalog.get(&logged.collection) {
+            for text in [&logged.before, &logged.after].into_iter().flatten() {
+                terms.extend(declared.collection.terms(&document::stored_members(text)?));
+            }
+        }
+        terms.sort();
+        terms.dedup();
+        Ok(Change { position: logged.position, collection: logged.collection, id: logged.id, operation: logged.operation, terms })
+    }
+}
+
+impl ChangeLog for CatalogedLog {
+    fn changes_after(&self, position: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Change>>> {
+        async move { self.store.changes_after(position, limit).await?.into_iter().map(|logged| self.change(logged)).collect() }
+            .boxed()
+    }
+}

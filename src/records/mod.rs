@@ -1,0 +1,82 @@
+//! Records: the read path, the write path and the parsing of queries. It joins cache, store and catalog; it knows no
+//! HTTP, and no SQL.
+//!
+//! A read: parse the query, build its key, ask the cache; on a miss the loader asks the store and builds the body.
+//! A write: check, plan and store in one transaction, then announce the changes, then answer.
+
+mod answer;
+mod batch;
+mod body;
+mod cursor;
+mod document;
+mod log;
+mod plan;
+mod query;
+mod read;
+mod write;
+
+use std::sync::Arc;
+
+pub use answer::Answer;
+pub use batch::MAX_OPERATIONS;
+pub use log::CatalogedLog;
+pub use plan::{BatchError, Precondition};
+pub use read::{Resource, ViewResource};
+pub use write::{ImportMode, WriteOutcome, Written};
+
+use crate::cache::{Cache, Reconciler};
+pub use crate::cache::{Encoding, Occupancy, Outcome, Presence, Representation};
+use crate::catalog::Catalog;
+use crate::error::{Error, Result};
+use crate::store::Store;
+
+/// The service behind all collections and views.
+pub struct Records {
+    store: Store,
+    cache: Arc<Cache>,
+    catalog: Arc<Catalog>,
+    reconciler: Arc<Reconciler>,
+    resources: Vec<Arc<Resource>>,
+    views: Vec<Arc<ViewResource>>,
+}
+
+/// Whether the servers behind the records answer.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// The database.
+    pub database: Result<()>,
+    /// The cache in the process.
+    pub cache: Occupancy,
+}
+
+impl Records {
+    /// Joins the rooms. `reconciler` announces the changes of this process's writes.
+    pub fn new(store: Store, cache: Arc<Cache>, catalog: Arc<Catalog>, reconciler: Arc<Reconciler>) -> Result<Arc<Self>> {
+        let resources: Vec<_> = catalog.collections().iter().map(|declared| Resource::new(declared, &cache)).collect();
+        let views = catalog.views().iter().map(|view| ViewResource::new(view, &catalog, &cache)).collect::<Result<_>>()?;
+        Ok(Arc::new(Self { store, cache, catalog, reconciler, resources, views }))
+    }
+
+    /// The declared collections.
+    pub fn resources(&self) -> &[Arc<Resource>] {
+        &self.resources
+    }
+
+    /// The collection of this name; the error names those that exist.
+    pub fn resource(&self, name: &str) -> Result<&Arc<Resource>> {
+        self.resources.iter().find(|resource| resource.collection().name.as_str() == name).ok_or_else(|| {
+            Error::not_found(format!("There is no collection {name:?}."))
+                .with_allowed(self.resources.iter().map(|resource| resource.collection().name.as_str()))
+        })
+    }
+
+    /// The declared views.
+    pub fn views(&self) -> &[Arc<ViewResource>] {
+        &self.views
+    }
+
+    /// Asks the database for a sign of life, and the cache for its size.
+    pub async fn health(&self) -> Health {
+        Health { database: self.store.ping().await, cache: self.cache.occupancy() }
+    }
+}

@@ -1,0 +1,318 @@
+//! Planning a write inside its transaction: from the stored records and the requested operations to the rows that
+//! change. Plans are pure: the store may ask for one again when it must retry a transaction.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::document::{self, Members};
+use super::write::WriteOutcome;
+use crate::catalog::Declared;
+use crate::error::{Error, ErrorKind, Result, Violation};
+use crate::model::{Collection, CollectionName, IdRule, Operation, Record, RecordId, Term};
+use crate::store::{Existing, RecordWrite, ReferenceCheck, Referrer, WritePlan};
+
+/// What must hold for the stored record before a write.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Precondition {
+    /// Nothing.
+    #[default]
+    None,
+    /// It exists (`If-Match: *`).
+    Exists,
+    /// It does not exist (`If-None-Match: *`).
+    Absent,
+    /// It has one of these entity tags, given with quotes (`If-Match`).
+    Matches(Vec<String>),
+}
+
+/// One requested operation.
+#[derive(Clone, Debug)]
+pub(super) struct Draft {
+    /// Where it stands in the request body: `""`, or `/operations/3`.
+    pub(super) pointer: String,
+    /// Where its document stands below that: `""`, or `/data`.
+    pub(super) data_pointer: &'static str,
+    pub(super) id: RecordId,
+    pub(super) action: Action,
+    pub(super) precondition: Precondition,
+}
+
+/// What a draft does.
+#[derive(Clone, Debug)]
+pub(super) enum Action {
+    /// Fails if the record exists.
+    Create(Members),
+    /// Fails unless it exists.
+    Update(Members),
+    /// Creates or replaces.
+    Upsert(Members),
+    /// RFC 7396; fails unless the record exists.
+    Patch(Value),
+    /// Fails unless the record exists.
+    Delete,
+}
+
+/// The failure of one draft.
+#[derive(Clone, Debug)]
+pub struct BatchError {
+    /// The position of the draft.
+    pub index: usize,
+    /// What is wrong with it.
+    pub error: Error,
+}
+
+/// What a plan found out beside the rows.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// What each draft does, in their order.
+    pub(super) outcomes: Vec<(RecordId, WriteOutcome)>,
+    /// The indexed terms of the old and of the new document, for each write in its order.
+    pub(super) terms: Vec<Vec<Term>>,
+    /// The records that stay as they are.
+    pub(super) untouched: Vec<(RecordId, Record)>,
+}
+
+/// Plans drafts over one collection.
+pub(super) struct Planner {
+    pub(super) declared: Arc<Declared>,
+    pub(super) referrers: Vec<(CollectionName, String)>,
+}
+
+/// A record as the drafts before have left it.
+struct State {
+    original: Option<Stored>,
+    current: Option<Stored>,
+    pointer: String,
+}
+
+#[derive(Clone)]
+struct Stored {
+    text: String,
+    version: i64,
+    members: Members,
+}
+
+impl Planner {
+    /// Plans all drafts, or returns every failure.
+    pub(super) fn plan(&self, drafts: &[Draft], existing: &Existing) -> Result<(WritePlan, Findings), Vec<BatchError>> {
+        let mut states: HashMap<&RecordId, State> = HashMap::new();
+        let mut order: Vec<&RecordId> = Vec::new();
+        let mut failures = Vec::new();
+        let mut findings = Findings::default();
+        for (index, draft) in drafts.iter().enumerate() {
+            let step = (|| {
+                if !states.contains_key(&draft.id) {
+                    states.insert(&draft.id, State::load(existing, draft)?);
+                    order.push(&draft.id);
+                }
+                let Some(state) = states.get_mut(&draft.id) else {
+                    return Err(Error::internal("a state that was just set is gone"));
+                };
+                state.pointer.clone_from(&draft.pointer);
+                self.apply(draft, state)
+            })();
+            match step {
+                Ok(outcome) => findings.outcomes.push((draft.id.clone(), outcome)),
+                Err(error) => failures.push(BatchError { index, error }),
+            }
+        }
+        if !failures.is_empty() {
+            return Err(failures);
+        }
+        let mut plan = WritePlan { writes: Vec::new(), references: Vec::new(), referrers: Vec::new() };
+        for id in order {
+            if let Some(state) = states.remove(id) {
+                self.finish(id, state, &mut plan, &mut findings);
+            }
+        }
+        Ok((plan, findings))
+    }
+
+    fn apply(&self, draft: &Draft, state: &mut State) -> Result<WriteOutcome> {
+        check_precondition(&draft.precondition, state.current.as_ref())?;
+        let missing =
+            || Error::not_found(format!("There is no record {:?} in {}.", draft.id.as_str(), self.declared.collection.name));
+        let members = match (&draft.action, &state.current) {
+            (Action::Create(_), Some(_)) => {
+                return Err(Error::conflict("already_exists", format!("There is a record {:?} already.", draft.id.as_str())));
+            }
+            (Action::Update(_) | Action::Patch(_) | Action::Delete, None) => return Err(missing()),
+            (Action::Delete, Some(_)) => {
+                state.current = None;
+                return Ok(WriteOutcome::Deleted);
+            }
+            (Action::Create(members) | Action::Update(members) | Action::Upsert(members), _) => members.clone(),
+            (Action::Patch(patch), Some(current)) => self.patched(draft, current, patch)?,
+        };
+        self.validate(draft, &members)?;
+        if let Some(current) = &state.current
+            && self.own_members(current)? == members
+        {
+            return Ok(WriteOutcome::Unchanged);
+        }
+        let outcome = if state.current.is_some() { WriteOutcome::Updated } else { WriteOutcome::Created };
+        state.current = Some(self.next(draft, state, &members)?);
+        Ok(outcome)
+    }
+
+    /// The document that follows `state`'s: one version on, unless the record begins anew.
+    fn next(&self, draft: &Draft, state: &State, members: &Members) -> Result<Stored> {
+        // Several drafts on one record are one write, so one version.
+        let base = state.original.as_ref().filter(|_| state.current.is_some());
+        let version = base.map_or(1, |stored| stored.version + 1);
+        let member = |stored: &Stored, name: &str| stored.members.get(name).and_then(Value::as_str).map(str::to_owned);
+        let updated_at =
+            document::update_time(state.original.as_ref().and_then(|stored| member(stored, "updated_at")).as_deref());
+        let created_at = base.and_then(|stored| member(stored, "created_at")).unwrap_or_else(|| updated_at.clone());
+        let composed = document::compose(&self.declared.collection, &draft.id, members, version, &created_at, &updated_at);
+        let text = serde_json::to_string(&composed).map_err(Error::internal)?;
+        Ok(Stored { text, version, members: composed })
+    }
+
+    fn patched(&self, draft: &Draft, current: &Stored, patch: &Value) -> Result<Members> {
+        let mut patched = Value::Object(self.own_members(current)?);
+        document::merge_patch(&mut patched, patch.clone());
+        let mut members = document::client_members(patched).map_err(|error| relocate(error, draft))?;
+        let named = document::take_id(&self.declared.collection, &mut members).map_err(|error| relocate(error, draft))?;
+        match named {
+            Some(id) if id != draft.id => Err(relocate(id_mismatch(&self.declared.collection, &draft.id), draft)),
+            Some(_) | None => Ok(members),
+        }
+    }
+
+    fn validate(&self, draft: &Draft, members: &Members) -> Result<()> {
+        let violations = self.declared.violations(&Value::Object(members.clone()));
+        if violations.is_empty() { Ok(()) } else { Err(relocate(Error::invalid(violations), draft)) }
+    }
+
+    /// A stored document without what the server added.
+    fn own_members(&self, stored: &Stored) -> Result<Members> {
+        let mut members = document::client_members(Value::Object(stored.members.clone()))?;
+        if self.declared.collection.id == IdRule::Generated {
+            members.shift_remove("id");
+        }
+        Ok(members)
+    }
+
+    fn finish(&self, id: &RecordId, state: State, plan: &mut WritePlan, findings: &mut Findings) {
+        let operation = match (&state.original, &state.current) {
+            (None, None) => return,
+            (Some(original), Some(current)) if original.text == current.text => {
+                let record = Record { id: id.clone(), version: original.version, data: original.text.clone() };
+                return findings.untouched.push((id.clone(), record));
+            }
+            (None, Some(_)) => Operation::Create,
+            (Some(_), Some(_)) => Operation::Update,
+            (Some(_), None) => Operation::Delete,
+        };
+        let collection = &self.declared.collection;
+        let documents = [&state.original, &state.current].into_iter().flatten();
+        let mut terms: Vec<Term> = documents.flat_map(|stored| collection.terms(&stored.members)).collect();
+        terms.sort();
+        terms.dedup();
+        findings.terms.push(terms);
+        let shown = state.current.as_ref().or(state.original.as_ref());
+        let time =
+            |name: &str| shown.and_then(|stored| stored.members.get(name)).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let updated_at =
+            if operation == Operation::Delete { document::update_time(Some(&time("updated_at"))) } else { time("updated_at") };
+        if let Some(current) = &state.current {
+            plan.references.extend(self.reference_checks(&current.members, &state.pointer));
+        }
+        if operation == Operation::Delete && plan.referrers.is_empty() {
+            let referrers = self.referrers.iter().cloned();
+            plan.referrers.extend(referrers.map(|(collection, field)| Referrer { collection, field }));
+        }
+        plan.writes.push(RecordWrite {
+            id: id.clone(),
+            operation,
+            version: shown.map_or(1, |stored| stored.version),
+            data: state.current.as_ref().map(|stored| stored.text.clone()),
+            before: state.original.as_ref().map(|stored| stored.text.clone()),
+            created_at: time("created_at"),
+            updated_at,
+            pointer: state.pointer,
+        });
+    }
+
+    fn reference_checks<'a>(&'a self, members: &'a Members, pointer: &'a str) -> impl Iterator<Item = ReferenceCheck> + 'a {
+        let below = if pointer.is_empty() { "" } else { "/data" };
+        self.declared.collection.references.iter().filter_map(move |(field, target)| {
+            let id = members.get(field)?.as_str()?.to_owned();
+            Some(ReferenceCheck { pointer: format!("{pointer}{below}/{field}"), collection: target.clone(), id })
+        })
+    }
+}
+
+impl State {
+    fn load(existing: &Existing, draft: &Draft) -> Result<Self> {
+        let original = match existing.get(&draft.id) {
+            Some(record) => {
+                let members = document::stored_members(&record.data)?;
+                Some(Stored { text: record.data.clone(), version: record.version, members })
+            }
+            None => None,
+        };
+        Ok(Self { current: original.clone(), original, pointer: draft.pointer.clone() })
+    }
+}
+
+/// One error for all failures of a batch, each named by its position. It has the kind of the first one.
+pub(super) fn combined(total: usize, failures: Vec<BatchError>) -> Error {
+    let named = failures.iter().flat_map(|BatchError { index, error }| match error.violations() {
+        [] => vec![Violation::new(format!("/operations/{index}"), error.code(), error.detail())],
+        violations => violations.to_vec(),
+    });
+    let violations = named.collect();
+    let kind = failures.first().map_or(ErrorKind::Internal, |failure| failure.error.kind());
+    let detail = format!("{} of {total} operations cannot be done, so none was.", failures.len());
+    match failures.into_iter().next() {
+        // What is no operation's fault stays what it is.
+        Some(BatchError { error, .. }) if matches!(kind, ErrorKind::Internal | ErrorKind::Unavailable) => error,
+        Some(_) | None => Error::new(kind, "batch_failed", detail).with_violations(violations),
+    }
+}
+
+/// The id in a document differs from the one it is written to.
+pub(super) fn id_mismatch(collection: &Collection, id: &RecordId) -> Error {
+    let field = collection.id_field();
+    let detail = format!("The id of a record never changes; here it is {:?}.", id.as_str());
+    Error::invalid(vec![Violation::new(format!("/{field}"), "id_mismatch", detail)])
+}
+
+fn check_precondition(precondition: &Precondition, current: Option<&Stored>) -> Result<()> {
+    let tag = current.map(|stored| format!("\"{}\"", document::etag(stored.text.as_bytes())));
+    let holds = match precondition {
+        Precondition::None => true,
+        Precondition::Exists => tag.is_some(),
+        Precondition::Absent => tag.is_none(),
+        Precondition::Matches(tags) => tag.as_ref().is_some_and(|tag| tags.iter().any(|given| same_entity(given, tag))),
+    };
+    if holds { Ok(()) } else { Err(Error::precondition_failed(tag)) }
+}
+
+/// Whether a given tag is `tag` or that of one of its encodings, `"…-br"`.
+fn same_entity(given: &str, tag: &str) -> bool {
+    let unquoted = |text: &str| text.trim_matches('"').to_owned();
+    let (given, tag) = (unquoted(given), unquoted(tag));
+    match given.strip_prefix(tag.as_str()) {
+        Some("") => true,
+        Some(rest) => crate::cache::Encoding::COMPRESSED.iter().any(|encoding| rest.strip_prefix('-') == Some(encoding.token())),
+        None => false,
+    }
+}
+
+/// Moves the pointers of a document's violations to where the document stands in the request.
+fn relocate(error: Error, draft: &Draft) -> Error {
+    let violations = error.violations().iter().map(|violation| {
+        Violation::new(
+            format!("{}{}{}", draft.pointer, draft.data_pointer, violation.pointer),
+            violation.code.clone(),
+            violation.detail.clone(),
+        )
+    });
+    let violations = violations.collect();
+    error.with_violations(violations)
+}

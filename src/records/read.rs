@@ -1,0 +1,221 @@
+//! The read path: query, key, cache, and on a miss the store.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+
+use super::query::{self, Shape};
+use super::{Answer, Records, body, document};
+use crate::auth::authorize;
+use crate::cache::{Cache, CacheKey, Content, Kind, Lifetime, Lifetimes, Presence, Scope};
+use crate::catalog::{Catalog, Declared};
+use crate::error::{Error, Result};
+use crate::model::{Collection, CountMode, Filter, Guard, Principal, Query, RecordId, Selection, View};
+use crate::store::{Row, Store};
+
+/// A collection with what its reads need, made once.
+pub struct Resource {
+    declared: Arc<Declared>,
+    records: Arc<Scope>,
+    lists: Arc<Scope>,
+    counts: Arc<Scope>,
+    stats: Arc<Scope>,
+}
+
+/// A view with what its reads need, made once.
+pub struct ViewResource {
+    view: Arc<View>,
+    scope: Arc<Scope>,
+    collections: Vec<Arc<Collection>>,
+    guards: Vec<Guard>,
+    key: CacheKey,
+}
+
+impl Resource {
+    pub(super) fn new(declared: &Arc<Declared>, cache: &Cache) -> Arc<Self> {
+        let collection = &declared.collection;
+        let (name, times) = (collection.name.as_str(), collection.cache);
+        let lists = Lifetimes::uniform(times.list_ttl, times.stale_if_error);
+        let records = Lifetimes {
+            found: Lifetime { ttl: times.record_ttl, stale_if_error: times.stale_if_error },
+            missing: Lifetime { ttl: times.negative_ttl, stale_if_error: times.stale_if_error },
+        };
+        Arc::new(Self {
+            declared: Arc::clone(declared),
+            records: cache.scope(Kind::Record, name, records),
+            lists: cache.scope(Kind::List, name, lists),
+            counts: cache.scope(Kind::Count, name, lists),
+            stats: cache.scope(Kind::Stats, name, lists),
+        })
+    }
+
+    /// The declaration.
+    pub fn collection(&self) -> &Arc<Collection> {
+        &self.declared.collection
+    }
+
+    pub(super) fn declared(&self) -> &Arc<Declared> {
+        &self.declared
+    }
+}
+
+impl ViewResource {
+    pub(super) fn new(view: &Arc<View>, catalog: &Catalog, cache: &Cache) -> Result<Arc<Self>> {
+        let scope = cache.scope(Kind::View, view.name.as_str(), Lifetimes::uniform(view.ttl, view.stale_if_error));
+        let declared =
+            |part: &crate::model::ViewPart| catalog.get(&part.collection).map(|declared| Arc::clone(&declared.collection));
+        let collections: Option<Vec<_>> = view.parts.iter().map(declared).collect();
+        let collections = collections.ok_or_else(|| Error::internal("a checked view names an unknown collection"))?;
+        let guards =
+            view.parts.iter().zip(&collections).map(|(part, collection)| selection_guard(collection, part.filter.as_ref()));
+        Ok(Arc::new(Self {
+            view: Arc::clone(view),
+            guards: guards.collect(),
+            key: CacheKey::of_query(&scope, ""),
+            scope,
+            collections,
+        }))
+    }
+
+    /// The declaration.
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+}
+
+impl Records {
+    /// One record; `raw` is the query string (`fields`, `include`).
+    pub async fn record(&self, resource: &Arc<Resource>, principal: Principal, id: &RecordId, raw: &str) -> Result<Answer> {
+        let collection = resource.collection();
+        authorize(principal, collection.access.read)?;
+        let shape = if raw.is_empty() { Shape::WHOLE } else { Shape::parse(collection, raw)? };
+        let key = CacheKey::of_record(&resource.records, id.as_str(), &shape.key_text());
+        if let Some(lookup) = self.cache.get(&resource.records, &key) {
+            return Ok(Answer::new(lookup, key, &self.cache));
+        }
+        let mut guards = vec![Guard::Record(collection.name.clone(), id.clone())];
+        guards.extend(include_guards(collection, &shape.include));
+        let (store, owned_collection, id) = (self.store.clone(), Arc::clone(collection), id.clone());
+        let load = move || async move {
+            let row = store.record_read(&owned_collection, &id, &shape.into()).await?;
+            Ok(row.map_or_else(body::missing, |row| body::found(row.data, Vec::new())))
+        };
+        let lookup = self.cache.get_or_load(&resource.records, &key, &guards, load).await?;
+        Ok(Answer::new(lookup, key, &self.cache))
+    }
+
+    /// One page of a list or search.
+    pub async fn list(&self, resource: &Arc<Resource>, principal: Principal, raw: &str) -> Result<Answer> {
+        let collection = resource.collection();
+        authorize(principal, collection.access.read)?;
+        let query = query::parse_list(collection, raw)?;
+        let key = CacheKey::of_query(&resource.lists, &query::list_key(&query));
+        if let Some(lookup) = self.cache.get(&resource.lists, &key) {
+            return Ok(Answer::new(lookup, key, &self.cache));
+        }
+        let mut guards = vec![selection_guard(collection, query.selection.filter.as_ref())];
+        guards.extend(include_guards(collection, &query.include));
+        let loader = PageLoader { store: self.store.clone(), cache: Arc::clone(&self.cache), resource: Arc::clone(resource) };
+        let raw = raw.to_owned();
+        let lookup = self.cache.get_or_load(&resource.lists, &key, &guards, move || loader.load(query, raw)).await?;
+        Ok(Answer::new(lookup, key, &self.cache))
+    }
+
+    /// Totals and value counts of a collection.
+    pub async fn stats(&self, resource: &Arc<Resource>, principal: Principal, raw: &str) -> Result<Answer> {
+        let collection = resource.collection();
+        authorize(principal, collection.access.read)?;
+        let (by, filter) = query::parse_stats(collection, raw)?;
+        let key = CacheKey::of_query(&resource.stats, &query::stats_key(&by, filter.as_ref()));
+        let guard = selection_guard(collection, filter.as_ref());
+        let (store, owned_collection) = (self.store.clone(), Arc::clone(collection));
+        let load = move || async move {
+            let stats = store.record_stats(&owned_collection, &by, filter.as_ref()).await?;
+            Ok(body::stats(&stats))
+        };
+        let lookup = self.cache.get_or_load(&resource.stats, &key, &[guard], load).await?;
+        Ok(Answer::new(lookup, key, &self.cache))
+    }
+
+    /// A view.
+    pub async fn view(&self, resource: &Arc<ViewResource>, principal: Principal) -> Result<Answer> {
+        authorize(principal, resource.view.read)?;
+        let (store, owned) = (self.store.clone(), Arc::clone(resource));
+        let load = move || async move {
+            let parts = owned.view.parts.iter().zip(&owned.collections);
+            let stats = parts.map(|(part, collection)| store.record_stats(collection, &part.by, part.filter.as_ref()));
+            Ok(body::view(&owned.view, &try_join_all(stats).await?))
+        };
+        let lookup = self.cache.get_or_load(&resource.scope, &resource.key, &resource.guards, load).await?;
+        Ok(Answer::new(lookup, resource.key.clone(), &self.cache))
+    }
+}
+
+/// Loads a page: its rows, and its total unless an entry has it.
+struct PageLoader {
+    store: Store,
+    cache: Arc<Cache>,
+    resource: Arc<Resource>,
+}
+
+impl PageLoader {
+    async fn load(self, query: Query, raw: String) -> Result<Content> {
+        let (rows, total) = match query.count {
+            CountMode::Exact => {
+                let (rows, total) = tokio::try_join!(self.rows(&query), self.total(&query.selection))?;
+                (rows, Some(total))
+            }
+            CountMode::None => (self.rows(&query).await?, None),
+        };
+        body::page(&self.resource.collection().path, &raw, &query, rows, total)
+    }
+
+    /// The rows of the page, and one more if there is a next one.
+    async fn rows(&self, query: &Query) -> Result<Vec<Row>> {
+        if query.selection.search.as_ref().is_some_and(crate::model::SearchExpression::matches_nothing) {
+            return Ok(Vec::new());
+        }
+        self.store.record_list(self.resource.collection(), query).await
+    }
+
+    /// The count of a selection is an entry of its own, shared by all pages.
+    async fn total(&self, selection: &Selection) -> Result<u64> {
+        let collection = self.resource.collection();
+        let key = CacheKey::of_query(&self.resource.counts, &query::selection_key(selection));
+        let guard = selection_guard(collection, selection.filter.as_ref());
+        let (store, owned_collection, selection) = (self.store.clone(), Arc::clone(collection), selection.clone());
+        let load = move || async move {
+            let count = store.record_count(&owned_collection, &selection).await?.to_string();
+            let etag = document::etag(count.as_bytes());
+            Ok(Content { presence: Presence::Found, body: Bytes::from(count), etag, headers: Vec::new() })
+        };
+        let lookup = self.cache.get_or_load(&self.resource.counts, &key, &[guard], load).await?;
+        let body = &lookup.entry.identity().body;
+        std::str::from_utf8(body)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| Error::internal("a cached count is no number"))
+    }
+}
+
+/// What the records of a selection depend on: its most selective required term, or the whole collection. Every write
+/// moves the guards of all indexed terms of the old and of the new document, so a record cannot enter or leave
+/// `field = value` without moving that guard.
+fn selection_guard(collection: &Collection, filter: Option<&Filter>) -> Guard {
+    let indexed = collection.term_fields();
+    let required = filter.map(Filter::required_terms).unwrap_or_default();
+    let best = required
+        .into_iter()
+        .filter(|term| indexed.contains(term.field.as_str()))
+        .max_by_key(|term| (collection.distinct_estimate(&term.field), std::cmp::Reverse(term.clone())));
+    match best {
+        Some(term) => Guard::Term(collection.name.clone(), term),
+        None => Guard::Collection(collection.name.clone()),
+    }
+}
+
+/// Embedded records may change without the record that embeds them.
+fn include_guards<'a>(collection: &'a Collection, include: &'a [String]) -> impl Iterator<Item = Guard> + 'a {
+    include.iter().filter_map(|field| collection.references.get(field)).cloned().map(Guard::Collection)
+}
