@@ -21,7 +21,7 @@ use super::{problem, reads, spans, writes};
 use crate::config::{HttpSettings, LogSettings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::records::Records;
-use crate::telemetry::{RequestId, Telemetry};
+use crate::telemetry::Telemetry;
 
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
