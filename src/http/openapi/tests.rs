@@ -1,3 +1,5 @@
+//! The description holds together, for every collection that is shipped.
+
 use std::collections::HashSet;
 
 use super::*;
