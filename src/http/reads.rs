@@ -86,7 +86,7 @@ async fn shape(request: &HttpRequest, answer: &Answer, cache_control: &HeaderVal
     let encoding = negotiation::encoding(request.headers(), answer.body_len());
     let representation = match answer.ready(encoding) {
         Some(ready) => ready,
-        None => answer.representation(encoding).await?,
+        None => Box::pin(answer.representation(encoding)).await?,
     };
     let mut response = if conditional::is_known_to_client(request.headers(), &representation.etag) {
         HttpResponse::with_body(StatusCode::NOT_MODIFIED, BoxBody::new(()))
