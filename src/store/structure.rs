@@ -2,7 +2,7 @@
 //! only what Terrace made for a declared collection: never records, changes, or anything of a collection that is no
 //! longer declared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -76,10 +76,11 @@ pub(super) async fn plan(connection: &mut Connection<'_>, collections: &[Arc<Col
     let query = Statement::new("SELECT name, collection, description, removal FROM artifacts ORDER BY name");
     let present: Vec<ArtifactRow> = connection.load(query).await?;
     let mut present: BTreeMap<String, ArtifactRow> = present.into_iter().map(|row| (row.name.clone(), row)).collect();
-    let mut steps = Vec::new();
+    let (mut steps, mut seen) = (Vec::new(), BTreeSet::new());
     for collection in collections {
         for artifact in connection.dialect().artifacts(collection)? {
-            if present.remove(&artifact.name).is_none() && !steps.iter().any(|step: &Step| step.artifact.name == artifact.name) {
+            // Two declarations can need the same index, for example the default order and an index on its field.
+            if seen.insert(artifact.name.clone()) && present.remove(&artifact.name).is_none() {
                 steps.push(Step { change: StepChange::Create, artifact });
             }
         }
