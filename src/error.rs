@@ -15,6 +15,8 @@ pub enum ErrorKind {
     NotFound,
     /// The resource exists and does not take this method. `allowed` names those it takes.
     MethodNotAllowed,
+    /// The request's `Accept` leaves nothing that Terrace can send. `allowed` names what it can.
+    NotAcceptable,
     /// The write contradicts the stored state: a duplicate id, or a record that others refer to.
     Conflict,
     /// `If-Match` named another state than the stored one.

@@ -14,12 +14,16 @@
 //! | [`catalog`] | collection and view files, loaded and checked; compiled validators | config |
 //! | [`auth`] | who is asking and what they may do | cache, store |
 //! | [`records`] | the read path and the write path; parsing of queries | cache, store, catalog, auth |
+//! | [`http`] | routes, bodies, middleware, problem+json, headers, API description | config, telemetry, records |
+//! | [`app`] | the composition root | all |
 
+pub mod app;
 pub mod auth;
 pub mod cache;
 pub mod catalog;
 pub mod config;
 pub mod error;
+pub mod http;
 pub mod model;
 pub mod records;
 pub mod store;

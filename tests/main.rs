@@ -1,1 +1,3 @@
-//! x
+//! The one integration target: it drives the real server over a socket.
+
+mod support;

@@ -70,13 +70,15 @@ impl L1 {
         });
     }
 
-    /// About how many entries there are.
+    /// How many entries there are.
     pub(super) fn entry_count(&self) -> u64 {
+        self.settle();
         self.entries.entry_count()
     }
 
-    /// About how much memory they take.
+    /// How much memory they take.
     pub(super) fn size_bytes(&self) -> u64 {
+        self.settle();
         self.entries.weighted_size()
     }
 
@@ -84,9 +86,8 @@ impl L1 {
         self.capacity_bytes
     }
 
-    /// Brings counts and evictions up to date, which moka does now and then by itself.
-    #[cfg(test)]
-    pub(super) fn settle(&self) {
+    /// Brings counts and evictions up to date, which moka does by itself only when it is used.
+    fn settle(&self) {
         self.entries.run_pending_tasks();
     }
 

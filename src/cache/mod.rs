@@ -62,9 +62,9 @@ pub struct Lookup {
 pub struct Occupancy {
     /// Whether entries are kept at all.
     pub enabled: bool,
-    /// About how many entries there are.
+    /// How many entries there are.
     pub entries: u64,
-    /// About how much memory they take, in bytes.
+    /// How much memory they take, in bytes.
     pub size_bytes: u64,
     /// How much they may take, in bytes.
     pub capacity_bytes: u64,

@@ -1,9 +1,13 @@
-//! Metrics and logs: the one meter provider over one Prometheus registry, and the subscriber. It knows no room that
+//! Metrics, logs and request ids: the one meter provider over one Prometheus registry, and the subscriber. It knows no room that
 //! is measured; each room makes its own instruments from [`Telemetry`] once, when it is built.
+
+pub mod logs;
+mod request_id;
 
 use opentelemetry::metrics::{Meter, MeterProvider as _};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Registry, TextEncoder};
+pub use request_id::RequestId;
 
 use crate::error::{Error, Result};
 

@@ -1,0 +1,224 @@
+//! The composition root: builds every room, joins them, and runs them. Everything that lives long is made here.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use actix_web::dev::ServerHandle;
+use serde_json::Value;
+use tokio::io::AsyncBufReadExt as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+
+use crate::cache::{Cache, Reconciler};
+use crate::catalog::Catalog;
+use crate::config::{Mistake, Settings};
+use crate::error::{Error, Result};
+use crate::http::{self, Front, Readiness, Ready};
+use crate::model::{Collection, Principal};
+use crate::records::{CatalogedLog, ImportMode, Records, Resource};
+use crate::store::{Step, Store};
+use crate::telemetry::Telemetry;
+
+/// How many sample records are written at a time.
+const SAMPLE_BATCH: usize = 1_000;
+
+/// Why Terrace does not start.
+#[derive(Clone, Debug)]
+pub enum StartError {
+    /// Files or environment variables have mistakes.
+    Mistakes(Vec<Mistake>),
+    /// Something else, for example the database.
+    Failed(Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mistakes(mistakes) => {
+                let lines: Vec<String> = mistakes.iter().map(Mistake::to_string).collect();
+                formatter.write_str(&lines.join("\n"))
+            }
+            Self::Failed(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<Error> for StartError {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Vec<Mistake>> for StartError {
+    fn from(mistakes: Vec<Mistake>) -> Self {
+        Self::Mistakes(mistakes)
+    }
+}
+
+/// An installation: declarations and database, joined but not yet serving.
+pub struct App {
+    settings: Settings,
+    telemetry: Telemetry,
+    catalog: Arc<Catalog>,
+    store: Store,
+    reconciler: Arc<Reconciler>,
+    records: Arc<Records>,
+}
+
+impl App {
+    /// Loads the declarations and opens the database, which is created if it is embedded and not there.
+    pub async fn open(settings: Settings) -> Result<Self, StartError> {
+        let telemetry = Telemetry::new()?;
+        let catalog = Arc::new(Catalog::load(&settings.collections)?);
+        let store = Store::open(&settings.database, settings.log.slow_query, &telemetry).await?;
+        store.migrate().await?;
+        let cache = Cache::new(&settings.cache, &telemetry)?;
+        let log = CatalogedLog::new(store.clone(), Arc::clone(&catalog));
+        let reconciler = Arc::new(Reconciler::new(Arc::clone(&cache), Box::new(log), store.last_position().await?));
+        let records = Records::new(store.clone(), cache, Arc::clone(&catalog), Arc::clone(&reconciler))?;
+        Ok(Self { settings, telemetry, catalog, store, reconciler, records })
+    }
+
+    /// The collections and views.
+    pub fn records(&self) -> &Arc<Records> {
+        &self.records
+    }
+
+    /// The database.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What the database lacks, or has too much, for the declared collections.
+    pub async fn plan(&self) -> Result<Vec<Step>> {
+        let collections: Vec<Arc<Collection>> =
+            self.catalog.collections().iter().map(|declared| Arc::clone(&declared.collection)).collect();
+        self.store.plan(&collections).await
+    }
+
+    /// Brings the database in line with the declared collections; returns what was done.
+    pub async fn migrate(&self) -> Result<Vec<Step>> {
+        let steps = self.plan().await?;
+        self.store.apply(&steps).await?;
+        Ok(steps)
+    }
+
+    /// Migrates, loads the samples into a database that is new, and serves.
+    pub async fn serve(self) -> Result<Running> {
+        self.migrate().await?;
+        if self.store.is_new() {
+            self.load_samples().await?;
+        }
+        let readiness = Readiness::default();
+        let front = Front::new(
+            &self.settings.http,
+            &self.settings.log,
+            Arc::clone(&self.records),
+            self.telemetry.clone(),
+            readiness.clone(),
+        )?;
+        let listening = http::serve(&self.settings.http, front)?;
+        let reconciling = Arc::clone(&self.reconciler).run(self.settings.cache.reconcile_interval);
+        readiness.set(Ready::Yes);
+        Ok(Running {
+            addresses: listening.addresses,
+            handle: listening.server.handle(),
+            server: tokio::spawn(listening.server),
+            reconciling: tokio::spawn(reconciling),
+            readiness,
+        })
+    }
+
+    /// Records that others refer to come first.
+    async fn load_samples(&self) -> Result<()> {
+        let mut waiting: Vec<&Arc<Resource>> = self.records.resources().iter().collect();
+        while !waiting.is_empty() {
+            let names: Vec<_> = waiting.iter().map(|resource| resource.collection().name.clone()).collect();
+            let depends = |resource: &&Arc<Resource>| {
+                let own = &resource.collection().name;
+                resource.collection().references.values().any(|target| target != own && names.contains(target))
+            };
+            let (later, now): (Vec<_>, Vec<_>) = waiting.iter().copied().partition(depends);
+            // Collections that refer to each other in a circle go in as they come.
+            let (now, later) = if now.is_empty() { (later, now) } else { (now, later) };
+            for resource in now {
+                let file = format!("{}.ndjson", resource.collection().name);
+                self.load_sample(resource, &self.settings.collections.samples_dir.join(file)).await?;
+            }
+            waiting = later;
+        }
+        Ok(())
+    }
+
+    async fn load_sample(&self, resource: &Arc<Resource>, path: &Path) -> Result<()> {
+        let file = match tokio::fs::File::open(path).await {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(sample_error(path, 0, error)),
+        };
+        let mut lines = tokio::io::BufReader::new(file).lines();
+        let (mut first, mut documents): (usize, Vec<Value>) = (1, Vec::new());
+        loop {
+            let line = lines.next_line().await.map_err(|error| sample_error(path, first + documents.len(), error))?;
+            match &line {
+                Some(line) => documents
+                    .push(serde_json::from_str(line).map_err(|error| sample_error(path, first + documents.len(), error))?),
+                None if documents.is_empty() => return Ok(()),
+                None => {}
+            }
+            if line.is_none() || documents.len() == SAMPLE_BATCH {
+                let count = documents.len();
+                let batch = std::mem::take(&mut documents);
+                let written = self.records.import(resource, Principal::Operator, batch, ImportMode::Upsert).await;
+                let results = written.map_err(|failure| sample_error(path, first + failure.index, failure.error))?;
+                for (position, result) in results.into_iter().enumerate() {
+                    result.map_err(|error| sample_error(path, first + position, error))?;
+                }
+                first += count;
+            }
+        }
+    }
+}
+
+fn sample_error(path: &Path, line: usize, error: impl fmt::Display) -> Error {
+    Error::bad_request("bad_sample", format!("{}:{line}: {error}", path.display()))
+}
+
+/// A server that answers.
+pub struct Running {
+    addresses: Vec<SocketAddr>,
+    handle: ServerHandle,
+    server: JoinHandle<std::io::Result<()>>,
+    reconciling: JoinHandle<()>,
+    readiness: Readiness,
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Serves until Ctrl-C or SIGTERM, then lets requests in flight end.
+    pub async fn until_signal(self) -> Result<()> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(Error::internal)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::internal)?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        self.stop().await
+    }
+
+    /// Takes no more connections, lets requests in flight end, and returns when they have.
+    pub async fn stop(self) -> Result<()> {
+        self.readiness.set(Ready::No);
+        self.handle.stop(true).await;
+        self.reconciling.abort();
+        self.server.await.map_err(Error::internal)?.map_err(Error::internal)
+    }
+}

@@ -1,0 +1,158 @@
+//! The front: one service that every request goes through. It names the request, finds its resource, calls the handler,
+//! turns failures into problems, and counts and logs the answer. There are no further layers between a connection and a
+//! handler but the span of tracing-actix-web.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix_web::body::BoxBody;
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse, fn_service};
+use actix_web::http::header::{ALLOW, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use actix_web::http::{Method, StatusCode};
+use actix_web::{HttpRequest, HttpResponse, web};
+use futures_util::FutureExt as _;
+
+use super::observe::{HttpMetrics, RequestLog};
+use super::routes::{CollectionRoutes, Routes, Target};
+use super::system::SystemResources;
+use super::writes::WriteContext;
+use super::{problem, reads, spans, writes};
+use crate::config::{HttpSettings, LogSettings};
+use crate::error::{Error, ErrorKind, Result};
+use crate::records::Records;
+use crate::telemetry::{RequestId, Telemetry};
+
+static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Everything that requests share. Clones are cheap.
+#[derive(Clone)]
+pub struct Front(Arc<Shared>);
+
+struct Shared {
+    records: Arc<Records>,
+    routes: Routes,
+    metrics: HttpMetrics,
+    log: RequestLog,
+    system: SystemResources,
+    max_body_bytes: usize,
+}
+
+impl Front {
+    /// Builds the table of routes, the API description and the metrics. Call it once per server.
+    pub fn new(
+        http: &HttpSettings,
+        log: &LogSettings,
+        records: Arc<Records>,
+        telemetry: Telemetry,
+        readiness: super::Readiness,
+    ) -> Result<Self> {
+        let metrics = HttpMetrics::new(telemetry.registry())?;
+        Ok(Self(Arc::new(Shared {
+            routes: Routes::new(&records, &metrics),
+            system: SystemResources::new(&records, telemetry, readiness)?,
+            records,
+            metrics,
+            log: RequestLog { access: log.access, slow_request: log.slow_request },
+            max_body_bytes: usize::try_from(http.max_body_bytes.as_u64()).unwrap_or(usize::MAX),
+        })))
+    }
+
+    /// Makes the front answer all requests of an actix application. Each worker's requests share one handle, so that
+    /// workers do not contend for a reference count.
+    pub fn configure(&self, application: &mut web::ServiceConfig) {
+        let shared = std::rc::Rc::new(Arc::clone(&self.0));
+        application.default_service(fn_service(move |request: ServiceRequest| {
+            let shared = std::rc::Rc::clone(&shared);
+            async move { Ok::<_, actix_web::Error>(shared.answer(request).await) }
+        }));
+    }
+}
+
+impl Shared {
+    async fn answer(&self, request: ServiceRequest) -> ServiceResponse {
+        let started = Instant::now();
+        let _in_flight = self.metrics.enter();
+        let (request, payload) = request.into_parts();
+        let request_id = spans::request_id(&request);
+        let (target, metrics) = self.routes.resolve(request.uri().path());
+        let mut response = request_id.clone().scope(self.respond(&request, payload, target)).await;
+        let (status, elapsed) = (response.status(), started.elapsed());
+        let headers = response.headers_mut();
+        // An accepted id and a UUID are valid header values.
+        if let Ok(value) = HeaderValue::from_maybe_shared(request_id.as_bytes().clone()) {
+            headers.insert(X_REQUEST_ID.clone(), value);
+        }
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        metrics.record(request.method(), status, elapsed);
+        if self.log.concerns(elapsed) {
+            let log = async { self.log.write(request.method(), request.uri().path(), metrics.template(), status, elapsed) };
+            request_id.scope(log).await;
+        }
+        ServiceResponse::new(request, response)
+    }
+
+    /// Calls the handler. A panic in it is a failure of this one request.
+    async fn respond(&self, request: &HttpRequest, payload: Payload, target: Target<'_>) -> HttpResponse {
+        match AssertUnwindSafe(self.dispatch(request, payload, target)).catch_unwind().await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => problem::response(&error),
+            Err(_) => problem::response(&Error::internal("a handler panicked; its message is on standard error")),
+        }
+    }
+
+    async fn dispatch(&self, request: &HttpRequest, payload: Payload, target: Target<'_>) -> Result<HttpResponse> {
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        match target {
+            Target::Record(routes, segment) if is_read => reads::read_record(&self.records, routes, segment, request).await,
+            Target::List(routes) if is_read => reads::list_records(&self.records, routes, request).await,
+            Target::Stats(routes) if is_read => reads::count_records(&self.records, routes, request).await,
+            Target::View(route) if is_read => reads::read_view(&self.records, route, request).await,
+            Target::System(system) if is_read => self.system.answer(system, &self.records, request).await,
+            Target::DocsFile(file) if is_read => self.system.docs_file(file),
+            Target::Unmatched => Err(Error::not_found("No resource has this path; /openapi.json describes all that there are.")),
+            Target::Record(..)
+            | Target::List(_)
+            | Target::Stats(_)
+            | Target::Batch(_)
+            | Target::View(_)
+            | Target::System(_)
+            | Target::DocsFile(_) => self.dispatch_other(request, payload, target).await,
+        }
+    }
+
+    /// Everything but reads; apart, because a future is as large as its largest branch.
+    async fn dispatch_other(&self, request: &HttpRequest, payload: Payload, target: Target<'_>) -> Result<HttpResponse> {
+        match (target, request.method()) {
+            (Target::List(routes), &Method::POST) => writes::create_record(self.write(routes, request), payload).await,
+            (Target::Batch(routes), &Method::POST) => writes::write_batch(self.write(routes, request), payload).await,
+            (Target::Record(routes, segment), &Method::PUT) => {
+                writes::replace_record(self.write(routes, request), segment, payload).await
+            }
+            (Target::Record(routes, segment), &Method::PATCH) => {
+                writes::patch_record(self.write(routes, request), segment, payload).await
+            }
+            (Target::Record(routes, segment), &Method::DELETE) => {
+                writes::delete_record(self.write(routes, request), segment).await
+            }
+            (target, &Method::OPTIONS) => options(target),
+            (target, method) => Err(method_not_allowed(target, method)),
+        }
+    }
+
+    fn write<'a>(&'a self, routes: &'a CollectionRoutes, request: &'a HttpRequest) -> WriteContext<'a> {
+        WriteContext { records: &self.records, routes, request, max_body_bytes: self.max_body_bytes }
+    }
+}
+
+fn options(target: Target<'_>) -> Result<HttpResponse> {
+    let methods = target.methods().iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    let mut response = HttpResponse::with_body(StatusCode::NO_CONTENT, BoxBody::new(()));
+    response.headers_mut().insert(ALLOW, HeaderValue::try_from(methods).map_err(Error::internal)?);
+    Ok(response)
+}
+
+fn method_not_allowed(target: Target<'_>, method: &Method) -> Error {
+    Error::new(ErrorKind::MethodNotAllowed, "method_not_allowed", format!("This resource does not take {method}."))
+        .with_allowed(target.methods().iter().map(Method::as_str))
+}

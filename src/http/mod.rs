@@ -1,0 +1,34 @@
+//! HTTP: routes, headers, negotiation, problem+json, metrics of requests, and the API description. It calls `records` and
+//! never the cache or the store; nothing else in the house knows a status code.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `server` | sockets, workers, time limits of connections |
+//! | `front` | the one service all requests go through |
+//! | `routes` | which resource a path names, and what its answers have in common |
+//! | `reads`, `writes`, `system` | handlers: parse, call, shape |
+//! | `negotiation`, `conditional`, `identifier`, `body` | what requests say |
+//! | `problem` | what failures look like |
+//! | `observe`, `spans` | what is counted and logged |
+//! | `openapi`, `docs` | the API description and its page |
+
+mod body;
+mod conditional;
+mod docs;
+mod front;
+mod identifier;
+mod negotiation;
+mod observe;
+pub mod openapi;
+mod problem;
+mod reads;
+mod routes;
+mod server;
+mod spans;
+mod system;
+mod writes;
+
+pub use front::Front;
+pub use server::{Listening, serve};
+pub use spans::{RequestSpan, layer};
+pub use system::{Readiness, Ready};

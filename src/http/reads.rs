@@ -1,0 +1,139 @@
+//! Reads: records, lists, statistics and views. Parse, call, shape. The shape is the hot path of the whole server: bodies
+//! are shared, and every header value that can be is made beforehand.
+
+use std::time::Duration;
+
+use actix_web::body::BoxBody;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{
+    AGE, CACHE_CONTROL, CACHE_STATUS, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, VARY,
+};
+use actix_web::{HttpRequest, HttpResponse};
+
+use super::routes::{CollectionRoutes, ViewRoute};
+use super::{conditional, identifier, negotiation, problem};
+use crate::error::{Error, Result};
+use crate::model::{AccessRule, Principal};
+use crate::records::{Answer, Encoding, Outcome, Presence, Records, Representation};
+
+static X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+
+/// Answers `GET path`.
+pub(super) async fn list_records(records: &Records, routes: &CollectionRoutes, request: &HttpRequest) -> Result<HttpResponse> {
+    negotiation::require_json(request.headers())?;
+    let answer = records.list(&routes.resource, Principal::Anonymous, request.query_string()).await?;
+    shape(request, &answer, &routes.cache_control).await
+}
+
+/// Answers `GET path/{id}`.
+pub(super) async fn read_record(
+    records: &Records,
+    routes: &CollectionRoutes,
+    segment: &str,
+    request: &HttpRequest,
+) -> Result<HttpResponse> {
+    negotiation::require_json(request.headers())?;
+    let id = identifier::record_id(segment)?;
+    let answer = records.record(&routes.resource, Principal::Anonymous, &id, request.query_string()).await?;
+    shape(request, &answer, &routes.cache_control).await
+}
+
+/// Answers `GET path/_stats`.
+pub(super) async fn count_records(records: &Records, routes: &CollectionRoutes, request: &HttpRequest) -> Result<HttpResponse> {
+    negotiation::require_json(request.headers())?;
+    let answer = records.stats(&routes.resource, Principal::Anonymous, request.query_string()).await?;
+    shape(request, &answer, &routes.cache_control).await
+}
+
+/// Answers the path of a view.
+pub(super) async fn read_view(records: &Records, route: &ViewRoute, request: &HttpRequest) -> Result<HttpResponse> {
+    negotiation::require_json(request.headers())?;
+    no_parameters(request)?;
+    let answer = records.view(&route.resource, Principal::Anonymous).await?;
+    shape(request, &answer, &route.cache_control).await
+}
+
+/// Refuses a query string where there are no parameters: one that is ignored would hide a mistake.
+pub(super) fn no_parameters(request: &HttpRequest) -> Result<()> {
+    match form_urlencoded::parse(request.query_string().as_bytes()).next() {
+        Some((name, _)) => {
+            Err(Error::parameter(name.as_ref(), format!("{} of this path takes no parameters.", request.method())))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The `Cache-Control` of a resource. `max-age=0` lets clients and proxies keep an answer but makes them ask each time
+/// whether it still holds: they are answered from L1 with a 304 and no body, and never show what has been overwritten.
+/// When Terrace itself is away they may serve what they have for as long as the collection allows.
+pub(super) fn cache_control(read: AccessRule, stale_if_error: Duration) -> HeaderValue {
+    let scope = match read {
+        AccessRule::Public => "public",
+        AccessRule::Viewer | AccessRule::Editor | AccessRule::Admin | AccessRule::Owner => "private",
+    };
+    let text = format!("{scope}, max-age=0, stale-if-error={}", stale_if_error.as_secs());
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("no-cache"))
+}
+
+/// Makes the response: 200, 304 or 404. A `HEAD` request gets the same; the server leaves the body out.
+async fn shape(request: &HttpRequest, answer: &Answer, cache_control: &HeaderValue) -> Result<HttpResponse> {
+    if answer.presence() == Presence::Missing {
+        let mut response = problem::response(&Error::not_found("There is no record with this id."));
+        describe_cache(response.headers_mut(), answer);
+        return Ok(response);
+    }
+    let encoding = negotiation::encoding(request.headers(), answer.body_len());
+    let representation = match answer.ready(encoding) {
+        Some(ready) => ready,
+        None => answer.representation(encoding).await?,
+    };
+    let mut response = if conditional::is_known_to_client(request.headers(), &representation.etag) {
+        HttpResponse::with_body(StatusCode::NOT_MODIFIED, BoxBody::new(()))
+    } else {
+        full(encoding, representation)
+    };
+    let headers = response.headers_mut();
+    headers.insert(ETAG, shared_value(representation.etag.clone())?);
+    headers.insert(CACHE_CONTROL, cache_control.clone());
+    headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    for (name, value) in answer.headers() {
+        headers.insert(HeaderName::from_static(name), shared_value(value.clone())?);
+    }
+    describe_cache(headers, answer);
+    Ok(response)
+}
+
+fn full(encoding: Encoding, representation: &Representation) -> HttpResponse {
+    let mut response = HttpResponse::with_body(StatusCode::OK, BoxBody::new(representation.body.clone()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if encoding != Encoding::Identity {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.token()));
+    }
+    response
+}
+
+/// A header value over shared bytes.
+fn shared_value(bytes: bytes::Bytes) -> Result<HeaderValue> {
+    HeaderValue::from_maybe_shared(bytes).map_err(Error::internal)
+}
+
+/// Says how the answer came about: `X-Cache` for people, `Cache-Status` (RFC 9211) for tools.
+fn describe_cache(headers: &mut HeaderMap, answer: &Answer) {
+    let (word, status) = match answer.outcome() {
+        Outcome::Hit => ("HIT", hit_status(answer)),
+        Outcome::Stale => ("STALE", hit_status(answer)),
+        Outcome::Miss => ("MISS", HeaderValue::from_static("terrace; fwd=miss; stored")),
+        Outcome::Joined => ("MISS", HeaderValue::from_static("terrace; fwd=miss; collapsed; stored")),
+        Outcome::Bypass => ("BYPASS", HeaderValue::from_static("terrace; fwd=bypass")),
+    };
+    headers.insert(X_CACHE.clone(), HeaderValue::from_static(word));
+    headers.insert(CACHE_STATUS, status);
+    headers.insert(AGE, HeaderValue::from(answer.age().as_secs()));
+}
+
+/// `ttl` is the freshness that is left, in seconds; below zero since the entry expired (RFC 9211, 2.5).
+fn hit_status(answer: &Answer) -> HeaderValue {
+    let left = answer.fresh_for().as_secs();
+    HeaderValue::try_from(format!("terrace; hit; ttl={left}; detail=l1")).unwrap_or(HeaderValue::from_static("terrace; hit"))
+}

@@ -1,0 +1,175 @@
+//! Which resource a path names. Paths are resolved by one or two look-ups in a hash map: with one table for all
+//! collections there is no pattern to try in turn, and the raw path is never decoded before it is split.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use actix_web::http::Method;
+use actix_web::http::header::HeaderValue;
+
+use super::observe::{HttpMetrics, RouteMetrics};
+use super::reads;
+use crate::records::{Records, Resource, ViewResource};
+
+/// The sub-resource of a collection that takes several writes at once.
+const BATCH: &str = "_batch";
+/// The sub-resource of a collection that counts.
+const STATS: &str = "_stats";
+/// Where the page of the API description is.
+pub(super) const DOCS: &str = "/docs";
+
+/// All paths.
+pub(super) struct Routes {
+    places: HashMap<Box<str>, Place>,
+    docs: RouteMetrics,
+    unmatched: RouteMetrics,
+}
+
+enum Place {
+    Collection(Box<CollectionRoutes>),
+    View(Box<ViewRoute>),
+    System(System, Box<RouteMetrics>),
+}
+
+/// A collection with everything that its answers have in common, made once.
+pub(super) struct CollectionRoutes {
+    pub(super) resource: Arc<Resource>,
+    pub(super) cache_control: HeaderValue,
+    list: RouteMetrics,
+    record: RouteMetrics,
+    batch: RouteMetrics,
+    stats: RouteMetrics,
+}
+
+/// A view with everything that its answers have in common, made once.
+pub(super) struct ViewRoute {
+    pub(super) resource: Arc<ViewResource>,
+    pub(super) cache_control: HeaderValue,
+    metrics: RouteMetrics,
+}
+
+/// The resources that are not data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum System {
+    /// Whether everything works.
+    Health,
+    /// Whether the process answers.
+    Live,
+    /// Whether requests should be sent here.
+    Ready,
+    /// Metrics in the Prometheus text format.
+    Metrics,
+    /// The API description.
+    OpenApi,
+    /// The way to the page of the API description.
+    Docs,
+}
+
+impl System {
+    const ALL: [(&'static str, Self); 6] = [
+        ("/health", Self::Health),
+        ("/health/live", Self::Live),
+        ("/health/ready", Self::Ready),
+        ("/metrics", Self::Metrics),
+        ("/openapi.json", Self::OpenApi),
+        (DOCS, Self::Docs),
+    ];
+}
+
+/// What a path names.
+#[derive(Clone, Copy)]
+pub(super) enum Target<'a> {
+    /// A collection.
+    List(&'a CollectionRoutes),
+    /// A record; the segment is still escaped.
+    Record(&'a CollectionRoutes, &'a str),
+    /// The batches of a collection.
+    Batch(&'a CollectionRoutes),
+    /// The statistics of a collection.
+    Stats(&'a CollectionRoutes),
+    /// A view.
+    View(&'a ViewRoute),
+    /// What is not data.
+    System(System),
+    /// A file of the page of the API description.
+    DocsFile(&'a str),
+    /// Nothing.
+    Unmatched,
+}
+
+impl Routes {
+    /// The table of everything `records` serves. The catalog has made sure that no two paths are equal.
+    pub(super) fn new(records: &Records, metrics: &HttpMetrics) -> Self {
+        let mut places: HashMap<Box<str>, Place> = HashMap::new();
+        for resource in records.resources() {
+            let routes = CollectionRoutes::new(resource, metrics);
+            places.insert(resource.collection().path.as_str().into(), Place::Collection(Box::new(routes)));
+        }
+        for resource in records.views() {
+            let view = resource.view();
+            let route = ViewRoute {
+                resource: Arc::clone(resource),
+                cache_control: reads::cache_control(view.read, view.stale_if_error),
+                metrics: metrics.route(view.path.as_str()),
+            };
+            places.insert(view.path.as_str().into(), Place::View(Box::new(route)));
+        }
+        for (path, system) in System::ALL {
+            places.insert(path.into(), Place::System(system, Box::new(metrics.route(path))));
+        }
+        Self { places, docs: metrics.route(format!("{DOCS}/{{file}}")), unmatched: metrics.route("unmatched") }
+    }
+
+    /// What `path` names, still escaped as it came, and where its requests are counted.
+    pub(super) fn resolve<'a>(&'a self, path: &'a str) -> (Target<'a>, &'a RouteMetrics) {
+        match self.places.get(path) {
+            Some(Place::Collection(routes)) => (Target::List(routes), &routes.list),
+            Some(Place::View(route)) => (Target::View(route), &route.metrics),
+            Some(Place::System(system, metrics)) => (Target::System(*system), metrics),
+            None => path
+                .rsplit_once('/')
+                .and_then(|(parent, segment)| self.below(parent, segment))
+                .unwrap_or((Target::Unmatched, &self.unmatched)),
+        }
+    }
+
+    fn below<'a>(&'a self, parent: &str, segment: &'a str) -> Option<(Target<'a>, &'a RouteMetrics)> {
+        match (self.places.get(parent)?, segment) {
+            (Place::System(System::Docs, _), file) => Some((Target::DocsFile(file), &self.docs)),
+            (Place::Collection(routes), BATCH) => Some((Target::Batch(routes), &routes.batch)),
+            (Place::Collection(routes), STATS) => Some((Target::Stats(routes), &routes.stats)),
+            // A trailing slash names nothing, and what begins with an underscore is reserved.
+            (Place::Collection(_), reserved) if reserved.is_empty() || reserved.starts_with('_') => None,
+            (Place::Collection(routes), id) => Some((Target::Record(routes, id), &routes.record)),
+            (Place::View(_) | Place::System(..), _) => None,
+        }
+    }
+}
+
+impl CollectionRoutes {
+    fn new(resource: &Arc<Resource>, metrics: &HttpMetrics) -> Self {
+        let collection = resource.collection();
+        let path = collection.path.as_str();
+        Self {
+            resource: Arc::clone(resource),
+            cache_control: reads::cache_control(collection.access.read, collection.cache.stale_if_error),
+            list: metrics.route(path),
+            record: metrics.route(format!("{path}/{{id}}")),
+            batch: metrics.route(format!("{path}/{BATCH}")),
+            stats: metrics.route(format!("{path}/{STATS}")),
+        }
+    }
+}
+
+impl Target<'_> {
+    /// The methods it takes, as `Allow` lists them.
+    pub(super) fn methods(&self) -> &'static [Method] {
+        match self {
+            Self::List(_) => &[Method::GET, Method::HEAD, Method::POST, Method::OPTIONS],
+            Self::Record(..) => &[Method::GET, Method::HEAD, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS],
+            Self::Batch(_) => &[Method::POST, Method::OPTIONS],
+            Self::Stats(_) | Self::View(_) | Self::System(_) | Self::DocsFile(_) => &[Method::GET, Method::HEAD, Method::OPTIONS],
+            Self::Unmatched => &[],
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! A real server on a port and a database of its own, and a client for it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde_json::Value;
+use tempfile::TempDir;
+use terrace::app::App;
+use terrace::config::Settings;
+use tokio::sync::oneshot;
+
+/// How long a condition may take to come true before a test gives up.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A running server. Dropping it stops it and removes its files.
+pub struct Server {
+    pub address: SocketAddr,
+    pub settings: Settings,
+    client: reqwest::Client,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+    _directory: TempDir,
+}
+
+/// The root of the package, whatever directory the tests run in.
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Settings with the sample collections and a database in `directory`.
+pub fn settings(directory: &Path) -> Settings {
+    let mut settings = Settings::default();
+    settings.http.listen = "127.0.0.1:0".to_owned();
+    settings.http.workers = 2;
+    settings.database.url = format!("sqlite://{}", directory.join("terrace.db").display());
+    settings.collections.dir = root().join("config/collections");
+    settings.collections.views_dir = root().join("config/views");
+    settings.collections.samples_dir = root().join("config/samples");
+    settings
+}
+
+impl Server {
+    /// The sample collections with their sample records.
+    pub fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    /// The same, with settings changed by `change`.
+    pub fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+        let directory = TempDir::new().unwrap();
+        let mut settings = settings(directory.path());
+        change(&mut settings);
+        Self::start_in(directory, settings)
+    }
+
+    /// Collections made of the TOML texts given, without samples.
+    pub fn with_collections(files: &[(&str, &str)]) -> Self {
+        let directory = TempDir::new().unwrap();
+        let collections = directory.path().join("collections");
+        std::fs::create_dir(&collections).unwrap();
+        for (name, text) in files {
+            std::fs::write(collections.join(format!("{name}.toml")), text).unwrap();
+        }
+        let mut settings = settings(directory.path());
+        settings.collections.dir = collections;
+        settings.collections.views_dir = directory.path().join("no-views");
+        settings.collections.samples_dir = directory.path().join("no-samples");
+        Self::start_in(directory, settings)
+    }
+
+    fn start_in(directory: TempDir, settings: Settings) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let (started, has_started) = std::sync::mpsc::channel();
+        let own = settings.clone();
+        let thread = thread::spawn(move || {
+            actix_web::rt::System::new().block_on(async move {
+                let running = App::open(own).await.unwrap().serve().await.unwrap();
+                started.send(running.addresses()[0]).unwrap();
+                let _ = stopped.await;
+                running.stop().await.unwrap();
+            });
+        });
+        let address = has_started.recv_timeout(DEADLINE).expect("the server did not start");
+        let client = reqwest::Client::builder().timeout(DEADLINE).build().unwrap();
+        Self { address, settings, client, stop: Some(stop), thread: Some(thread), _directory: directory }
+    }
+
+    /// A request to `path`, which may have a query string and is sent as it is.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.address))
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        Reply::read(self.request(Method::GET, path)).await
+    }
+
+    pub async fn send(&self, method: Method, path: &str, body: &Value) -> Reply {
+        Reply::read(self.request(method, path).json(body)).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Reply {
+        self.send(Method::POST, path, body).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Reply {
+        Reply::read(self.request(Method::DELETE, path)).await
+    }
+
+    /// Sends bytes as they are over a connection of their own, and returns what comes back until it closes.
+    pub async fn raw(&self, request: &[u8]) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("no end of the answer").unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// Repeats `check` until it holds.
+    pub async fn eventually(&self, what: &str, check: impl AsyncFn() -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !check().await {
+            assert!(Instant::now() < deadline, "{what} did not come true");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || thread::panicking(), "the server panicked");
+        }
+    }
+}
+
+/// A whole answer.
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub text: String,
+}
+
+impl Reply {
+    pub async fn read(request: RequestBuilder) -> Self {
+        Self::of(request.send().await.unwrap()).await
+    }
+
+    async fn of(response: Response) -> Self {
+        Self { status: response.status(), headers: response.headers().clone(), text: response.text().await.unwrap() }
+    }
+
+    /// The body, which must be JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {} {:?}", self.status, self.text))
+    }
+
+    /// A header's value, or `""`.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The body, after the status has been checked.
+    pub fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        self.json()
+    }
+
+    /// The problem document, after its form has been checked.
+    pub fn problem(&self, status: u16, code: &str) -> Value {
+        let problem = self.expect(status);
+        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text);
+        assert_eq!((&problem["status"], &problem["code"]), (&Value::from(status), &Value::from(code)), "{}", self.text);
+        assert_eq!(problem["request_id"], self.header("x-request-id"), "{}", self.text);
+        problem
+    }
+}
