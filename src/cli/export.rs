@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::session::{Declarations, Session};
-use super::{Done, ExportArguments, Failure, Format, cells, output_failure};
+use super::{Done, ExportArguments, Failure, Format, cells, output_failure, session};
+use crate::config::Settings;
 use crate::error::Error;
 use crate::model::{Collection, Record};
 use crate::store::Store;
@@ -17,9 +17,9 @@ use crate::store::Store;
 /// Records read at a time.
 const PAGE: u32 = 500;
 
-pub(super) async fn run(declared: Declarations, arguments: &ExportArguments) -> Result<Done, Failure> {
-    let session = Session::open(&declared).await?;
-    let collection = Arc::clone(session.records.resource(&arguments.collection)?.collection());
+pub(super) async fn run(settings: Settings, arguments: &ExportArguments) -> Result<Done, Failure> {
+    let app = session::open(settings).await?;
+    let collection = Arc::clone(app.records().resource(&arguments.collection)?.collection());
     let format = Format::choose(arguments.format, &arguments.file);
     let name = arguments.file.display().to_string();
     let output: Box<dyn Write + Send> = if arguments.file == Path::new("-") {
@@ -27,7 +27,7 @@ pub(super) async fn run(declared: Declarations, arguments: &ExportArguments) -> 
     } else {
         Box::new(File::create(&arguments.file).map_err(|error| output_failure(&name, &error))?)
     };
-    let exported = write_all(&session.store, &collection, format, output, &name).await?;
+    let exported = write_all(app.store(), &collection, format, output, &name).await?;
     if arguments.file != Path::new("-") {
         let _ = writeln!(io::stderr(), "exported {exported} records of {} to {name}", collection.name);
     }

@@ -1,11 +1,11 @@
 //! `terrace migrate`: what the declarations need in the database, said or done.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::session::Declarations;
 use super::{Done, Failure, print};
-use crate::store::{Step, Store};
-use crate::telemetry::Telemetry;
+use crate::app::App;
+use crate::config::Settings;
+use crate::store::Step;
 
 /// Whether anything is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,19 +14,10 @@ pub(super) enum Mode {
     Apply,
 }
 
-pub(super) async fn run(declared: Declarations, mode: Mode) -> Result<Done, Failure> {
+pub(super) async fn run(settings: Settings, mode: Mode) -> Result<Done, Failure> {
     match mode {
-        Mode::Plan => {
-            let steps = plan(&declared).await?;
-            report(&steps, "There is nothing to do.")?;
-        }
-        Mode::Apply => {
-            let store = declared.open_store().await?;
-            store.migrate().await?;
-            let steps = store.plan(&declared.collections()).await?;
-            store.apply(&steps).await?;
-            report(&steps, "There was nothing to do.")?;
-        }
+        Mode::Plan => report(&plan(settings).await?, "There is nothing to do.")?,
+        Mode::Apply => report(&App::open(settings).await?.migrate().await?, "There was nothing to do.")?,
     }
     Ok(Done::Whole)
 }
@@ -38,20 +29,18 @@ fn report(steps: &[Step], none: &str) -> Result<(), Failure> {
     steps.iter().try_for_each(|step| print(&step.to_string()))
 }
 
-/// A plan changes nothing, so for a database that does not exist it is made in one that is thrown away.
-async fn plan(declared: &Declarations) -> Result<Vec<Step>, Failure> {
-    let file = declared.settings.database.url.strip_prefix("sqlite://").map(PathBuf::from);
+/// A plan creates nothing, so for a database that does not exist it is made in one that is thrown away.
+async fn plan(mut settings: Settings) -> Result<Vec<Step>, Failure> {
+    let file = settings.database.url.strip_prefix("sqlite://").map(PathBuf::from);
     match file {
         Some(file) if !file.exists() => {
-            print(&format!("create the database {}", file.display()))?;
             let scratch = Scratch::new()?;
-            let mut settings = declared.settings.database.clone();
-            settings.url = format!("sqlite://{}", scratch.0.join("plan.db").display());
-            let store = Store::open(&settings, declared.settings.log.slow_query, &Telemetry::new()?).await?;
-            store.migrate().await?;
-            Ok(store.plan(&declared.collections()).await?)
+            settings.database.url = format!("sqlite://{}", scratch.0.join("plan.db").display());
+            let steps = App::open(settings).await?.plan().await?;
+            print(&format!("create database {}", file.display()))?;
+            Ok(steps)
         }
-        Some(_) | None => Ok(declared.open_store().await?.plan(&declared.collections()).await?),
+        Some(_) | None => Ok(App::open(settings).await?.plan().await?),
     }
 }
 
@@ -69,7 +58,6 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let path: &Path = &self.0;
-        let _ = std::fs::remove_dir_all(path);
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }

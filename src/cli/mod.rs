@@ -8,6 +8,7 @@ mod check;
 mod export;
 mod import;
 mod migrate;
+mod serve;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -17,11 +18,16 @@ use std::fmt;
 use std::io::{self, ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::Mistake;
+use crate::app::StartError;
+use crate::catalog::Catalog;
+use crate::config::{Mistake, Settings};
 use crate::error::Error;
+use crate::http::openapi;
+use crate::model::{Collection, View};
 
 /// Fast, always-fresh reads of JSON collections over REST.
 #[derive(Debug, Parser)]
@@ -153,6 +159,15 @@ impl From<Error> for Failure {
     }
 }
 
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Mistakes(mistakes) => Self::Mistakes(mistakes),
+            StartError::Failed(error) => error.into(),
+        }
+    }
+}
+
 /// Runs the command that `arguments` (with the program's name first) name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {
@@ -176,18 +191,29 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn dispatch(arguments: &Arguments) -> Result<Done, Failure> {
     let config = arguments.config.as_deref();
+    let settings = || session::settings(config);
     match &arguments.command {
+        Command::Serve => session::block_on(serve::run(settings()?)),
         Command::Check => check::run(config),
         Command::Migrate { plan } => {
-            let declared = session::Declarations::load(config)?;
             let mode = if *plan { migrate::Mode::Plan } else { migrate::Mode::Apply };
-            session::block_on(migrate::run(declared, mode))
+            session::block_on(migrate::run(settings()?, mode))
         }
-        Command::Import(import) => session::block_on(import::run(session::Declarations::load(config)?, import)),
-        Command::Export(export) => session::block_on(export::run(session::Declarations::load(config)?, export)),
-        Command::Serve => serve(session::Declarations::load(config)?),
-        Command::Openapi => openapi(&session::Declarations::load(config)?),
+        Command::Import(import) => session::block_on(import::run(settings()?, import)),
+        Command::Export(export) => session::block_on(export::run(settings()?, export)),
+        Command::Openapi => describe(&settings()?),
     }
+}
+
+/// Prints the API description; it needs no database.
+fn describe(settings: &Settings) -> Result<Done, Failure> {
+    let catalog = Catalog::load(&settings.collections).map_err(Failure::Mistakes)?;
+    let collections: Vec<Arc<Collection>> =
+        catalog.collections().iter().map(|declared| Arc::clone(&declared.collection)).collect();
+    let views: Vec<Arc<View>> = catalog.views().to_vec();
+    let document = openapi::document(&collections, &views);
+    print(&serde_json::to_string_pretty(&document).map_err(Error::internal)?)?;
+    Ok(Done::Whole)
 }
 
 /// Writes a line of the command's result.

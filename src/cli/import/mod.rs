@@ -17,8 +17,8 @@ use self::batches::{Batch, Batches, ReadFailure};
 use self::lines::{Line, Lines};
 use self::progress::Progress;
 use self::table::Table;
-use super::session::{Declarations, Session};
-use super::{Done, Failure, Format, ImportArguments};
+use super::{Done, Failure, Format, ImportArguments, session};
+use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Violation};
 use crate::model::{Collection, Principal};
 use crate::records::{BatchError, ImportMode, Records, Resource, WriteOutcome};
@@ -30,19 +30,19 @@ const LINE_MARGIN_BYTES: usize = 64 * 1024;
 /// Batches that wait while one is written.
 const BATCHES_AHEAD: usize = 1;
 
-pub(super) async fn run(declared: Declarations, arguments: &ImportArguments) -> Result<Done, Failure> {
-    let session = Session::open(&declared).await?;
-    let resource = Arc::clone(session.records.resource(&arguments.collection)?);
+pub(super) async fn run(settings: Settings, arguments: &ImportArguments) -> Result<Done, Failure> {
+    let input = open(&arguments.file)?;
+    let body_bytes = usize::try_from(settings.http.max_body_bytes.as_u64()).unwrap_or(usize::MAX);
+    let app = session::open(settings).await?;
+    let resource = Arc::clone(app.records().resource(&arguments.collection)?);
     let name = arguments.file.display().to_string();
     let progress = Progress::new(&arguments.file);
-    let input = progress.watch(open(&arguments.file)?);
-    let body_bytes = usize::try_from(declared.settings.http.max_body_bytes.as_u64()).unwrap_or(usize::MAX);
     let limit = body_bytes.saturating_add(LINE_MARGIN_BYTES);
     let format = Format::choose(arguments.format, &arguments.file);
-    let records = records_of(format, input, resource.collection(), limit);
+    let records = records_of(format, progress.watch(input), resource.collection(), limit);
     let batches = Batches::new(records, arguments.batch_size as usize);
     let mode = if arguments.upsert { ImportMode::Upsert } else { ImportMode::Create };
-    let mut import = Import { records: &session.records, resource: &resource, mode, name, counts: Counts::default(), progress };
+    let mut import = Import { records: app.records(), resource: &resource, mode, name, counts: Counts::default(), progress };
     let result = import.write_all(batches).await;
     import.progress.finish(&import.counts);
     result?;
