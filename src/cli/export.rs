@@ -61,7 +61,7 @@ pub(super) async fn write_all(
 /// The file as it grows.
 enum Sheet<'a, W: Write> {
     Lines(BufWriter<W>),
-    Table { writer: csv::Writer<W>, columns: Vec<String>, collection: &'a Collection, begun: bool },
+    Table { writer: Box<csv::Writer<W>>, columns: Vec<String>, collection: &'a Collection, begun: bool },
 }
 
 impl<'a, W: Write> Sheet<'a, W> {
@@ -69,7 +69,7 @@ impl<'a, W: Write> Sheet<'a, W> {
         match format {
             Format::Ndjson => Self::Lines(BufWriter::new(output)),
             Format::Csv => {
-                let writer = csv::Writer::from_writer(output);
+                let writer = Box::new(csv::Writer::from_writer(output));
                 Self::Table { writer, columns: cells::columns(collection), collection, begun: false }
             }
         }

@@ -10,12 +10,10 @@ mod import;
 mod migrate;
 mod serve;
 mod session;
-#[cfg(test)]
-mod tests;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,7 +23,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::app::StartError;
 use crate::catalog::Catalog;
 use crate::config::{Mistake, Settings};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::http::openapi;
 use crate::model::{Collection, View};
 
@@ -148,10 +146,12 @@ impl fmt::Display for Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let allowed = error.allowed().join(", ");
-        let mut message = error.internal_message().map_or_else(
-            || error.detail().to_owned(),
-            |internal| format!("{} ({internal})", error.detail().trim_end_matches('.')),
-        );
+        let mut message = match (error.kind(), error.internal_message()) {
+            // Here is no log and no request id to point to.
+            (ErrorKind::Internal, Some(internal)) => internal.to_owned(),
+            (_, Some(internal)) => format!("{} ({internal})", error.detail().trim_end_matches('.')),
+            (_, None) => error.detail().to_owned(),
+        };
         if !allowed.is_empty() {
             message.push_str(&format!(" Allowed are {allowed}."));
         }
@@ -223,7 +223,7 @@ fn print(line: &str) -> Result<(), Failure> {
 
 fn output_failure(name: &str, error: &io::Error) -> Failure {
     match error.kind() {
-        ErrorKind::BrokenPipe => Failure::OutputClosed,
+        io::ErrorKind::BrokenPipe => Failure::OutputClosed,
         _ => Failure::Message(format!("{name} cannot be written: {error}")),
     }
 }

@@ -25,8 +25,9 @@ pub(super) async fn run(settings: Settings) -> Result<Done, Failure> {
 fn banner(address: SocketAddr, records: &Records) -> String {
     let address = format!("http://{}", reachable(address));
     let collections = records.resources().iter().map(|resource| resource.collection());
-    let most_indexed =
-        collections.filter(|collection| collection.access.read == AccessRule::Public).max_by_key(|collection| collection.indexes.len());
+    let most_indexed = collections
+        .filter(|collection| collection.access.read == AccessRule::Public)
+        .max_by_key(|collection| collection.indexes.len());
     let mut lines = vec![
         format!("Terrace {} serves {} collections", env!("CARGO_PKG_VERSION"), records.resources().len()),
         format!("  address  {address}"),

@@ -26,8 +26,8 @@ pub(super) fn environment() -> impl Iterator<Item = (String, String)> {
 
 /// Runs a command that waits for the database or the network.
 pub(super) fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Runtime::new()
-        .map_err(|error| Failure::Message(format!("the process cannot start threads: {error}")))?;
+    let runtime =
+        tokio::runtime::Runtime::new().map_err(|error| Failure::Message(format!("the process cannot start threads: {error}")))?;
     let result = runtime.block_on(command);
     // A thread that waits for more of a pipe would hold up the end of the process.
     runtime.shutdown_background();

@@ -210,12 +210,8 @@ mod tests {
     #[test]
     fn rows_have_the_line_they_begin_on() {
         let found = rows(b"\xef\xbb\xbfa,b\r\n\r\n1,\"x\r\ny\"\n\n\n\"q\"\"q\",\r\n3,4", 8 * 1024);
-        let expected = [
-            (1, cells(&["a", "b"])),
-            (3, cells(&["1", "x\r\ny"])),
-            (7, cells(&["q\"q", ""])),
-            (8, cells(&["3", "4"])),
-        ];
+        let expected =
+            [(1, cells(&["a", "b"])), (3, cells(&["1", "x\r\ny"])), (7, cells(&["q\"q", ""])), (8, cells(&["3", "4"]))];
         assert_eq!(found, expected);
     }
 
