@@ -16,11 +16,13 @@
 //! | [`records`] | the read path and the write path; parsing of queries | cache, store, catalog, auth, telemetry |
 //! | [`http`] | routes, bodies, middleware, problem+json, headers, API description | config, telemetry, records |
 //! | [`app`] | the composition root | all |
+//! | [`cli`] | the commands | all |
 
 pub mod app;
 pub mod auth;
 pub mod cache;
 pub mod catalog;
+pub mod cli;
 pub mod config;
 pub mod error;
 pub mod http;

@@ -80,7 +80,7 @@ impl Shared {
         let (status, elapsed) = (response.status(), started.elapsed());
         let headers = response.headers_mut();
         // An accepted id and a UUID are valid header values.
-        if let Ok(value) = HeaderValue::from_maybe_shared(request_id.as_bytes().clone()) {
+        if let Ok(value) = request_id.with_text(HeaderValue::from_str) {
             headers.insert(X_REQUEST_ID.clone(), value);
         }
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -121,13 +121,13 @@ impl Shared {
             Target::System(system) => self.system.answer(system, &self.records, request).await,
             Target::DocsFile(file) => self.system.docs_file(file),
             Target::Batch(_) => Err(method_not_allowed(target, request.method())),
-            Target::Unmatched => Err(unmatched()),
+            Target::Unmatched => Err(self.unmatched()),
         }
     }
 
     async fn dispatch_other(&self, request: &HttpRequest, payload: Payload, target: Target<'_>) -> Result<HttpResponse> {
         match (target, request.method()) {
-            (Target::Unmatched, _) => Err(unmatched()),
+            (Target::Unmatched, _) => Err(self.unmatched()),
             (Target::List(routes), &Method::POST) => writes::create_record(self.write(routes, request), payload).await,
             (Target::Batch(routes), &Method::POST) => writes::write_batch(self.write(routes, request), payload).await,
             (Target::Record(routes, segment), &Method::PUT) => {
@@ -144,6 +144,13 @@ impl Shared {
         }
     }
 
+    fn unmatched(&self) -> Error {
+        let paths = self.records.resources().iter().map(|resource| resource.collection().path.as_str());
+        let paths = paths.chain(self.records.views().iter().map(|resource| resource.view().path.as_str()));
+        Error::not_found("No resource has this path. `allowed` has those of collections and views; /openapi.json describes all.")
+            .with_allowed(paths)
+    }
+
     fn write<'a>(&'a self, routes: &'a CollectionRoutes, request: &'a HttpRequest) -> WriteContext<'a> {
         WriteContext { records: &self.records, routes, request, max_body_bytes: self.max_body_bytes }
     }
@@ -151,10 +158,6 @@ impl Shared {
 
 fn is_read(request: &HttpRequest) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD)
-}
-
-fn unmatched() -> Error {
-    Error::not_found("No resource has this path; /openapi.json describes all that there are.")
 }
 
 fn options(target: Target<'_>) -> Result<HttpResponse> {

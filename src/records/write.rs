@@ -119,7 +119,7 @@ impl Records {
         let mut results: Vec<Option<Result<WriteOutcome>>> = Vec::with_capacity(documents.len());
         let mut drafts = Vec::with_capacity(documents.len());
         for (index, document) in documents.into_iter().enumerate() {
-            match create_draft(resource, document, format!("/operations/{index}"), "", action) {
+            match create_draft(resource, document, format!("/operations/{index}"), "/data", action) {
                 Ok(draft) => {
                     drafts.push((index, draft));
                     results.push(None);

@@ -76,11 +76,12 @@ pub(super) async fn plan(connection: &mut Connection<'_>, collections: &[Arc<Col
     let query = Statement::new("SELECT name, collection, description, removal FROM artifacts ORDER BY name");
     let present: Vec<ArtifactRow> = connection.load(query).await?;
     let mut present: BTreeMap<String, ArtifactRow> = present.into_iter().map(|row| (row.name.clone(), row)).collect();
-    let (mut steps, mut seen) = (Vec::new(), BTreeSet::new());
+    let mut steps = Vec::new();
+    // A declared index may be the one that the default order needs, too.
+    let mut needed = BTreeSet::new();
     for collection in collections {
         for artifact in connection.dialect().artifacts(collection)? {
-            // Two declarations can need the same index, for example the default order and an index on its field.
-            if seen.insert(artifact.name.clone()) && present.remove(&artifact.name).is_none() {
+            if needed.insert(artifact.name.clone()) && present.remove(&artifact.name).is_none() {
                 steps.push(Step { change: StepChange::Create, artifact });
             }
         }
