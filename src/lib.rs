@@ -7,8 +7,10 @@
 //! |---|---|---|
 //! | [`model`] | plain values | nothing |
 //! | [`error`] | the one domain error | nothing |
+//! | [`store`] | all SQL: one logic, and one dialect for each database | `config`, `telemetry` |
 
 pub mod config;
 pub mod error;
 pub mod model;
+pub mod store;
 pub mod telemetry;

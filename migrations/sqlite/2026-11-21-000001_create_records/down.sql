@@ -1,0 +1,4 @@
+DROP TABLE artifacts;
+DROP TABLE array_terms;
+DROP TABLE changes;
+DROP TABLE records;

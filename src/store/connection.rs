@@ -1,0 +1,60 @@
+//! The connection that the store's logic is written against, once for all databases. It knows how to run a
+//! [`Statement`] and which [`Dialect`] to spell it in; it knows nothing of pools or of what the statements mean.
+
+use diesel::connection::SimpleConnection;
+use diesel::deserialize::QueryableByName;
+use diesel::sqlite::{Sqlite, SqliteConnection};
+use diesel::{QueryResult, RunQueryDsl};
+
+use super::dialect::Dialect;
+use super::sqlite::SqliteDialect;
+use super::statement::Statement;
+
+/// Whether an operation only reads, or reads and then writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// No transaction of its own: each reading operation is one statement, and so sees one state.
+    Read,
+    /// A transaction that has the write lock from its first statement on.
+    Write,
+}
+
+/// One database connection while an operation runs on it. An embedded database answers at once: its futures are
+/// ready when they are first polled, and the whole operation runs on one blocking thread.
+pub(super) enum Connection<'c> {
+    /// Embedded SQLite.
+    Sqlite(&'c mut SqliteConnection),
+}
+
+impl Connection<'_> {
+    /// How this database spells what is not standard.
+    pub fn dialect(&self) -> &'static dyn Dialect {
+        match self {
+            Self::Sqlite(_) => &SqliteDialect,
+        }
+    }
+
+    /// The rows of a query.
+    pub async fn load<R>(&mut self, statement: Statement) -> QueryResult<Vec<R>>
+    where
+        R: QueryableByName<Sqlite> + Send + 'static,
+    {
+        match self {
+            Self::Sqlite(connection) => statement.load(*connection),
+        }
+    }
+
+    /// Runs a statement and counts the rows it touched.
+    pub async fn execute(&mut self, statement: Statement) -> QueryResult<usize> {
+        match self {
+            Self::Sqlite(connection) => statement.execute(*connection),
+        }
+    }
+
+    /// Runs several statements without values.
+    pub async fn batch(&mut self, sql: &str) -> QueryResult<()> {
+        match self {
+            Self::Sqlite(connection) => connection.batch_execute(sql),
+        }
+    }
+}

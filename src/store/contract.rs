@@ -1,0 +1,114 @@
+//! What goes into the store and comes out of it, besides the `model`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::model::{CollectionName, Operation, Position, Record, RecordId, Scalar};
+
+/// Which parts of a record a read answers with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// Only these members, in this order, and the id; `None` for all.
+    pub fields: Option<Vec<String>>,
+    /// Reference fields whose records are embedded under `_include`.
+    pub include: Vec<String>,
+}
+
+/// One record as it goes into a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// JSON text: the database's own, with `_include` and `_highlight` spliced in.
+    pub data: String,
+    /// In cursor mode, a JSON array of the record's sort values and, last, its id.
+    pub cursor: Option<String>,
+}
+
+/// How often each value occurs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stats {
+    /// How many records were counted.
+    pub total: u64,
+    /// One entry for each field asked for, in the same order.
+    pub fields: Vec<FieldStats>,
+}
+
+/// The values of one field.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FieldStats {
+    /// The field's name.
+    pub field: String,
+    /// How many different values there are, not counting "missing".
+    pub distinct: u64,
+    /// Values and the number of records that have them, most frequent first, then by value; `None` for records that
+    /// lack the field (or, for an array, have no element). At most 1,000.
+    pub values: Vec<(Option<Scalar>, u64)>,
+}
+
+/// The stored records that a write is about, by id.
+pub type Existing = HashMap<RecordId, Record>;
+
+/// Decides what to write, given what is stored. It is called inside of the transaction, so what it sees cannot change
+/// before its plan is carried out; it may be called again if the transaction has to be repeated.
+pub type Planner = Arc<dyn Fn(&Existing) -> Result<WritePlan> + Send + Sync>;
+
+/// What to write, and what must hold afterwards.
+#[derive(Clone, Debug, Default)]
+pub struct WritePlan {
+    /// The writes, at most one for each id.
+    pub writes: Vec<RecordWrite>,
+    /// Records that must exist.
+    pub references: Vec<ReferenceCheck>,
+    /// Fields that must not hold a deleted id.
+    pub referrers: Vec<Referrer>,
+}
+
+/// One record's new state.
+#[derive(Clone, Debug)]
+pub struct RecordWrite {
+    /// The record.
+    pub id: RecordId,
+    /// What happens to it.
+    pub operation: Operation,
+    /// Its version afterwards; for a deletion, the one that was deleted.
+    pub version: i64,
+    /// The document afterwards; `None` for a deletion.
+    pub data: Option<String>,
+    /// The document before, for the change log.
+    pub before: Option<String>,
+    /// When it was created.
+    pub created_at: String,
+    /// When this write happens.
+    pub updated_at: String,
+    /// Where in the request this write stands, for violations.
+    pub pointer: String,
+}
+
+/// A record that must exist after the writes.
+#[derive(Clone, Debug)]
+pub struct ReferenceCheck {
+    /// Where in the request the reference stands.
+    pub pointer: String,
+    /// The collection referred to.
+    pub collection: CollectionName,
+    /// The record referred to.
+    pub id: String,
+}
+
+/// A field that holds ids of the written collection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Referrer {
+    /// The collection that refers.
+    pub collection: CollectionName,
+    /// The field that holds the id.
+    pub field: String,
+}
+
+/// What a write left behind, in the order of its plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The records with their text as stored; `None` for deletions.
+    pub records: Vec<Option<Record>>,
+    /// The positions of their changes, ascending.
+    pub positions: Vec<Position>,
+}

@@ -1,0 +1,92 @@
+//! What can go wrong inside of an operation, and what the house learns of it. Messages to clients name the setting
+//! to look at and never a value; the database's own words go to the log.
+
+use std::time::Duration;
+
+use diesel::result::Error as DatabaseError;
+
+use crate::error::{Error, ErrorKind};
+
+/// When a client may try again after the database refused.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why an operation failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The house said no: a planner, a reference check, a state that cannot be.
+    Refused(Error),
+    /// The database said no.
+    Database(DatabaseError),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<DatabaseError> for Failure {
+    fn from(error: DatabaseError) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl Failure {
+    /// Whether the database (and not the request) is to blame.
+    pub fn is_fault(&self) -> bool {
+        match self {
+            Self::Database(_) => true,
+            Self::Refused(error) => matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Internal),
+        }
+    }
+
+    /// The domain error.
+    pub fn into_error(self) -> Error {
+        match self {
+            Self::Refused(error) => error,
+            Self::Database(error) => from_database(&error.to_string()),
+        }
+    }
+}
+
+/// Every connection was busy for the whole of `database.acquire_timeout`.
+pub(super) fn exhausted(waited: Duration, what: &str) -> Failure {
+    let detail = "The database is busy: no connection became free within database.acquire_timeout.";
+    let internal = format!(
+        "waited {} ms (database.acquire_timeout) for {what}; raise it or database.max_connections, or find what holds it",
+        waited.as_millis()
+    );
+    Failure::Refused(Error::unavailable(detail, RETRY_AFTER, internal))
+}
+
+/// Recognises SQLite's failures by their text: Diesel keeps no other trace of them.
+pub(super) fn from_database(message: &str) -> Error {
+    let known = [
+        ("database is locked", "The database is locked by another process; see database.url and database.acquire_timeout."),
+        ("database table is locked", "The database is locked by another operation; see database.acquire_timeout."),
+        ("disk is full", "The disk that holds the database is full; see database.url."),
+        ("readonly database", "The database cannot be written to; check the permissions of the file that database.url names."),
+        ("disk I/O error", "The disk that holds the database fails; see database.url."),
+        ("malformed", "The database is damaged; restore the file that database.url names from a backup."),
+        ("is not a database", "The file that database.url names is not an SQLite database."),
+        ("unable to open", "The database cannot be opened; check the path in database.url and its permissions."),
+    ];
+    match known.iter().find(|(text, _)| message.contains(text)) {
+        Some((_, detail)) => Error::unavailable(*detail, RETRY_AFTER, message),
+        None => Error::internal(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_of_the_disk_name_the_setting_and_keep_the_detail_inside() {
+        let error = from_database("database or disk is full");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.detail().contains("database.url"));
+        assert_eq!(error.internal_message(), Some("database or disk is full"));
+        assert_eq!(from_database("no such column: x").kind(), ErrorKind::Internal);
+    }
+}

@@ -1,0 +1,218 @@
+//! All SQL of the house, behind one interface. It owns the tables, the change log, the indexes and search tables that
+//! declared collections need, and the database's metrics. It knows nothing of HTTP, of caches or of who is asking.
+//!
+//! The logic is written once, over [`connection::Connection`]; what a database spells its own way is in its
+//! [`dialect::Dialect`]. `sqlite` has the pool, the file and the dialect of the embedded default.
+//!
+//! A read: [`Store::record_list`] → [`Store::run`] takes a connection and times the operation → `read::page` builds
+//! one [`statement::Statement`] (`filter`, `order`, `projection`) and turns its rows into texts for the body.
+//! A write: [`Store::record_write`] → the same under the write lock, in a transaction → `write::write` reads what is
+//! stored, asks the planner, and writes records and change log together.
+
+mod column;
+mod connection;
+mod contract;
+mod dialect;
+mod failure;
+mod filter;
+mod highlight;
+mod log;
+mod metrics;
+mod order;
+mod projection;
+mod read;
+mod sqlite;
+mod statement;
+mod stats;
+mod structure;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::config::DatabaseSettings;
+use crate::error::Result;
+use crate::model::{Collection, Filter, LoggedChange, Position, Query, Record, RecordId, Selection};
+use crate::telemetry::Telemetry;
+
+pub use contract::{
+    Committed, Existing, FieldStats, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Shape, Stats, WritePlan,
+};
+pub use structure::Step;
+
+use connection::{Access, Connection};
+use failure::Failure;
+use metrics::Metrics;
+use sqlite::SqliteDatabase;
+
+/// The database. Clones share it.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    database: SqliteDatabase,
+    metrics: Metrics,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the database that `settings` name, creating it if it is embedded. Fails with a message that names
+    /// `database.url` if that cannot be. Operations slower than `slow_query` are logged.
+    pub async fn open(settings: &DatabaseSettings, slow_query: Duration, telemetry: &Telemetry) -> Result<Self> {
+        let metrics = Metrics::new(telemetry.meter(), slow_query);
+        let database = SqliteDatabase::open(settings, telemetry.meter()).await?;
+        Ok(Self { inner: Arc::new(Inner { database, metrics }) })
+    }
+
+    /// Whether this opening created the database.
+    pub fn is_new(&self) -> bool {
+        self.inner.database.is_new()
+    }
+
+    /// Brings the base tables to this version's state. Refuses a database that a newer Terrace migrated.
+    pub async fn migrate(&self) -> Result<()> {
+        self.measured("migrate", "", self.inner.database.migrate()).await
+    }
+
+    /// What has to change in the database for `collections`. Nothing, right after [`Store::apply`].
+    pub async fn plan(&self, collections: &[Arc<Collection>]) -> Result<Vec<Step>> {
+        collections.iter().try_for_each(|collection| structure::check_names(collection))?;
+        let collections = collections.to_vec();
+        self.run("plan", "", Access::Read, move |connection| {
+            async move { structure::plan(connection, &collections).await }.boxed()
+        })
+        .await
+    }
+
+    /// Makes the changes, each in a transaction of its own. Never removes records or changes.
+    pub async fn apply(&self, steps: &[Step]) -> Result<()> {
+        for step in steps.iter().cloned() {
+            self.run("apply", "", Access::Write, move |connection| {
+                async move { structure::apply(connection, &step).await }.boxed()
+            })
+            .await?;
+        }
+        if steps.is_empty() {
+            return Ok(());
+        }
+        self.run("analyze", "", Access::Read, |connection| {
+            async move { Ok(connection.batch(connection.dialect().after_structure_change()).await?) }.boxed()
+        })
+        .await
+    }
+
+    /// Fails if the database does not answer.
+    pub async fn ping(&self) -> Result<()> {
+        self.run("ping", "", Access::Read, |connection| read::ping(connection).boxed()).await
+    }
+
+    /// One record.
+    pub async fn record_read(&self, collection: &Arc<Collection>, id: &RecordId, shape: &Shape) -> Result<Option<Row>> {
+        let (owned, id, shape) = (Arc::clone(collection), id.clone(), shape.clone());
+        self.run("record_read", collection.name.as_str(), Access::Read, move |connection| {
+            async move { read::one(connection, &owned, &id, &shape).await }.boxed()
+        })
+        .await
+    }
+
+    /// One page: at most the page's limit of records.
+    pub async fn record_list(&self, collection: &Arc<Collection>, query: &Query) -> Result<Vec<Row>> {
+        let (owned, query) = (Arc::clone(collection), query.clone());
+        self.run("record_list", collection.name.as_str(), Access::Read, move |connection| {
+            async move { read::page(connection, &owned, &query).await }.boxed()
+        })
+        .await
+    }
+
+    /// How many records `selection` selects.
+    pub async fn record_count(&self, collection: &Arc<Collection>, selection: &Selection) -> Result<u64> {
+        let (owned, selection) = (Arc::clone(collection), selection.clone());
+        self.run("record_count", collection.name.as_str(), Access::Read, move |connection| {
+            async move { read::count(connection, &owned, &selection).await }.boxed()
+        })
+        .await
+    }
+
+    /// How often each value of the fields `by` occurs in the records that `filter` selects.
+    pub async fn record_stats(&self, collection: &Arc<Collection>, by: &[String], filter: Option<&Filter>) -> Result<Stats> {
+        let (owned, by, filter) = (Arc::clone(collection), by.to_vec(), filter.cloned());
+        self.run("record_stats", collection.name.as_str(), Access::Read, move |connection| {
+            async move { stats::stats(connection, &owned, &by, filter.as_ref()).await }.boxed()
+        })
+        .await
+    }
+
+    /// The next `limit` records by id, to walk a whole collection.
+    pub async fn record_scan(
+        &self,
+        collection: &Arc<Collection>,
+        after: Option<&RecordId>,
+        limit: u32,
+    ) -> Result<Vec<Record>> {
+        let (owned, after) = (Arc::clone(collection), after.cloned());
+        self.run("record_scan", collection.name.as_str(), Access::Read, move |connection| {
+            async move { read::scan(connection, &owned, after.as_ref(), limit).await }.boxed()
+        })
+        .await
+    }
+
+    /// Lets `planner` decide what to write, given the stored records among `ids`, and writes it: all or nothing. An
+    /// error of the planner comes back as it is.
+    pub async fn record_write(
+        &self,
+        collection: &Arc<Collection>,
+        actor: &str,
+        ids: Vec<RecordId>,
+        planner: Planner,
+    ) -> Result<Committed> {
+        let (owned, actor) = (Arc::clone(collection), actor.to_owned());
+        self.run("record_write", collection.name.as_str(), Access::Write, move |connection| {
+            async move { write::write(connection, &owned, &actor, &ids, &planner).await }.boxed()
+        })
+        .await
+    }
+
+    /// The changes after `position`, at most `limit`, in order.
+    pub async fn changes_after(&self, position: Position, limit: u32) -> Result<Vec<LoggedChange>> {
+        self.run("changes_after", "", Access::Read, move |connection| log::after(connection, position, limit).boxed()).await
+    }
+
+    /// The newest position of the change log; 0 for an empty one.
+    pub async fn last_position(&self) -> Result<Position> {
+        self.run("last_position", "", Access::Read, |connection| log::last(connection).boxed()).await
+    }
+
+    async fn run<T, F>(&self, operation: &'static str, collection: &str, access: Access, task: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>> + Send + 'static,
+    {
+        self.measured(operation, collection, self.inner.database.run(operation, access, task)).await
+    }
+
+    async fn measured<T>(
+        &self,
+        operation: &'static str,
+        collection: &str,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T> {
+        let started = Instant::now();
+        let outcome = work.await;
+        let is_fault = outcome.as_ref().is_err_and(Failure::is_fault);
+        self.inner.metrics.observe(operation, collection, started, is_fault);
+        outcome.map_err(Failure::into_error)
+    }
+}

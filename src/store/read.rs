@@ -1,0 +1,219 @@
+//! Reads: one record, a page, a count, a scan. Each is one statement, so each sees one state of the database.
+
+use diesel::prelude::QueryableByName;
+use diesel::sql_types::{BigInt, Nullable, Text};
+
+use super::connection::Connection;
+use super::contract::{Row, Shape};
+use super::dialect::literal;
+use super::failure::Failure;
+use super::filter::push_selection;
+use super::highlight::Marks;
+use super::order;
+use super::projection::{push_document, push_included, splice};
+use super::statement::Statement;
+use crate::error::{Error, Result};
+use crate::model::{Collection, Paging, Query, Record, RecordId, Selection};
+
+#[derive(QueryableByName)]
+struct DocumentRow {
+    #[diesel(sql_type = Text)]
+    data: String,
+    #[diesel(sql_type = Nullable<Text>)]
+    cursor: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    included: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    highlights: Option<String>,
+}
+
+#[derive(QueryableByName)]
+pub(super) struct RecordRow {
+    #[diesel(sql_type = Text)]
+    id: String,
+    #[diesel(sql_type = BigInt)]
+    version: i64,
+    #[diesel(sql_type = Text)]
+    data: String,
+}
+
+#[derive(QueryableByName)]
+struct CountRow {
+    #[diesel(sql_type = BigInt)]
+    total: i64,
+}
+
+impl RecordRow {
+    pub fn into_record(self) -> Result<Record> {
+        Ok(Record { id: stored_id(&self.id)?, version: self.version, data: self.data })
+    }
+}
+
+/// An id as the database has it. It was checked when it was written.
+pub(super) fn stored_id(text: &str) -> Result<RecordId> {
+    RecordId::parse(text).map_err(|reason| Error::internal(format!("the database has the id {text:?}: {reason}")))
+}
+
+/// One record, in the shape that the request asks for.
+pub(super) async fn one(
+    connection: &mut Connection<'_>,
+    collection: &Collection,
+    id: &RecordId,
+    shape: &Shape,
+) -> Result<Option<Row>, Failure> {
+    let dialect = connection.dialect();
+    let mut statement = Statement::new("SELECT ");
+    push_document(&mut statement, dialect, collection, shape.fields.as_deref());
+    statement.sql(", NULL AS cursor, NULL AS highlights, ");
+    push_included(&mut statement, dialect, collection, &shape.include)?;
+    statement.sql(format!(" FROM records WHERE collection = {} AND id = ", literal(&collection.name))).text(id.as_str());
+    let rows: Vec<DocumentRow> = connection.load(statement).await?;
+    rows.into_iter().next().map(|row| Ok(into_row(row, collection, None)?)).transpose()
+}
+
+/// One page.
+pub(super) async fn page(
+    connection: &mut Connection<'_>,
+    collection: &Collection,
+    query: &Query,
+) -> Result<Vec<Row>, Failure> {
+    if query.selection.search.as_ref().is_some_and(|search| search.matches_nothing()) {
+        return Ok(Vec::new());
+    }
+    let marks = (query.highlight && query.selection.search.is_some()).then(Marks::random);
+    let statement = page_statement(connection, collection, query, marks.as_ref())?;
+    let rows: Vec<DocumentRow> = connection.load(statement).await?;
+    rows.into_iter().map(|row| Ok(into_row(row, collection, marks.as_ref())?)).collect()
+}
+
+/// First the keys of the page alone, then the documents of its records: what is sorted or skipped stays small.
+pub(super) fn page_statement(
+    connection: &Connection<'_>,
+    collection: &Collection,
+    query: &Query,
+    marks: Option<&Marks>,
+) -> Result<Statement> {
+    let dialect = connection.dialect();
+    let search = query.selection.search.as_ref().map(|expression| dialect.search(collection, expression));
+    let keys = order::keys(dialect, collection, query, search.as_ref().map(|search| search.rank()))?;
+
+    let mut statement = Statement::new("WITH page AS MATERIALIZED (SELECT records.rowid AS row");
+    order::push_columns(&mut statement, &keys);
+    push_from_selection(&mut statement, connection, collection, &query.selection)?;
+    if let Paging::Cursor { after: Some(after), .. } = &query.paging {
+        order::push_after(&mut statement, &keys, after)?;
+    }
+    order::push_order(&mut statement, &keys, "");
+    statement.sql(" LIMIT ").bigint(i64::from(query.paging.limit()));
+    if let Paging::Page { page, limit } = query.paging {
+        let offset = page.saturating_sub(1).saturating_mul(u64::from(limit));
+        statement.sql(" OFFSET ").bigint(i64::try_from(offset).unwrap_or(i64::MAX));
+    }
+
+    statement.sql(") SELECT ");
+    push_document(&mut statement, dialect, collection, query.fields.as_deref());
+    match query.paging {
+        Paging::Page { .. } => _ = statement.sql(", NULL AS cursor, "),
+        Paging::Cursor { .. } => {
+            let values = keys.iter().map(|key| key.json.clone()).chain(["page.tie".to_owned()]);
+            statement.sql(format!(", {} AS cursor, ", dialect.json_array(&values.collect::<Vec<_>>())));
+        }
+    }
+    push_included(&mut statement, dialect, collection, &query.include)?;
+    let highlighted = search.as_ref().zip(marks);
+    match &highlighted {
+        Some((search, marks)) => {
+            statement.sql(", ");
+            search.push_highlights(&mut statement, &marks.open, &marks.close);
+            statement.sql(" AS highlights");
+        }
+        None => _ = statement.sql(", NULL AS highlights"),
+    }
+    statement.sql(" FROM page CROSS JOIN records ON records.rowid = page.row");
+    if let Some((search, _)) = &highlighted {
+        search.push_highlight_join(&mut statement);
+    }
+    order::push_order(&mut statement, &keys, "page.");
+    Ok(statement)
+}
+
+/// Appends ` FROM … WHERE …` for the records of a selection.
+fn push_from_selection(
+    statement: &mut Statement,
+    connection: &Connection<'_>,
+    collection: &Collection,
+    selection: &Selection,
+) -> Result<()> {
+    let dialect = connection.dialect();
+    statement.sql(" FROM ");
+    match &selection.search {
+        Some(expression) => {
+            let search = dialect.search(collection, expression);
+            search.push_source(statement);
+            statement.sql(" WHERE ");
+            search.push_condition(statement);
+            statement.sql(" AND ");
+        }
+        None => _ = statement.sql("records WHERE "),
+    }
+    push_selection(statement, dialect, collection, selection.filter.as_ref())
+}
+
+fn into_row(row: DocumentRow, collection: &Collection, marks: Option<&Marks>) -> Result<Row> {
+    let mut data = row.data;
+    if let Some(included) = &row.included {
+        splice(&mut data, "_include", included);
+    }
+    if let Some((marks, highlights)) = marks.zip(row.highlights) {
+        splice(&mut data, "_highlight", &marks.object(collection, &highlights)?);
+    }
+    Ok(Row { data, cursor: row.cursor })
+}
+
+/// How many records there are.
+pub(super) async fn count(
+    connection: &mut Connection<'_>,
+    collection: &Collection,
+    selection: &Selection,
+) -> Result<u64, Failure> {
+    if selection.search.as_ref().is_some_and(|search| search.matches_nothing()) {
+        return Ok(0);
+    }
+    let statement = count_statement(connection, collection, selection)?;
+    let rows: Vec<CountRow> = connection.load(statement).await?;
+    Ok(rows.first().map_or(0, |row| u64::try_from(row.total).unwrap_or_default()))
+}
+
+pub(super) fn count_statement(
+    connection: &Connection<'_>,
+    collection: &Collection,
+    selection: &Selection,
+) -> Result<Statement> {
+    let mut statement = Statement::new("SELECT count(*) AS total");
+    push_from_selection(&mut statement, connection, collection, selection)?;
+    Ok(statement)
+}
+
+/// The next records by id.
+pub(super) async fn scan(
+    connection: &mut Connection<'_>,
+    collection: &Collection,
+    after: Option<&RecordId>,
+    limit: u32,
+) -> Result<Vec<Record>, Failure> {
+    let mut statement = Statement::new(format!(
+        "SELECT id, version, data FROM records WHERE collection = {} AND id > ",
+        literal(&collection.name)
+    ));
+    // No id is empty.
+    statement.text(after.map_or("", RecordId::as_str)).sql(" ORDER BY id LIMIT ").bigint(i64::from(limit));
+    let rows: Vec<RecordRow> = connection.load(statement).await?;
+    rows.into_iter().map(|row| Ok(row.into_record()?)).collect()
+}
+
+/// Fails if the tables cannot be read.
+pub(super) async fn ping(connection: &mut Connection<'_>) -> Result<(), Failure> {
+    let statement = Statement::new("SELECT count(*) AS total FROM (SELECT 1 FROM records LIMIT 1) AS probe");
+    let _rows: Vec<CountRow> = connection.load(statement).await?;
+    Ok(())
+}

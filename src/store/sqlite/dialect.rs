@@ -1,0 +1,166 @@
+//! How SQLite spells JSON, arrays, lists and FTS5. Paths are literals, because SQLite uses an expression index only
+//! for an expression that is spelled the same, and a bound path never is.
+
+use std::fmt::Write as _;
+
+use super::structure;
+use crate::error::Result;
+use crate::model::{Collection, Field, Scalar, SearchClause, SearchExpression, SearchTerm, SearchWeight};
+use crate::store::dialect::{Dialect, SearchDialect, literal};
+use crate::store::statement::Statement;
+use crate::store::structure::Artifact;
+
+/// SQLite 3.53 with FTS5.
+pub(in crate::store) struct SqliteDialect;
+
+/// A quoted JSON path in an SQL literal.
+pub(super) fn path(field: &str) -> String {
+    format!("'$.\"{field}\"'")
+}
+
+impl Dialect for SqliteDialect {
+    fn value(&self, field: &str, _kind: Field) -> String {
+        format!("data ->> {}", path(field))
+    }
+
+    fn json(&self, field: &str) -> String {
+        format!("data -> {}", path(field))
+    }
+
+    fn bound_json(&self, statement: &mut Statement, field: &str) {
+        statement.sql("data -> ").text(format!("$.\"{field}\""));
+    }
+
+    fn json_array(&self, elements: &[String]) -> String {
+        format!("json_array({})", elements.join(", "))
+    }
+
+    fn quoted(&self, value: &str) -> String {
+        format!("json_quote({value})")
+    }
+
+    fn push_in(&self, statement: &mut Statement, values: &[Scalar]) {
+        statement.sql(" IN (SELECT value FROM json_each(").text(json_list(values)).sql("))");
+    }
+
+    fn push_text_set(&self, statement: &mut Statement, texts: &[&str]) {
+        statement.sql("(SELECT value FROM json_each(").text(serde_json::Value::from(texts).to_string()).sql("))");
+    }
+
+    fn push_array_has(&self, statement: &mut Statement, collection: &Collection, field: &str, values: &[Scalar]) {
+        if structure::is_indexed_array(collection, field) {
+            let name = literal(&collection.name);
+            statement.sql(format!(
+                "records.rowid IN (SELECT record FROM array_terms WHERE collection = {name} AND field = '{field}' AND value"
+            ));
+        } else {
+            let path = path(field);
+            statement.sql(format!("EXISTS (SELECT 1 FROM json_each(data, {path}) AS element WHERE element.value"));
+        }
+        match values {
+            [only] => _ = statement.sql(" = ").scalar(only),
+            several => self.push_in(statement, several),
+        }
+        statement.sql(")");
+    }
+
+    fn elements(&self, _collection: &Collection, field: &str) -> String {
+        let path = path(field);
+        format!("(SELECT DISTINCT value FROM json_each(data, {path}) WHERE type NOT IN ('null', 'array', 'object'))")
+    }
+
+    fn search<'a>(&self, collection: &'a Collection, expression: &'a SearchExpression) -> Box<dyn SearchDialect + 'a> {
+        Box::new(SqliteSearch { table: structure::search_table(collection), collection, matched: match_text(expression) })
+    }
+
+    fn push_writes(&self, statement: &mut Statement, writes: &str) {
+        statement.sql("(SELECT key AS ordinal, value FROM json_each(").text(writes).sql(")) AS write");
+    }
+
+    fn write_text(&self, member: &str) -> String {
+        format!("write.value ->> '{member}'")
+    }
+
+    fn write_number(&self, member: &str) -> String {
+        format!("write.value ->> '{member}'")
+    }
+
+    fn artifacts(&self, collection: &Collection) -> Result<Vec<Artifact>> {
+        structure::artifacts(collection)
+    }
+
+    fn after_structure_change(&self) -> &'static str {
+        // 0x10002: look at every table, not only at those that this connection queried. It samples large ones.
+        "PRAGMA optimize = 0x10002"
+    }
+}
+
+fn json_list(values: &[Scalar]) -> String {
+    serde_json::Value::Array(values.iter().map(Scalar::to_json).collect()).to_string()
+}
+
+struct SqliteSearch<'a> {
+    table: String,
+    collection: &'a Collection,
+    matched: String,
+}
+
+impl SearchDialect for SqliteSearch<'_> {
+    fn push_source(&self, statement: &mut Statement) {
+        // CROSS JOIN: always from the matches to the records, never the other way round.
+        statement.sql(format!("{0} CROSS JOIN records ON records.rowid = {0}.rowid", self.table));
+    }
+
+    fn push_condition(&self, statement: &mut Statement) {
+        statement.sql(format!("{} MATCH ", self.table)).text(&self.matched);
+    }
+
+    fn rank(&self) -> String {
+        let mut rank = format!("bm25({}", self.table);
+        for field in &self.collection.search {
+            let weight = match field.weight {
+                SearchWeight::A => "10.0",
+                SearchWeight::B => "4.0",
+                SearchWeight::C => "2.0",
+                SearchWeight::D => "1.0",
+            };
+            _ = write!(rank, ", {weight}");
+        }
+        rank + ")"
+    }
+
+    fn push_highlight_join(&self, statement: &mut Statement) {
+        statement.sql(format!(" CROSS JOIN {0} ON {0}.rowid = page.row AND {0} MATCH ", self.table)).text(&self.matched);
+    }
+
+    fn push_highlights(&self, statement: &mut Statement, open: &str, close: &str) {
+        statement.sql("json_array(");
+        for (column, _) in self.collection.search.iter().enumerate() {
+            let comma = if column == 0 { "" } else { ", " };
+            statement.sql(format!("{comma}highlight({}, {column}, ", self.table));
+            statement.text(open).sql(", ").text(close).sql(")");
+        }
+        statement.sql(")");
+    }
+}
+
+/// The FTS5 query of a parsed search. Every word is quoted, so nothing in it is syntax.
+fn match_text(expression: &SearchExpression) -> String {
+    let clauses: Vec<String> = expression.clauses.iter().map(clause_text).collect();
+    clauses.join(" OR ")
+}
+
+fn clause_text(clause: &SearchClause) -> String {
+    let join = |terms: &[SearchTerm], operator: &str| terms.iter().map(term_text).collect::<Vec<_>>().join(operator);
+    let required = join(&clause.required, " AND ");
+    if clause.excluded.is_empty() {
+        format!("({required})")
+    } else {
+        format!("(({required}) NOT ({}))", join(&clause.excluded, " OR "))
+    }
+}
+
+fn term_text(term: &SearchTerm) -> String {
+    let words = term.words.join(" ").replace('"', "\"\"").replace('\0', " ");
+    if term.prefix { format!("\"{words}\" *") } else { format!("\"{words}\"") }
+}

@@ -1,0 +1,233 @@
+//! Embedded SQLite: the file, the pool, the write lock and the migrations. An operation runs whole on one blocking
+//! thread, for a thread hop per statement would cost more than most statements do.
+//!
+//! Durability: `synchronous = NORMAL` in WAL mode. An acknowledged write survives the death of the process; the last
+//! few may be lost with the power of the machine, and the file stays consistent.
+
+mod dialect;
+mod structure;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use diesel::connection::{Connection as _, SimpleConnection};
+use diesel::prelude::SqliteConnection;
+use diesel::{ConnectionError, ConnectionResult};
+use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError as DeadpoolError};
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, PoolError, RecyclingMethod};
+use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use opentelemetry::metrics::Meter;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::connection::{Access, Connection};
+use super::failure::{Failure, exhausted, from_database};
+use super::metrics::{Metrics, PoolState};
+use crate::config::DatabaseSettings;
+use crate::error::{Error, Result};
+
+pub(super) use dialect::SqliteDialect;
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+
+/// Prepared statements are kept for this many uses of a connection and then made anew: Diesel's cache has no bound,
+/// and filters come in endless variety. 256 statements take about 2 MB; making one anew takes about 30 µs.
+const USES_PER_STATEMENT_CACHE: usize = 256;
+
+type Wrapped = SyncConnectionWrapper<SqliteConnection>;
+
+/// One database file.
+pub(super) struct SqliteDatabase {
+    pool: Pool<Wrapped>,
+    /// One permit. Held, in the blocking thread, for the whole of a writing operation: writers queue here, where
+    /// waiting costs no thread, and not in SQLite's busy handler, which sleeps and is not fair.
+    writer: Arc<Semaphore>,
+    acquire_timeout: Duration,
+    is_new: bool,
+}
+
+impl SqliteDatabase {
+    /// Opens the file that `database.url` names, creating it and its directory.
+    pub async fn open(settings: &DatabaseSettings, meter: &Meter) -> Result<Self> {
+        let path = path_of(&settings.url)?;
+        let is_new = std::fs::metadata(&path).map_or(true, |file| file.len() == 0);
+        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+            std::fs::create_dir_all(directory).map_err(|error| {
+                let detail = format!("The directory {} (database.url) cannot be created: {error}.", directory.display());
+                Error::unavailable(detail, Duration::from_secs(1), error)
+            })?;
+        }
+        let busy_timeout = settings.acquire_timeout;
+        let mut config = ManagerConfig::default();
+        config.recycling_method = RecyclingMethod::Fast;
+        config.custom_setup = Box::new(move |path| establish(path.to_owned(), busy_timeout));
+        let manager = AsyncDieselConnectionManager::new_with_config(path.to_string_lossy(), config);
+        // One more than for reads, so that a writer seldom waits for readers.
+        let size = usize::try_from(settings.max_connections.max(1)).unwrap_or(usize::MAX).saturating_add(1);
+        let pool: Pool<Wrapped> = Pool::builder(manager).max_size(size).build().map_err(Error::internal)?;
+        watch(&pool, meter);
+        let writer = Arc::new(Semaphore::new(1));
+        let database = Self { pool, writer, acquire_timeout: settings.acquire_timeout, is_new };
+        // Opening the first connection here makes a wrong path a start-up error.
+        drop(database.connection("open").await.map_err(Failure::into_error)?);
+        Ok(database)
+    }
+
+    /// Whether this opening created the file.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Brings the tables to this version's state; refuses a database that a newer version migrated.
+    pub async fn migrate(&self) -> Result<(), Failure> {
+        self.blocking("migrate", Access::Read, migrate).await
+    }
+
+    /// Runs `task` on a connection, under the write lock and in a transaction if it writes.
+    pub async fn run<T, F>(&self, operation: &'static str, access: Access, task: F) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>> + Send + 'static,
+    {
+        self.blocking(operation, access, move |sqlite| match access {
+            Access::Read => finish(task, sqlite),
+            Access::Write => sqlite.immediate_transaction(|sqlite| finish(task, sqlite)),
+        })
+        .await
+    }
+
+    async fn blocking<T, F>(&self, operation: &'static str, access: Access, task: F) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut SqliteConnection) -> Result<T, Failure> + Send + 'static,
+    {
+        let permit = match access {
+            Access::Read => None,
+            Access::Write => Some(self.write_permit(operation).await?),
+        };
+        let mut object = self.connection(operation).await?;
+        let is_cache_full = Object::metrics(&object).recycle_count % USES_PER_STATEMENT_CACHE == USES_PER_STATEMENT_CACHE - 1;
+        let work = object.spawn_blocking(move |sqlite| {
+            let _permit = permit;
+            if is_cache_full {
+                sqlite.set_prepared_statement_cache_size(diesel::connection::CacheSize::Disabled);
+                sqlite.set_prepared_statement_cache_size(diesel::connection::CacheSize::Unbounded);
+            }
+            // A panic must not leave the wrapper's mutex poisoned: the pool would panic in turn.
+            let outcome = catch_unwind(AssertUnwindSafe(|| task(sqlite)));
+            Ok(outcome.unwrap_or_else(|_| Err(Failure::Refused(Error::internal(format!("{operation} panicked"))))))
+        });
+        // A task of its own, so that a caller who goes away neither ends a write half-way nor returns a connection
+        // that a blocking thread still uses.
+        let finished = tokio::spawn(async move {
+            let outcome = work.await;
+            drop(object);
+            outcome
+        });
+        finished.await.map_err(|error| Failure::Refused(Error::internal(error)))??
+    }
+
+    async fn write_permit(&self, operation: &'static str) -> Result<OwnedSemaphorePermit, Failure> {
+        match tokio::time::timeout(self.acquire_timeout, Arc::clone(&self.writer).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(closed)) => Err(Failure::Refused(Error::internal(closed))),
+            Err(_) => Err(exhausted(self.acquire_timeout, &format!("the write lock, for {operation}"))),
+        }
+    }
+
+    async fn connection(&self, operation: &'static str) -> Result<Object<Wrapped>, Failure> {
+        match tokio::time::timeout(self.acquire_timeout, self.pool.get()).await {
+            Ok(Ok(object)) => Ok(object),
+            Ok(Err(DeadpoolError::Backend(PoolError::ConnectionError(error)))) => {
+                Err(Failure::Refused(from_database(&error.to_string())))
+            }
+            Ok(Err(error)) => Err(Failure::Refused(Error::internal(error))),
+            Err(_) => Err(exhausted(self.acquire_timeout, &format!("a connection, for {operation}"))),
+        }
+    }
+}
+
+/// Polls the operation once: on an embedded database every future is ready.
+fn finish<T, F>(task: F, sqlite: &mut SqliteConnection) -> Result<T, Failure>
+where
+    F: for<'a> FnOnce(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>>,
+{
+    let waited = || Failure::Refused(Error::internal("an operation waited for something that is not the database"));
+    task(&mut Connection::Sqlite(sqlite)).now_or_never().unwrap_or_else(|| Err(waited()))
+}
+
+fn watch(pool: &Pool<Wrapped>, meter: &Meter) {
+    let weak = pool.weak();
+    Metrics::watch_pool(meter, move || {
+        let status = weak.upgrade()?.status();
+        Some(PoolState { size: status.size, idle: status.available.min(status.size), waiting: status.waiting })
+    });
+}
+
+fn path_of(url: &str) -> Result<PathBuf> {
+    match url.strip_prefix("sqlite://") {
+        Some(path) if !path.is_empty() && !path.starts_with(':') && !path.starts_with("file:") => {
+            Ok(Path::new(path).to_path_buf())
+        }
+        // The URL itself may hold a password.
+        Some(_) | None => Err(Error::bad_request(
+            "invalid_setting",
+            "database.url is not one that Terrace understands; it takes sqlite://PATH, for example sqlite://data/terrace.db.",
+        )),
+    }
+}
+
+fn establish(path: String, busy_timeout: Duration) -> BoxFuture<'static, ConnectionResult<Wrapped>> {
+    async move {
+        let opened = tokio::task::spawn_blocking(move || {
+            let mut connection = SqliteConnection::establish(&path)?;
+            // busy_timeout first, so that the others wait for locks. 4 MB of page cache for each connection;
+            // memory-mapped pages would count against the process, so there are none.
+            for pragma in [
+                &format!("busy_timeout = {}", busy_timeout.as_millis()),
+                "journal_mode = WAL",
+                "synchronous = NORMAL",
+                "foreign_keys = ON",
+                "cache_size = -4096",
+                "journal_size_limit = 67108864",
+            ] {
+                let ran = connection.batch_execute(&format!("PRAGMA {pragma}"));
+                ran.map_err(ConnectionError::CouldntSetupConfiguration)?;
+            }
+            Ok(connection)
+        });
+        match opened.await {
+            Ok(connection) => connection.map(SyncConnectionWrapper::new),
+            Err(error) => Err(ConnectionError::BadConnection(error.to_string())),
+        }
+    }
+    .boxed()
+}
+
+fn migrate(sqlite: &mut SqliteConnection) -> Result<(), Failure> {
+    // Immediate: two processes that start at once must not both find the tables missing.
+    sqlite.immediate_transaction(|sqlite| {
+        let failed = |error: Box<dyn std::error::Error + Send + Sync>| Failure::Refused(from_database(&error.to_string()));
+        let applied = sqlite.applied_migrations().map_err(failed)?;
+        let known: Vec<String> = diesel::migration::MigrationSource::<diesel::sqlite::Sqlite>::migrations(&MIGRATIONS)
+            .map_err(failed)?
+            .iter()
+            .map(|migration| migration.name().version().to_string())
+            .collect();
+        if let Some(unknown) = applied.iter().map(ToString::to_string).find(|version| !known.contains(version)) {
+            return Err(Failure::Refused(Error::new(
+                crate::error::ErrorKind::Internal,
+                "newer_database",
+                format!(
+                    "The database that database.url names was migrated by a newer Terrace (migration {unknown} is unknown here). \
+                     Run that version, or name another database."
+                ),
+            )));
+        }
+        sqlite.run_pending_migrations(MIGRATIONS).map(drop).map_err(failed)
+    })
+}

@@ -1,0 +1,116 @@
+//! One SQL statement with its bound values. Diesel caches prepared statements by their text, but never those of
+//! `diesel::sql_query`, which may hide values in the text. A [`Statement`] has names and literals of declared
+//! collections in its text and every value bound, so its text is a safe key.
+
+use std::borrow::Cow;
+
+use diesel::backend::Backend;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::serialize::ToSql;
+use diesel::sql_types::{BigInt, Bool, Double, HasSqlType, Nullable, Text, Untyped};
+use diesel::{QueryResult, RunQueryDsl};
+
+use crate::model::Scalar;
+
+/// SQL text and bound values, in order.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Statement {
+    pieces: Vec<Piece>,
+}
+
+#[derive(Clone, Debug)]
+enum Piece {
+    Sql(Cow<'static, str>),
+    Text(Option<String>),
+    BigInt(i64),
+    Double(f64),
+    Bool(bool),
+}
+
+impl Statement {
+    /// A statement that begins with `sql`.
+    pub fn new(sql: impl Into<Cow<'static, str>>) -> Self {
+        let mut statement = Self::default();
+        statement.sql(sql);
+        statement
+    }
+
+    /// Appends SQL. It must not hold a value that came from a request.
+    pub fn sql(&mut self, sql: impl Into<Cow<'static, str>>) -> &mut Self {
+        self.pieces.push(Piece::Sql(sql.into()));
+        self
+    }
+
+    /// Binds a text.
+    pub fn text(&mut self, text: impl Into<String>) -> &mut Self {
+        self.pieces.push(Piece::Text(Some(text.into())));
+        self
+    }
+
+    /// Binds a whole number.
+    pub fn bigint(&mut self, number: i64) -> &mut Self {
+        self.pieces.push(Piece::BigInt(number));
+        self
+    }
+
+    /// Binds a scalar as its own type.
+    pub fn scalar(&mut self, scalar: &Scalar) -> &mut Self {
+        self.pieces.push(match scalar {
+            Scalar::Boolean(flag) => Piece::Bool(*flag),
+            Scalar::Integer(number) => Piece::BigInt(*number),
+            Scalar::Number(number) => Piece::Double(number.get()),
+            Scalar::Text(text) => Piece::Text(Some(text.clone())),
+        });
+        self
+    }
+
+    /// Appends another statement's text and values.
+    pub fn append(&mut self, other: &Statement) -> &mut Self {
+        self.pieces.extend(other.pieces.iter().cloned());
+        self
+    }
+
+    /// The text with `?` for each value: for error messages and tests.
+    #[cfg(test)]
+    pub fn shape(&self) -> String {
+        let text = self.pieces.iter().map(|piece| match piece {
+            Piece::Sql(sql) => sql.as_ref(),
+            Piece::Text(_) | Piece::BigInt(_) | Piece::Double(_) | Piece::Bool(_) => "?",
+        });
+        text.collect()
+    }
+}
+
+impl<DB> QueryFragment<DB> for Statement
+where
+    DB: Backend + HasSqlType<Text> + HasSqlType<BigInt> + HasSqlType<Double> + HasSqlType<Bool>,
+    Option<String>: ToSql<Nullable<Text>, DB>,
+    i64: ToSql<BigInt, DB>,
+    f64: ToSql<Double, DB>,
+    bool: ToSql<Bool, DB>,
+{
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        for piece in &self.pieces {
+            match piece {
+                Piece::Sql(sql) => out.push_sql(sql),
+                Piece::Text(text) => out.push_bind_param::<Nullable<Text>, _>(text)?,
+                Piece::BigInt(number) => out.push_bind_param::<BigInt, _>(number)?,
+                Piece::Double(number) => out.push_bind_param::<Double, _>(number)?,
+                Piece::Bool(flag) => out.push_bind_param::<Bool, _>(flag)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl QueryId for Statement {
+    type QueryId = ();
+
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl Query for Statement {
+    type SqlType = Untyped;
+}
+
+impl<Connection> RunQueryDsl<Connection> for Statement {}

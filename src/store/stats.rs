@@ -1,0 +1,117 @@
+//! Statistics: the total, and for each field its distinct values with their counts, in one statement and so of one
+//! state of the database.
+
+use diesel::prelude::QueryableByName;
+use diesel::sql_types::{BigInt, Nullable, Text};
+use serde_json::Value;
+
+use super::column::Column;
+use super::connection::Connection;
+use super::contract::{FieldStats, Stats};
+use super::dialect::Dialect;
+use super::failure::Failure;
+use super::filter::push_selection;
+use super::statement::Statement;
+use crate::error::{Error, Result};
+use crate::model::{Collection, Filter, Number, Scalar, ScalarType};
+
+/// The most values that are listed for one field.
+const MAX_VALUES: i64 = 1_000;
+/// The `part` of the row with the total.
+const TOTAL: i64 = -1;
+
+#[derive(QueryableByName)]
+struct GroupRow {
+    #[diesel(sql_type = BigInt)]
+    part: i64,
+    /// JSON text.
+    #[diesel(sql_type = Nullable<Text>)]
+    value: Option<String>,
+    #[diesel(sql_type = BigInt)]
+    records: i64,
+    #[diesel(sql_type = BigInt)]
+    distinct_values: i64,
+}
+
+/// Counts the records that `filter` selects by each field of `by`.
+pub(super) async fn stats(
+    connection: &mut Connection<'_>,
+    collection: &Collection,
+    by: &[String],
+    filter: Option<&Filter>,
+) -> Result<Stats, Failure> {
+    let dialect = connection.dialect();
+    let mut statement = Statement::new(format!(
+        "SELECT {TOTAL} AS part, NULL AS value, count(*) AS records, 0 AS distinct_values FROM records WHERE "
+    ));
+    push_selection(&mut statement, dialect, collection, filter)?;
+    let mut columns = Vec::new();
+    for (part, field) in by.iter().enumerate() {
+        let column = Column::of(dialect, collection, field)?;
+        push_groups(&mut statement, dialect, collection, (part, field, &column), filter)?;
+        columns.push(column);
+    }
+    let rows: Vec<GroupRow> = connection.load(statement).await?;
+
+    let mut stats = Stats { total: 0, fields: Vec::new() };
+    stats.fields.extend(by.iter().map(|field| FieldStats { field: field.clone(), distinct: 0, values: Vec::new() }));
+    for row in rows {
+        let records = u64::try_from(row.records).unwrap_or_default();
+        let part = usize::try_from(row.part).ok();
+        match part.and_then(|part| stats.fields.get_mut(part).zip(columns.get(part))) {
+            Some((field, column)) => {
+                field.distinct = u64::try_from(row.distinct_values).unwrap_or_default();
+                let value = row.value.as_deref().map(|text| scalar(column.kind.scalar, text)).transpose()?;
+                field.values.push((value, records));
+            }
+            None => stats.total = records,
+        }
+    }
+    for field in &mut stats.fields {
+        // The rows of a union have no order that SQL promises.
+        field.values.sort_by(|(value, count), (other, other_count)| other_count.cmp(count).then_with(|| value.cmp(other)));
+    }
+    Ok(stats)
+}
+
+fn push_groups(
+    statement: &mut Statement,
+    dialect: &dyn Dialect,
+    collection: &Collection,
+    (part, field, column): (usize, &str, &Column),
+    filter: Option<&Filter>,
+) -> Result<()> {
+    let (value, join) = if column.kind.array {
+        ("element.value".to_owned(), format!(" LEFT JOIN {} AS element ON true", dialect.elements(collection, field)))
+    } else {
+        (column.value.clone(), String::new())
+    };
+    let quoted = dialect.quoted("grouped.value");
+    // The window counts groups, before the limit and without the null group.
+    statement.sql(format!(
+        " UNION ALL SELECT * FROM (SELECT {part} AS part, CASE WHEN grouped.value IS NOT NULL THEN {quoted} END AS value, \
+         grouped.records, count(grouped.value) OVER () AS distinct_values \
+         FROM (SELECT {value} AS value, count(*) AS records FROM records{join} WHERE "
+    ));
+    push_selection(statement, dialect, collection, filter)?;
+    statement.sql(" GROUP BY 1) AS grouped ORDER BY grouped.records DESC, grouped.value LIMIT ").bigint(MAX_VALUES);
+    statement.sql(format!(") AS part_{part}"));
+    Ok(())
+}
+
+/// A stored value as the field's type, or as what it is: a schema may have changed after the record was written.
+fn scalar(kind: ScalarType, text: &str) -> Result<Scalar> {
+    let value: Value = serde_json::from_str(text).map_err(Error::internal)?;
+    // SQLite's booleans are 0 and 1.
+    if let (ScalarType::Boolean, Some(flag)) = (kind, value.as_i64()) {
+        return Ok(Scalar::Boolean(flag != 0));
+    }
+    let own = kind.from_json(&value);
+    let found = own.or_else(|| match &value {
+        Value::String(text) => Some(Scalar::Text(text.clone())),
+        Value::Bool(flag) => Some(Scalar::Boolean(*flag)),
+        Value::Number(number) => number.as_f64().and_then(Number::new).map(Scalar::Number),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    });
+    Ok(found.unwrap_or_else(|| Scalar::Text(text.to_owned())))
+}

@@ -1,0 +1,259 @@
+//! Writes: read what is stored, let the planner decide, write records and change log, check references. All in one
+//! transaction that has the write lock from its first statement on, and in a constant number of statements however
+//! many records there are: their documents travel as one bound JSON text.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use diesel::prelude::QueryableByName;
+use diesel::sql_types::{BigInt, Text};
+use serde::Serialize;
+
+use super::connection::Connection;
+use super::contract::{Committed, Existing, Planner, RecordWrite, ReferenceCheck, Referrer, WritePlan};
+use super::dialect::{Dialect, is_safe_name, literal};
+use super::failure::Failure;
+use super::read::{RecordRow, stored_id};
+use super::statement::Statement;
+use crate::error::{Error, Result, Violation};
+use crate::model::{Collection, CollectionName, Operation, Position, Record, RecordId};
+
+/// One write as its statements read it.
+#[derive(Serialize)]
+struct WriteText<'a> {
+    id: &'a str,
+    operation: &'static str,
+    version: i64,
+    data: Option<&'a str>,
+    before: Option<&'a str>,
+    created_at: &'a str,
+    updated_at: &'a str,
+}
+
+#[derive(QueryableByName)]
+struct IdRow {
+    #[diesel(sql_type = Text)]
+    id: String,
+}
+
+#[derive(QueryableByName)]
+struct PositionRow {
+    #[diesel(sql_type = BigInt)]
+    position: i64,
+    #[diesel(sql_type = Text)]
+    id: String,
+}
+
+#[derive(QueryableByName)]
+struct ReferrerRow {
+    #[diesel(sql_type = Text)]
+    id: String,
+    #[diesel(sql_type = BigInt)]
+    records: i64,
+}
+
+/// Runs inside of a writing transaction; an error rolls it back.
+pub(super) async fn write(
+    connection: &mut Connection<'_>,
+    collection: &Collection,
+    actor: &str,
+    ids: &[RecordId],
+    planner: &Planner,
+) -> Result<Committed, Failure> {
+    let existing = existing(connection, &collection.name, ids).await?;
+    let plan = planner(&existing)?;
+    if plan.writes.is_empty() {
+        return Ok(Committed { records: Vec::new(), positions: Vec::new() });
+    }
+    let texts = texts(&plan)?;
+    let has = |wanted: &[Operation]| plan.writes.iter().any(|write| wanted.contains(&write.operation));
+    let mut stored = HashMap::new();
+    if has(&[Operation::Create, Operation::Update]) {
+        stored = upsert(connection, &collection.name, &texts).await?;
+    }
+    if has(&[Operation::Delete]) {
+        delete(connection, &collection.name, &plan).await?;
+    }
+    check_references(connection, &plan.references).await?;
+    check_referrers(connection, &plan).await?;
+    let mut positions = log(connection, &collection.name, actor, &texts).await?;
+    let mut committed = Committed { records: Vec::new(), positions: Vec::new() };
+    for write in &plan.writes {
+        committed.records.push(stored.remove(&write.id));
+        let position = positions.remove(write.id.as_str());
+        committed.positions.push(position.ok_or_else(|| Error::internal(format!("no change was logged for {}", write.id)))?);
+    }
+    Ok(committed)
+}
+
+async fn existing(
+    connection: &mut Connection<'_>,
+    collection: &CollectionName,
+    ids: &[RecordId],
+) -> Result<Existing, Failure> {
+    if ids.is_empty() {
+        return Ok(Existing::new());
+    }
+    let ids: Vec<&str> = ids.iter().map(RecordId::as_str).collect();
+    let mut statement =
+        Statement::new(format!("SELECT id, version, data FROM records WHERE collection = {} AND id IN ", literal(collection)));
+    connection.dialect().push_text_set(&mut statement, &ids);
+    let rows: Vec<RecordRow> = connection.load(statement).await?;
+    let records = rows.into_iter().map(RecordRow::into_record);
+    Ok(records.map(|record| record.map(|record| (record.id.clone(), record))).collect::<Result<Existing>>()?)
+}
+
+/// The writes as one JSON array.
+fn texts(plan: &WritePlan) -> Result<String> {
+    let mut seen = HashSet::new();
+    let mut writes = Vec::with_capacity(plan.writes.len());
+    for write in &plan.writes {
+        if !seen.insert(&write.id) {
+            return Err(Error::internal(format!("a plan writes {} twice", write.id)));
+        }
+        if write.data.is_some() != (write.operation != Operation::Delete) {
+            return Err(Error::internal(format!("a plan's document and operation for {} contradict each other", write.id)));
+        }
+        writes.push(WriteText {
+            id: write.id.as_str(),
+            operation: write.operation.as_str(),
+            version: write.version,
+            data: write.data.as_deref(),
+            before: write.before.as_deref(),
+            created_at: &write.created_at,
+            updated_at: &write.updated_at,
+        });
+    }
+    serde_json::to_string(&writes).map_err(Error::internal)
+}
+
+async fn upsert(
+    connection: &mut Connection<'_>,
+    collection: &CollectionName,
+    texts: &str,
+) -> Result<HashMap<RecordId, Record>, Failure> {
+    let dialect = connection.dialect();
+    let text = |member| dialect.write_text(member);
+    let mut statement = Statement::new(format!(
+        "INSERT INTO records (collection, id, version, data, created_at, updated_at) SELECT {}, {}, {}, {}, {}, {} FROM ",
+        literal(collection),
+        text("id"),
+        dialect.write_number("version"),
+        text("data"),
+        text("created_at"),
+        text("updated_at"),
+    ));
+    dialect.push_writes(&mut statement, texts);
+    statement.sql(format!(
+        " WHERE {} <> 'delete' ORDER BY write.ordinal ON CONFLICT (collection, id) DO UPDATE SET version = excluded.version, \
+         data = excluded.data, created_at = excluded.created_at, updated_at = excluded.updated_at RETURNING id, version, data",
+        text("operation")
+    ));
+    let rows: Vec<RecordRow> = connection.load(statement).await?;
+    let records = rows.into_iter().map(RecordRow::into_record);
+    Ok(records.map(|record| record.map(|record| (record.id.clone(), record))).collect::<Result<HashMap<_, _>>>()?)
+}
+
+async fn delete(connection: &mut Connection<'_>, collection: &CollectionName, plan: &WritePlan) -> Result<(), Failure> {
+    let ids: Vec<&str> = deleted(plan).map(|write| write.id.as_str()).collect();
+    let mut statement = Statement::new(format!("DELETE FROM records WHERE collection = {} AND id IN ", literal(collection)));
+    connection.dialect().push_text_set(&mut statement, &ids);
+    connection.execute(statement).await?;
+    Ok(())
+}
+
+fn deleted(plan: &WritePlan) -> impl Iterator<Item = &RecordWrite> {
+    plan.writes.iter().filter(|write| write.operation == Operation::Delete)
+}
+
+/// One statement for each collection that is referred to.
+async fn check_references(connection: &mut Connection<'_>, checks: &[ReferenceCheck]) -> Result<(), Failure> {
+    let mut wanted: BTreeMap<&CollectionName, Vec<&str>> = BTreeMap::new();
+    for check in checks {
+        wanted.entry(&check.collection).or_default().push(&check.id);
+    }
+    let mut present: HashSet<(&CollectionName, String)> = HashSet::new();
+    for (collection, ids) in wanted {
+        let mut statement =
+            Statement::new(format!("SELECT id FROM records WHERE collection = {} AND id IN ", literal(collection)));
+        connection.dialect().push_text_set(&mut statement, &ids);
+        let rows: Vec<IdRow> = connection.load(statement).await?;
+        present.extend(rows.into_iter().map(|row| (collection, row.id)));
+    }
+    let missing = checks.iter().filter(|check| !present.contains(&(&check.collection, check.id.clone())));
+    let violations: Vec<Violation> = missing
+        .map(|check| {
+            let detail = format!("There is no record {:?} in {}.", check.id, check.collection);
+            Violation::new(&check.pointer, "unknown_reference", detail)
+        })
+        .collect();
+    if violations.is_empty() { Ok(()) } else { Err(Error::invalid(violations).into()) }
+}
+
+/// One statement for each field that may hold a deleted id. It runs after the deletions, so records that refer to each
+/// other can be deleted together.
+async fn check_referrers(connection: &mut Connection<'_>, plan: &WritePlan) -> Result<(), Failure> {
+    let pointers: HashMap<&str, &str> = deleted(plan).map(|write| (write.id.as_str(), write.pointer.as_str())).collect();
+    let ids: Vec<&str> = deleted(plan).map(|write| write.id.as_str()).collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let mut violations = Vec::new();
+    for referrer in &plan.referrers {
+        let rows: Vec<ReferrerRow> = connection.load(referrer_statement(connection.dialect(), referrer, &ids)?).await?;
+        for row in rows {
+            let pointer = pointers.get(row.id.as_str()).copied().unwrap_or_default();
+            let Referrer { collection, field } = referrer;
+            let count = match row.records {
+                1 => "1 record".to_owned(),
+                several => format!("{several} records"),
+            };
+            let detail = format!("{:?} is still referred to by {count} of {collection}, in {field}.", row.id);
+            violations.push(Violation::new(pointer, "referenced", detail));
+        }
+    }
+    if violations.is_empty() {
+        return Ok(());
+    }
+    let detail = "Records that others refer to cannot be deleted.";
+    Err(Error::conflict("referenced", detail).with_violations(violations).into())
+}
+
+pub(super) fn referrer_statement(dialect: &dyn Dialect, referrer: &Referrer, ids: &[&str]) -> Result<Statement> {
+    let Referrer { collection, field } = referrer;
+    if !is_safe_name(field) {
+        return Err(Error::internal(format!("the field {field:?} of {collection} cannot stand in SQL")));
+    }
+    let value = dialect.value(field, crate::model::Field { scalar: crate::model::ScalarType::Text, array: false });
+    let mut statement = Statement::new(format!(
+        "SELECT {value} AS id, count(*) AS records FROM records WHERE collection = {} AND {value} IN ",
+        literal(collection)
+    ));
+    dialect.push_text_set(&mut statement, ids);
+    statement.sql(" GROUP BY 1 ORDER BY 1");
+    Ok(statement)
+}
+
+/// Adds the change log's rows, in the order of the writes.
+async fn log(
+    connection: &mut Connection<'_>,
+    collection: &CollectionName,
+    actor: &str,
+    texts: &str,
+) -> Result<HashMap<String, Position>, Failure> {
+    let dialect = connection.dialect();
+    let text = |member| dialect.write_text(member);
+    let mut statement = Statement::new(format!(
+        "INSERT INTO changes (collection, id, operation, version, actor, at, before, after) SELECT {}, {}, {}, {}, ",
+        literal(collection),
+        text("id"),
+        text("operation"),
+        dialect.write_number("version"),
+    ));
+    statement.text(actor);
+    statement.sql(format!(", {}, {}, {} FROM ", text("updated_at"), text("before"), text("data")));
+    dialect.push_writes(&mut statement, texts);
+    // The order of insertion is the order of positions; that of RETURNING is not promised, so ids tell them apart.
+    statement.sql(" ORDER BY write.ordinal RETURNING position, id");
+    let rows: Vec<PositionRow> = connection.load(statement).await?;
+    rows.into_iter().map(|row| Ok((stored_id(&row.id)?.as_str().to_owned(), row.position))).collect()
+}
