@@ -50,7 +50,9 @@ fn bare_server() {
                 let body = body.clone();
                 async move { HttpResponse::Ok().content_type("application/json").body(body) }
             };
-            App::new().route("/api/v1/metrics", web::get().to(answer.clone())).route("/api/v1/metrics/{id}", web::get().to(answer))
+            App::new()
+                .route("/api/v1/metrics", web::get().to(answer.clone()))
+                .route("/api/v1/metrics/{id}", web::get().to(answer))
         });
         let server = server.workers(1).disable_signals().bind("127.0.0.1:0").unwrap();
         let address = server.addrs()[0];
@@ -96,7 +98,8 @@ fn row(name: &str, bytes: usize, servers: [(&Process, &str, &str); 2], seconds: 
     }
     let (mut rates, mut costs, mut speeds) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
     for _ in 0..runs {
-        let [(terrace, terrace_cost), (bare, bare_cost)] = servers.map(|(server, path, headers)| measured(server, path, headers, seconds));
+        let [(terrace, terrace_cost), (bare, bare_cost)] =
+            servers.map(|(server, path, headers)| measured(server, path, headers, seconds));
         rates.push(terrace.per_second() / bare.per_second());
         costs.push(terrace_cost / bare_cost);
         speeds[0].push(terrace.per_second());

@@ -3,20 +3,84 @@
 use serde_json::{Value, json};
 
 const SUBJECTS: [&str; 24] = [
-    "request", "session", "invoice", "shipment", "refund", "payment", "order", "basket", "login", "query", "message", "job",
-    "cache", "queue", "page", "import", "export", "search", "backup", "deployment", "ticket", "campaign", "visit", "stock",
+    "request",
+    "session",
+    "invoice",
+    "shipment",
+    "refund",
+    "payment",
+    "order",
+    "basket",
+    "login",
+    "query",
+    "message",
+    "job",
+    "cache",
+    "queue",
+    "page",
+    "import",
+    "export",
+    "search",
+    "backup",
+    "deployment",
+    "ticket",
+    "campaign",
+    "visit",
+    "stock",
 ];
 const MEASURES: [&str; 16] = [
-    "duration", "rate", "errors", "size", "count", "share", "latency", "throughput", "age", "backlog", "retries", "timeouts",
-    "cost", "volume", "utilization", "saturation",
+    "duration",
+    "rate",
+    "errors",
+    "size",
+    "count",
+    "share",
+    "latency",
+    "throughput",
+    "age",
+    "backlog",
+    "retries",
+    "timeouts",
+    "cost",
+    "volume",
+    "utilization",
+    "saturation",
 ];
 const SCOPES: [&str; 12] = [
-    "per region", "per customer", "in the last hour", "by channel", "at the edge", "in the warehouse", "on mobile", "on the web",
-    "for new users", "for partners", "at peak", "overnight",
+    "per region",
+    "per customer",
+    "in the last hour",
+    "by channel",
+    "at the edge",
+    "in the warehouse",
+    "on mobile",
+    "on the web",
+    "for new users",
+    "for partners",
+    "at peak",
+    "overnight",
 ];
 const TAGS: [&str; 20] = [
-    "latency", "errors", "traffic", "saturation", "cost", "quality", "growth", "retention", "board", "weekly", "daily", "alerting",
-    "mobile", "web", "partner", "internal", "experimental", "stable", "compliance", "finance",
+    "latency",
+    "errors",
+    "traffic",
+    "saturation",
+    "cost",
+    "quality",
+    "growth",
+    "retention",
+    "board",
+    "weekly",
+    "daily",
+    "alerting",
+    "mobile",
+    "web",
+    "partner",
+    "internal",
+    "experimental",
+    "stable",
+    "compliance",
+    "finance",
 ];
 const CATEGORIES: [&str; 3] = ["operational", "tactical", "strategic"];
 const INSTRUMENTS: [&str; 4] = ["counter", "gauge", "histogram", "updowncounter"];
@@ -58,7 +122,9 @@ fn metric(random: &mut fastrand::Rng, number: usize) -> Value {
 
 fn sentence(random: &mut fastrand::Rng, subject: &str, measure: &str, scope: &str) -> String {
     let (other, contrast) = (pick(random, &SUBJECTS), pick(random, &MEASURES));
-    format!("The {measure} of each {subject} {scope}, compared with the {contrast} of the {other} that caused it; read it over a week.")
+    format!(
+        "The {measure} of each {subject} {scope}, compared with the {contrast} of the {other} that caused it; read it over a week."
+    )
 }
 
 fn pick<'a>(random: &mut fastrand::Rng, choices: &[&'a str]) -> &'a str {
