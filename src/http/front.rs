@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use actix_web::body::BoxBody;
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse, fn_service};
-use actix_web::http::header::{ALLOW, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use actix_web::http::header::{ALLOW, HeaderName, HeaderValue, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::FutureExt as _;
@@ -17,7 +17,7 @@ use super::observe::{HttpMetrics, RequestLog};
 use super::routes::{CollectionRoutes, Routes, Target};
 use super::system::SystemResources;
 use super::writes::WriteContext;
-use super::{problem, reads, spans, writes};
+use super::{body, problem, reads, spans, writes};
 use crate::config::{HttpSettings, LogSettings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::records::Records;
@@ -73,11 +73,14 @@ impl Shared {
     async fn answer(&self, request: ServiceRequest) -> ServiceResponse {
         let started = Instant::now();
         let _in_flight = self.metrics.enter();
-        let (request, payload) = request.into_parts();
+        let (request, mut payload) = request.into_parts();
         let request_id = spans::request_id(&request);
         let (target, metrics) = self.routes.resolve(request.uri().path());
-        let mut response = request_id.clone().scope(self.respond(&request, payload, target)).await;
+        let mut response = request_id.clone().scope(self.respond(&request, &mut payload, target)).await;
         let (status, elapsed) = (response.status(), started.elapsed());
+        if status.is_client_error() && request.headers().contains_key(TRANSFER_ENCODING) {
+            response = body::holding(response, payload);
+        }
         let headers = response.headers_mut();
         // An accepted id and a UUID are valid header values.
         if let Ok(value) = request_id.with_text(HeaderValue::from_str) {
@@ -93,7 +96,7 @@ impl Shared {
     }
 
     /// Calls the handler. A panic in it is a failure of this one request.
-    async fn respond(&self, request: &HttpRequest, payload: Payload, target: Target<'_>) -> HttpResponse {
+    async fn respond(&self, request: &HttpRequest, payload: &mut Payload, target: Target<'_>) -> HttpResponse {
         match AssertUnwindSafe(self.dispatch(request, payload, target)).catch_unwind().await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => problem::response(&error),
@@ -103,7 +106,7 @@ impl Shared {
 
     /// The two reads that are hot. Everything else is boxed: a future is as large as its largest branch, and a hit would
     /// have to carry the state of a batch around.
-    async fn dispatch(&self, request: &HttpRequest, payload: Payload, target: Target<'_>) -> Result<HttpResponse> {
+    async fn dispatch(&self, request: &HttpRequest, payload: &mut Payload, target: Target<'_>) -> Result<HttpResponse> {
         match (target, is_read(request)) {
             (Target::Record(routes, segment), true) => reads::read_record(&self.records, routes, segment, request).await,
             (Target::List(routes), true) => reads::list_records(&self.records, routes, request).await,
@@ -125,7 +128,7 @@ impl Shared {
         }
     }
 
-    async fn dispatch_other(&self, request: &HttpRequest, payload: Payload, target: Target<'_>) -> Result<HttpResponse> {
+    async fn dispatch_other(&self, request: &HttpRequest, payload: &mut Payload, target: Target<'_>) -> Result<HttpResponse> {
         match (target, request.method()) {
             (Target::Unmatched, _) => Err(self.unmatched()),
             (Target::List(routes), &Method::POST) => writes::create_record(self.write(routes, request), payload).await,
