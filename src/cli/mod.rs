@@ -227,3 +227,8 @@ fn output_failure(name: &str, error: &io::Error) -> Failure {
         _ => Failure::Message(format!("{name} cannot be written: {error}")),
     }
 }
+
+/// `1 view`, `2 views`.
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
