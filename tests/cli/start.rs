@@ -108,7 +108,9 @@ fn openapi_prints_json_without_a_database() {
     let installation = Installation::new();
     let described = installation.run(&["openapi"]);
     assert_eq!((described.code, described.stderr.as_str()), (Some(0), ""));
-    serde_json::from_str::<serde_json::Value>(&described.stdout).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&described.stdout).unwrap();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    assert!(document["paths"]["/api/v1/items/{id}"].is_object(), "{:?}", document["paths"]);
     assert!(!installation.path("data").exists());
 }
 
