@@ -95,3 +95,26 @@ fn content_length(head: &[u8]) -> usize {
     let at = find(head, b"content-length: ").expect("no content-length") + 16;
     head[at..].iter().take_while(|byte| byte.is_ascii_digit()).fold(0, |length, digit| length * 10 + usize::from(digit - b'0'))
 }
+
+/// Requests every one of `paths` once, over `connections` connections.
+pub fn each(address: SocketAddr, connections: usize, paths: impl Iterator<Item = String>) {
+    let paths = std::sync::Arc::new(std::sync::Mutex::new(paths.collect::<std::collections::VecDeque<_>>()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let loops: Vec<_> = (0..connections)
+            .map(|_| {
+                let paths = std::sync::Arc::clone(&paths);
+                tokio::spawn(async move {
+                    let mut connection = Connection::open(address).await;
+                    let next = || paths.lock().unwrap().pop_front();
+                    while let Some(path) = next() {
+                        connection.exchange(format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").as_bytes()).await;
+                    }
+                })
+            })
+            .collect();
+        for one in loops {
+            one.await.unwrap();
+        }
+    });
+}

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::session::environment;
-use super::{Done, Failure, print};
+use super::{Done, Failure, counted, print};
 use crate::catalog::Catalog;
 use crate::config::Settings;
 
@@ -24,8 +24,4 @@ pub(super) fn run(config: Option<&Path>) -> Result<Done, Failure> {
             Err(Failure::Mistakes(mistakes))
         }
     }
-}
-
-fn counted(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }

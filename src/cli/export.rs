@@ -18,6 +18,10 @@ use crate::store::Store;
 const PAGE: u32 = 500;
 
 pub(super) async fn run(settings: Settings, arguments: &ExportArguments) -> Result<Done, Failure> {
+    session::check_collection(&settings, &arguments.collection)?;
+    if let Some(file) = session::missing_database(&settings) {
+        return Err(Failure::Message(format!("there is no database {} to export from", file.display())));
+    }
     let app = session::open(settings).await?;
     let collection = Arc::clone(app.records().resource(&arguments.collection)?.collection());
     let format = Format::choose(arguments.format, &arguments.file);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Done, Failure, print};
+use super::{Done, Failure, print, session};
 use crate::app::App;
 use crate::config::Settings;
 use crate::store::Step;
@@ -31,16 +31,15 @@ fn report(steps: &[Step], none: &str) -> Result<(), Failure> {
 
 /// A plan creates nothing, so for a database that does not exist it is made in one that is thrown away.
 async fn plan(mut settings: Settings) -> Result<Vec<Step>, Failure> {
-    let file = settings.database.url.strip_prefix("sqlite://").map(PathBuf::from);
-    match file {
-        Some(file) if !file.exists() => {
+    match session::missing_database(&settings) {
+        Some(file) => {
             let scratch = Scratch::new()?;
             settings.database.url = format!("sqlite://{}", scratch.0.join("plan.db").display());
             let steps = App::open(settings).await?.plan().await?;
             print(&format!("create database {}", file.display()))?;
             Ok(steps)
         }
-        Some(_) | None => Ok(App::open(settings).await?.plan().await?),
+        None => Ok(App::open(settings).await?.plan().await?),
     }
 }
 

@@ -149,8 +149,10 @@ impl From<Error> for Failure {
         let mut message = match (error.kind(), error.internal_message()) {
             // Here is no log and no request id to point to.
             (ErrorKind::Internal, Some(internal)) => internal.to_owned(),
-            (_, Some(internal)) => format!("{} ({internal})", error.detail().trim_end_matches('.')),
-            (_, None) => error.detail().to_owned(),
+            (_, Some(internal)) if !error.detail().contains(internal) => {
+                format!("{} ({internal})", error.detail().trim_end_matches('.'))
+            }
+            (_, Some(_) | None) => error.detail().to_owned(),
         };
         if !allowed.is_empty() {
             message.push_str(&format!(" Allowed are {allowed}."));
@@ -226,4 +228,9 @@ fn output_failure(name: &str, error: &io::Error) -> Failure {
         io::ErrorKind::BrokenPipe => Failure::OutputClosed,
         _ => Failure::Message(format!("{name} cannot be written: {error}")),
     }
+}
+
+/// `1 view`, `2 views`.
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }

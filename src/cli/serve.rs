@@ -1,8 +1,9 @@
 //! `terrace serve`: the application until a signal, and one short banner.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
-use super::{Done, Failure, print};
+use super::{Done, Failure, counted, print};
 use crate::app::App;
 use crate::config::Settings;
 use crate::model::{AccessRule, Collection};
@@ -12,7 +13,7 @@ use crate::telemetry::logs;
 pub(super) async fn run(settings: Settings) -> Result<Done, Failure> {
     logs::init(&settings.log)?;
     let app = App::open(settings).await?;
-    let records = std::sync::Arc::clone(app.records());
+    let records = Arc::clone(app.records());
     let running = app.serve().await?;
     if let Some(address) = running.addresses().first() {
         // A closed standard output must not end the server.
@@ -29,7 +30,7 @@ fn banner(address: SocketAddr, records: &Records) -> String {
         .filter(|collection| collection.access.read == AccessRule::Public)
         .max_by_key(|collection| collection.indexes.len());
     let mut lines = vec![
-        format!("Terrace {} serves {} collections", env!("CARGO_PKG_VERSION"), records.resources().len()),
+        format!("Terrace {} serves {}", env!("CARGO_PKG_VERSION"), counted(records.resources().len(), "collection")),
         format!("  address  {address}"),
         format!("  docs     {address}/docs"),
     ];

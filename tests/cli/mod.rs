@@ -1,5 +1,7 @@
 //! The commands as processes: what they print, what they leave behind, and their exit codes.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests; what fails here is the test")]
+
 mod import;
 mod round_trip;
 mod start;

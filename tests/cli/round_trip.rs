@@ -86,6 +86,7 @@ fn generated_ids_come_back_too() {
 #[test]
 fn an_empty_collection_exports_nothing_but_a_header() {
     let installation = Installation::new();
+    assert_eq!(installation.run(&["migrate"]).code, Some(0));
     assert_eq!(installation.run(&["export", "items"]).stdout, "");
     let header = installation.run(&["export", "groups", "-", "--format", "csv"]).stdout;
     assert_eq!(header, "id,title,version,created_at,updated_at\n");

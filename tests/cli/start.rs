@@ -35,6 +35,20 @@ fn check_says_so_when_all_is_well() {
 }
 
 #[test]
+fn what_is_shipped_has_no_mistake() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let default = Ran::of(command_in(shipped, &["check"]).output().unwrap());
+    assert_eq!((default.code, default.stdout.as_str()), (Some(0), "ok: 3 collections, 1 view\n"), "{default:?}");
+    let examples: Vec<_> = fs::read_dir(shipped.join("config/examples")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(examples.len() >= 4);
+    for example in examples {
+        let settings = example.join("terrace.toml");
+        let checked = Ran::of(command_in(shipped, &["check", "--config", settings.to_str().unwrap()]).output().unwrap());
+        assert_eq!(checked.code, Some(0), "{checked:?}");
+    }
+}
+
+#[test]
 fn settings_come_from_the_named_file_and_the_environment() {
     let installation = Installation::new();
     installation.write("other.toml", "[collections]\ndir = \"nowhere\"");
@@ -82,8 +96,11 @@ fn usage_that_is_not_understood_is_refused() {
     for arguments in [["import", "nowhere", "/dev/null"], ["export", "nowhere", "-"]] {
         let ran = installation.run(&arguments);
         assert_eq!(ran.code, Some(1));
-        assert_eq!(ran.stderr, "error: There is no collection \"nowhere\". Allowed are groups, items.\n");
+        assert_eq!(ran.stderr, "error: there is no collection \"nowhere\"; allowed are groups, items\n");
     }
+    let ran = installation.run(&["export", "items"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(1), "error: there is no database data/terrace.db to export from\n"));
+    assert!(!installation.path("data").exists());
 }
 
 #[test]
@@ -91,7 +108,9 @@ fn openapi_prints_json_without_a_database() {
     let installation = Installation::new();
     let described = installation.run(&["openapi"]);
     assert_eq!((described.code, described.stderr.as_str()), (Some(0), ""));
-    serde_json::from_str::<serde_json::Value>(&described.stdout).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&described.stdout).unwrap();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    assert!(document["paths"]["/api/v1/items/{id}"].is_object(), "{:?}", document["paths"]);
     assert!(!installation.path("data").exists());
 }
 

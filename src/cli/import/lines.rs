@@ -50,11 +50,7 @@ impl<R: BufRead> Lines<R> {
         self.buffer.clear();
         let mut reading = Reading::End;
         loop {
-            let chunk = match self.input.fill_buf() {
-                Ok(chunk) => chunk,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
+            let chunk = filled(&mut self.input)?;
             if chunk.is_empty() {
                 return Ok(reading);
             }
@@ -106,6 +102,16 @@ impl<R: BufRead> Iterator for Lines<R> {
         }
         None
     }
+}
+
+/// What can be read now, even if a signal came in between; empty at the end.
+pub(super) fn filled<R: BufRead>(input: &mut R) -> io::Result<&[u8]> {
+    while let Err(error) = input.fill_buf() {
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    input.fill_buf()
 }
 
 /// The document of a line; `None` for a blank one. The first line may begin with a byte order mark.

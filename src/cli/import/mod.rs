@@ -31,6 +31,7 @@ const LINE_MARGIN_BYTES: usize = 64 * 1024;
 const BATCHES_AHEAD: usize = 1;
 
 pub(super) async fn run(settings: Settings, arguments: &ImportArguments) -> Result<Done, Failure> {
+    session::check_collection(&settings, &arguments.collection)?;
     let input = open(&arguments.file)?;
     let body_bytes = usize::try_from(settings.http.max_body_bytes.as_u64()).unwrap_or(usize::MAX);
     let app = session::open(settings).await?;

@@ -4,16 +4,18 @@
 //! the file a row.
 
 use std::collections::HashSet;
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Chain, Cursor, Read as _};
 use std::sync::Arc;
 
 use csv_core::ReadRecordResult;
 use serde_json::{Map, Value};
 
 use super::batches::ReadFailure;
-use super::lines::{Content, Line};
+use super::lines::{Content, Line, filled};
 use crate::cli::cells;
 use crate::model::Collection;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The most cells of a row.
 const MAX_CELLS: usize = 4096;
@@ -104,7 +106,7 @@ struct Row {
 
 /// Splits a file into rows.
 struct Rows<R> {
-    input: R,
+    input: Chain<Cursor<Vec<u8>>, R>,
     limit: usize,
     parser: csv_core::Reader,
     bytes: Vec<u8>,
@@ -112,14 +114,22 @@ struct Rows<R> {
 }
 
 impl<R: BufRead> Rows<R> {
-    fn new(input: R, limit: usize) -> Self {
+    /// Takes a byte order mark off: the parser would take input that ends after one for the end of the file, and a pipe
+    /// may well deliver the mark alone. A failure to read shows again at the first row.
+    fn new(mut input: R, limit: usize) -> Self {
+        let mut beginning = Vec::with_capacity(BYTE_ORDER_MARK.len());
+        let _ = input.by_ref().take(BYTE_ORDER_MARK.len() as u64).read_to_end(&mut beginning);
+        if beginning == BYTE_ORDER_MARK {
+            beginning.clear();
+        }
+        let input = Cursor::new(beginning).chain(input);
         Self { input, limit, parser: csv_core::Reader::new(), bytes: vec![0; 8 * 1024], ends: vec![0; MAX_CELLS] }
     }
 
     /// Skips empty lines, so that the next row begins on the line that the parser is on.
     fn skip_empty_lines(&mut self) -> io::Result<()> {
         loop {
-            let chunk = self.input.fill_buf()?;
+            let chunk = filled(&mut self.input)?;
             let empty = chunk.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
             if empty == 0 {
                 return Ok(());
@@ -135,7 +145,7 @@ impl<R: BufRead> Rows<R> {
         let line = self.parser.line();
         let (mut size, mut count, mut refused) = (0, 0, None);
         loop {
-            let chunk = self.input.fill_buf()?;
+            let chunk = filled(&mut self.input)?;
             let (output, ends) = (self.bytes.get_mut(size..), self.ends.get_mut(count..));
             let (result, used, written, ended) =
                 self.parser.read_record(chunk, output.unwrap_or_default(), ends.unwrap_or_default());
