@@ -13,6 +13,7 @@
 //! | [`cache`] | key, guard cells, entry, L1, single flight, reconcile | config, telemetry |
 //! | [`catalog`] | collection and view files, loaded and checked; compiled validators | config |
 //! | [`auth`] | who is asking and what they may do | cache, store |
+//! | [`limits`] | how often clients may ask | config |
 //! | [`records`] | the read path and the write path; parsing of queries | cache, store, catalog, auth, telemetry |
 //! | [`http`] | routes, bodies, middleware, problem+json, headers, API description | config, telemetry, records |
 //! | [`app`] | the composition root | all |
@@ -26,6 +27,7 @@ pub mod cli;
 pub mod config;
 pub mod error;
 pub mod http;
+pub mod limits;
 pub mod model;
 pub mod records;
 pub mod store;

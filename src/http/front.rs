@@ -18,8 +18,9 @@ use super::routes::{CollectionRoutes, Routes, Target};
 use super::system::SystemResources;
 use super::writes::WriteContext;
 use super::{body, problem, reads, spans, writes};
-use crate::config::{HttpSettings, LogSettings};
+use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::BurstLimit;
 use crate::records::Records;
 use crate::telemetry::Telemetry;
 
@@ -31,6 +32,7 @@ pub struct Front(Arc<Shared>);
 
 struct Shared {
     records: Arc<Records>,
+    burst: BurstLimit,
     routes: Routes,
     metrics: HttpMetrics,
     log: RequestLog,
@@ -41,17 +43,19 @@ struct Shared {
 impl Front {
     /// Builds the table of routes, the API description and the metrics. Call it once per server.
     pub fn new(
-        http: &HttpSettings,
-        log: &LogSettings,
+        settings: &Settings,
         records: Arc<Records>,
         telemetry: Telemetry,
         readiness: super::Readiness,
+        burst: BurstLimit,
     ) -> Result<Self> {
+        let Settings { http, log, .. } = settings;
         let metrics = HttpMetrics::new(telemetry.registry())?;
         Ok(Self(Arc::new(Shared {
             routes: Routes::new(&records, &metrics),
             system: SystemResources::new(&records, telemetry, readiness)?,
             records,
+            burst,
             metrics,
             log: RequestLog { access: log.access, slow_request: log.slow_request },
             max_body_bytes: usize::try_from(http.max_body_bytes.as_u64()).unwrap_or(usize::MAX),
@@ -107,6 +111,7 @@ impl Shared {
     /// The two reads that are hot. Everything else is boxed: a future is as large as its largest branch, and a hit would
     /// have to carry the state of a batch around.
     async fn dispatch(&self, request: &HttpRequest, payload: &mut Payload, target: Target<'_>) -> Result<HttpResponse> {
+        self.burst.check(request.peer_addr())?;
         match (target, is_read(request)) {
             (Target::Record(routes, segment), true) => reads::read_record(&self.records, routes, segment, request).await,
             (Target::List(routes), true) => reads::list_records(&self.records, routes, request).await,
