@@ -3,6 +3,14 @@
 //!
 //! `cargo bench --bench hot_path`
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "what fails here ends the bench"
+)]
+
 mod support;
 
 use std::hint::black_box;

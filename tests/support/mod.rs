@@ -1,5 +1,7 @@
 //! A real server on a port and a database of its own, and a client for it.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "what fails here is a test")]
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread;
