@@ -32,12 +32,9 @@ impl Column {
             ServerFields::VERSION => Ok(own(ScalarType::Integer)),
             ServerFields::CREATED_AT | ServerFields::UPDATED_AT => Ok(own(ScalarType::Timestamp)),
             _ => match collection.fields.get(name) {
-                Some(kind) if is_safe_name(name) => Ok(Self {
-                    value: dialect.value(name, *kind),
-                    json: dialect.json(name),
-                    kind: *kind,
-                    nullable: true,
-                }),
+                Some(kind) if is_safe_name(name) => {
+                    Ok(Self { value: dialect.value(name, *kind), json: dialect.json(name), kind: *kind, nullable: true })
+                }
                 Some(_) | None => Err(Error::internal(format!("{} has no field {name:?} that SQL can name", collection.name))),
             },
         }

@@ -37,14 +37,9 @@ struct LastRow {
 }
 
 /// The changes after `position`, in order.
-pub(super) async fn after(
-    connection: &mut Connection<'_>,
-    position: Position,
-    limit: u32,
-) -> Result<Vec<LoggedChange>, Failure> {
-    let mut statement = Statement::new(
-        "SELECT position, collection, id, operation, actor, at, before, after FROM changes WHERE position > ",
-    );
+pub(super) async fn after(connection: &mut Connection<'_>, position: Position, limit: u32) -> Result<Vec<LoggedChange>, Failure> {
+    let mut statement =
+        Statement::new("SELECT position, collection, id, operation, actor, at, before, after FROM changes WHERE position > ");
     statement.bigint(position).sql(" ORDER BY position LIMIT ").bigint(i64::from(limit));
     let rows: Vec<ChangeRow> = connection.load(statement).await?;
     rows.into_iter().map(|row| Ok(logged(row)?)).collect()

@@ -156,12 +156,7 @@ impl Store {
     }
 
     /// The next `limit` records by id, to walk a whole collection.
-    pub async fn record_scan(
-        &self,
-        collection: &Arc<Collection>,
-        after: Option<&RecordId>,
-        limit: u32,
-    ) -> Result<Vec<Record>> {
+    pub async fn record_scan(&self, collection: &Arc<Collection>, after: Option<&RecordId>, limit: u32) -> Result<Vec<Record>> {
         let (owned, after) = (Arc::clone(collection), after.cloned());
         self.run("record_scan", collection.name.as_str(), Access::Read, move |connection| {
             async move { read::scan(connection, &owned, after.as_ref(), limit).await }.boxed()

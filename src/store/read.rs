@@ -72,11 +72,7 @@ pub(super) async fn one(
 }
 
 /// One page.
-pub(super) async fn page(
-    connection: &mut Connection<'_>,
-    collection: &Collection,
-    query: &Query,
-) -> Result<Vec<Row>, Failure> {
+pub(super) async fn page(connection: &mut Connection<'_>, collection: &Collection, query: &Query) -> Result<Vec<Row>, Failure> {
     if query.selection.search.as_ref().is_some_and(|search| search.matches_nothing()) {
         return Ok(Vec::new());
     }
@@ -97,7 +93,7 @@ pub(super) fn page_statement(
     let search = query.selection.search.as_ref().map(|expression| dialect.search(collection, expression));
     let keys = order::keys(dialect, collection, query, search.as_ref().map(|search| search.rank()))?;
 
-    let mut statement = Statement::new("WITH page AS MATERIALIZED (SELECT records.rowid AS row");
+    let mut statement = Statement::new("WITH page AS MATERIALIZED (SELECT records.rowid AS record");
     order::push_columns(&mut statement, &keys);
     push_from_selection(&mut statement, connection, collection, &query.selection)?;
     if let Paging::Cursor { after: Some(after), .. } = &query.paging {
@@ -129,7 +125,7 @@ pub(super) fn page_statement(
         }
         None => _ = statement.sql(", NULL AS highlights"),
     }
-    statement.sql(" FROM page CROSS JOIN records ON records.rowid = page.row");
+    statement.sql(" FROM page CROSS JOIN records ON records.rowid = page.record");
     if let Some((search, _)) = &highlighted {
         search.push_highlight_join(&mut statement);
     }
@@ -184,11 +180,7 @@ pub(super) async fn count(
     Ok(rows.first().map_or(0, |row| u64::try_from(row.total).unwrap_or_default()))
 }
 
-pub(super) fn count_statement(
-    connection: &Connection<'_>,
-    collection: &Collection,
-    selection: &Selection,
-) -> Result<Statement> {
+pub(super) fn count_statement(connection: &Connection<'_>, collection: &Collection, selection: &Selection) -> Result<Statement> {
     let mut statement = Statement::new("SELECT count(*) AS total");
     push_from_selection(&mut statement, connection, collection, selection)?;
     Ok(statement)

@@ -85,11 +85,7 @@ pub(super) async fn write(
     Ok(committed)
 }
 
-async fn existing(
-    connection: &mut Connection<'_>,
-    collection: &CollectionName,
-    ids: &[RecordId],
-) -> Result<Existing, Failure> {
+async fn existing(connection: &mut Connection<'_>, collection: &CollectionName, ids: &[RecordId]) -> Result<Existing, Failure> {
     if ids.is_empty() {
         return Ok(Existing::new());
     }

@@ -113,9 +113,8 @@ fn search(collection: &Collection) -> Artifact {
     let literal = literal(&collection.name);
     let fields: Vec<(String, String)> =
         collection.search.iter().enumerate().map(|(at, search)| (format!("c{at}"), path(&search.field))).collect();
-    let list = |text: &dyn Fn(&(String, String)) -> String, separator: &str| {
-        fields.iter().map(text).collect::<Vec<_>>().join(separator)
-    };
+    let list =
+        |text: &dyn Fn(&(String, String)) -> String, separator: &str| fields.iter().map(text).collect::<Vec<_>>().join(separator);
     let columns = list(&|(column, _)| column.clone(), ", ");
     let view = list(&|(column, path)| format!("data ->> {path} AS {column}"), ", ");
     let new = list(&|(_, path)| format!("new.data ->> {path}"), ", ");
