@@ -64,9 +64,9 @@ impl Dialect for SqliteDialect {
         statement.sql(")");
     }
 
-    fn elements(&self, _collection: &Collection, field: &str) -> String {
+    fn elements(&self, data: &str, field: &str) -> String {
         let path = path(field);
-        format!("(SELECT DISTINCT value FROM json_each(data, {path}) WHERE type NOT IN ('null', 'array', 'object'))")
+        format!("json_each({data}, {path}) AS element ON element.type NOT IN ('null', 'array', 'object')")
     }
 
     fn search<'a>(&self, collection: &'a Collection, expression: &'a SearchExpression) -> Box<dyn SearchDialect + 'a> {
@@ -130,7 +130,7 @@ impl SearchDialect for SqliteSearch<'_> {
     }
 
     fn push_highlight_join(&self, statement: &mut Statement) {
-        statement.sql(format!(" CROSS JOIN {0} ON {0}.rowid = page.row AND {0} MATCH ", self.table)).text(&self.matched);
+        statement.sql(format!(" CROSS JOIN {0} ON {0}.rowid = page.record AND {0} MATCH ", self.table)).text(&self.matched);
     }
 
     fn push_highlights(&self, statement: &mut Statement, open: &str, close: &str) {
