@@ -1,12 +1,12 @@
 //! All SQL of the house, behind one interface. It owns the tables, the change log, the indexes and search tables that
 //! declared collections need, and the database's metrics. It knows nothing of HTTP, of caches or of who is asking.
 //!
-//! The logic is written once, over [`connection::Connection`]; what a database spells its own way is in its
-//! [`dialect::Dialect`]. `sqlite` has the pool, the file and the dialect of the embedded default.
+//! The logic is written once, over `connection::Connection`; what a database spells its own way is in its
+//! `dialect::Dialect`. `sqlite` has the pool, the file and the dialect of the embedded default.
 //!
-//! A read: [`Store::record_list`] → [`Store::run`] takes a connection and times the operation → `read::page` builds
-//! one [`statement::Statement`] (`filter`, `order`, `projection`) and turns its rows into texts for the body.
-//! A write: [`Store::record_write`] → the same under the write lock, in a transaction → `write::write` reads what is
+//! A read: `Store::record_list` → `Store::run` takes a connection and times the operation → `read::page` builds
+//! one `statement::Statement` (`filter`, `order`, `projection`) and turns its rows into texts for the body.
+//! A write: `Store::record_write` → the same under the write lock, in a transaction → `write::write` reads what is
 //! stored, asks the planner, and writes records and change log together.
 
 mod column;
