@@ -105,13 +105,7 @@ impl Store {
             })
             .await?;
         }
-        if steps.is_empty() {
-            return Ok(());
-        }
-        self.run("analyze", "", Access::Read, |connection| {
-            async move { Ok(connection.batch(connection.dialect().after_structure_change()).await?) }.boxed()
-        })
-        .await
+        Ok(())
     }
 
     /// Fails if the database does not answer.
