@@ -99,7 +99,8 @@ impl Store {
 
     /// Makes the changes, each in a transaction of its own. Never removes records or changes.
     pub async fn apply(&self, steps: &[Step]) -> Result<()> {
-        for step in steps.iter().cloned() {
+        for step in steps {
+            let step = step.clone();
             self.run("apply", "", Access::Write, move |connection| {
                 async move { structure::apply(connection, &step).await }.boxed()
             })
