@@ -53,9 +53,6 @@ pub(super) trait Dialect: Send + Sync {
 
     /// What the declared collections need.
     fn artifacts(&self, collection: &Collection) -> crate::error::Result<Vec<super::structure::Artifact>>;
-
-    /// Run after the structure changed, so that the planner knows the new indexes.
-    fn after_structure_change(&self) -> &'static str;
 }
 
 /// The spelling of one search over one collection.

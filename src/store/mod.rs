@@ -99,19 +99,14 @@ impl Store {
 
     /// Makes the changes, each in a transaction of its own. Never removes records or changes.
     pub async fn apply(&self, steps: &[Step]) -> Result<()> {
-        for step in steps.iter().cloned() {
+        for step in steps {
+            let step = step.clone();
             self.run("apply", "", Access::Write, move |connection| {
                 async move { structure::apply(connection, &step).await }.boxed()
             })
             .await?;
         }
-        if steps.is_empty() {
-            return Ok(());
-        }
-        self.run("analyze", "", Access::Read, |connection| {
-            async move { Ok(connection.batch(connection.dialect().after_structure_change()).await?) }.boxed()
-        })
-        .await
+        Ok(())
     }
 
     /// Fails if the database does not answer.

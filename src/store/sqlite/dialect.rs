@@ -88,11 +88,6 @@ impl Dialect for SqliteDialect {
     fn artifacts(&self, collection: &Collection) -> Result<Vec<Artifact>> {
         structure::artifacts(collection)
     }
-
-    fn after_structure_change(&self) -> &'static str {
-        // 0x10002: look at every table, not only at those that this connection queried. It samples large ones.
-        "PRAGMA optimize = 0x10002"
-    }
 }
 
 fn json_list(values: &[Scalar]) -> String {
