@@ -134,14 +134,15 @@ impl Entry {
         self.loaded_at.elapsed()
     }
 
-    /// For how much longer it is fresh if no guard moves; zero once it has expired.
-    pub fn fresh_for(&self) -> Duration {
-        self.lifetime.ttl.saturating_sub(self.age())
+    /// For how much longer than `age` it is fresh if no guard moves; zero once it has expired. Like all that follows it
+    /// takes the age, so that a look-up reads the clock once.
+    pub fn fresh_for(&self, age: Duration) -> Duration {
+        self.lifetime.ttl.saturating_sub(age)
     }
 
-    /// How long ago it expired; zero while it is fresh.
-    pub fn expired_for(&self) -> Duration {
-        self.age().saturating_sub(self.lifetime.ttl)
+    /// How long before `age` it expired; zero while it is fresh.
+    pub fn expired_for(&self, age: Duration) -> Duration {
+        age.saturating_sub(self.lifetime.ttl)
     }
 
     /// Whether no guard has moved since before it was loaded.
@@ -150,8 +151,8 @@ impl Entry {
     }
 
     /// Whether it may still be served in place of an error.
-    pub fn is_usable_on_error(&self) -> bool {
-        self.is_valid() && self.age() <= self.retention()
+    pub fn is_usable_on_error(&self, age: Duration) -> bool {
+        self.is_valid() && age <= self.retention()
     }
 
     /// How long it is kept: while it is fresh, and while it may stand in for an error.
@@ -160,13 +161,13 @@ impl Entry {
     }
 
     /// Whether it is about to expire and nobody refreshes it yet.
-    pub fn wants_refresh(&self) -> bool {
-        self.age() > self.lifetime.ttl.mul_f64(REFRESH_AFTER) && !self.refreshing.load(Ordering::Relaxed)
+    pub fn wants_refresh(&self, age: Duration) -> bool {
+        age > self.lifetime.ttl.mul_f64(REFRESH_AFTER) && !self.refreshing.load(Ordering::Relaxed)
     }
 
     /// Whether this caller shall refresh it; true at most once per entry.
-    pub fn claims_refresh(&self) -> bool {
-        self.wants_refresh() && !self.refreshing.swap(true, Ordering::Relaxed)
+    pub fn claims_refresh(&self, age: Duration) -> bool {
+        self.wants_refresh(age) && !self.refreshing.swap(true, Ordering::Relaxed)
     }
 
     /// The memory it takes, in bytes.

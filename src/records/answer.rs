@@ -32,17 +32,17 @@ impl Answer {
 
     /// How long ago it was loaded.
     pub fn age(&self) -> Duration {
-        self.lookup.entry.age()
+        self.lookup.age
     }
 
     /// For how much longer it is fresh; zero when it is stale.
     pub fn fresh_for(&self) -> Duration {
-        self.lookup.entry.fresh_for()
+        self.lookup.entry.fresh_for(self.lookup.age)
     }
 
     /// How long ago it expired; zero while it is fresh.
     pub fn expired_for(&self) -> Duration {
-        self.lookup.entry.expired_for()
+        self.lookup.entry.expired_for(self.lookup.age)
     }
 
     /// Further headers, with lower-case names.
