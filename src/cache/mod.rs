@@ -1,5 +1,5 @@
 //! The cache: keys, guards, entries, the tier in the process, one load per key, and invalidation. It knows no SQL and
-//! no HTTP: it takes a loader, and reads the change log through [`ChangeLog`].
+//! no HTTP beyond the values of headers, which entries keep ready: it takes a loader, and reads the change log through [`ChangeLog`].
 //!
 //! The rule that everything here serves: **capture before load**. The generations of an entry's guards are captured
 //! before its loader runs, and an entry is served only while they are still current. A write moves the guards after

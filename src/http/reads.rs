@@ -88,17 +88,17 @@ async fn shape(request: &HttpRequest, answer: &Answer, cache_control: &HeaderVal
         Some(ready) => ready,
         None => Box::pin(answer.representation(encoding)).await?,
     };
-    let mut response = if conditional::is_known_to_client(request.headers(), &representation.etag) {
+    let mut response = if conditional::is_known_to_client(request.headers(), representation.etag.as_bytes()) {
         HttpResponse::with_body(StatusCode::NOT_MODIFIED, BoxBody::new(()))
     } else {
         full(encoding, representation)
     };
     let headers = response.headers_mut();
-    headers.insert(ETAG, shared_value(representation.etag.clone())?);
+    headers.insert(ETAG, representation.etag.clone());
     headers.insert(CACHE_CONTROL, cache_control.clone());
     headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
     for (name, value) in answer.headers() {
-        headers.insert(HeaderName::from_static(name), shared_value(value.clone())?);
+        headers.insert(name.clone(), value.clone());
     }
     describe_cache(headers, answer);
     Ok(response)
@@ -112,11 +112,6 @@ fn full(encoding: Encoding, representation: &Representation) -> HttpResponse {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.token()));
     }
     response
-}
-
-/// A header value over shared bytes.
-fn shared_value(bytes: bytes::Bytes) -> Result<HeaderValue> {
-    HeaderValue::from_maybe_shared(bytes).map_err(Error::internal)
 }
 
 /// Says how the answer came about: `X-Cache` for people, `Cache-Status` (RFC 9211) for tools.

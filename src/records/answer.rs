@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
 
 use crate::cache::{Cache, CacheKey, Encoding, Lookup, Outcome, Presence, Representation};
 use crate::error::Result;
@@ -45,8 +45,8 @@ impl Answer {
         self.lookup.entry.expired_for(self.lookup.age)
     }
 
-    /// Further headers, with lower-case names.
-    pub fn headers(&self) -> &[(&'static str, Bytes)] {
+    /// Further headers.
+    pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         self.lookup.entry.headers()
     }
 
