@@ -1,5 +1,8 @@
 //! A real server on a port and a database of its own, and a client for it.
 
+pub mod database;
+pub mod fixture;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -56,22 +59,40 @@ impl Server {
         Self::start_in(directory, settings)
     }
 
-    /// Collections made of the TOML texts given, without samples.
-    pub fn with_collections(files: &[(&str, &str)]) -> Self {
+    /// Collections and views made of the TOML texts given, without samples.
+    pub fn with_files(collections: &[(&str, &str)], views: &[(&str, &str)], change: impl FnOnce(&mut Settings)) -> Self {
         let directory = TempDir::new().unwrap();
-        let collections = directory.path().join("collections");
-        std::fs::create_dir(&collections).unwrap();
-        for (name, text) in files {
-            std::fs::write(collections.join(format!("{name}.toml")), text).unwrap();
-        }
         let mut settings = settings(directory.path());
-        settings.collections.dir = collections;
-        settings.collections.views_dir = directory.path().join("no-views");
+        settings.collections.dir = directory.path().join("collections");
+        settings.collections.views_dir = directory.path().join("views");
         settings.collections.samples_dir = directory.path().join("no-samples");
+        for (parent, files) in [(&settings.collections.dir, collections), (&settings.collections.views_dir, views)] {
+            std::fs::create_dir(parent).unwrap();
+            for (name, text) in files {
+                std::fs::write(parent.join(format!("{name}.toml")), text).unwrap();
+            }
+        }
+        change(&mut settings);
         Self::start_in(directory, settings)
     }
 
+    /// A second server on this one's database and declarations, with settings changed by `change`.
+    pub fn beside(&self, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = self.settings.clone();
+        change(&mut settings);
+        Self::start_in(TempDir::new().unwrap(), settings)
+    }
+
+    /// Stops it as SIGTERM would, and returns when it has ended.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
     fn start_in(directory: TempDir, settings: Settings) -> Self {
+        if std::env::var_os("TEST_LOG").is_some() {
+            // Fails when another test has done it already.
+            let _ = terrace::telemetry::logs::init(&settings.log);
+        }
         let (stop, stopped) = oneshot::channel();
         let (started, has_started) = std::sync::mpsc::channel();
         let own = settings.clone();
@@ -105,6 +126,28 @@ impl Server {
         self.send(Method::POST, path, body).await
     }
 
+    /// A GET with further headers.
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
+        self.send_with(Method::GET, path, headers, None).await
+    }
+
+    /// A request with further headers and, perhaps, a JSON body.
+    pub async fn send_with(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Reply {
+        let mut request = self.request(method, path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Reply::read(if let Some(body) = body { request.json(body) } else { request }).await
+    }
+
+    pub async fn put(&self, path: &str, body: &Value) -> Reply {
+        self.send(Method::PUT, path, body).await
+    }
+
+    pub async fn patch(&self, path: &str, body: &Value) -> Reply {
+        self.send(Method::PATCH, path, body).await
+    }
+
     pub async fn delete(&self, path: &str) -> Reply {
         Reply::read(self.request(Method::DELETE, path)).await
     }
@@ -129,13 +172,21 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
+impl Server {
+    fn end(&mut self) {
+        // Its idle connections would otherwise be waited for.
+        self.client = reqwest::Client::new();
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let ended = thread.join();
             assert!(ended.is_ok() || thread::panicking(), "the server panicked");
         }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -153,6 +204,11 @@ impl Reply {
 
     async fn of(response: Response) -> Self {
         Self { status: response.status(), headers: response.headers().clone(), text: response.text().await.unwrap() }
+    }
+
+    /// `X-Cache`.
+    pub fn cache(&self) -> &str {
+        self.header("x-cache")
     }
 
     /// The body, which must be JSON.
