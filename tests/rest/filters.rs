@@ -115,7 +115,7 @@ async fn a_json_filter_combines_tests_with_and_and_or() {
 #[tokio::test]
 async fn null_and_missing_are_the_same() {
     let server = Server::with_files(
-        &[("things", "name = \"things\"\npath = \"/things\"\nid = \"id\"\nindexes = [\"size\"]\n[schema]\n[schema.properties]\nid = { type = \"string\" }\nsize = { type = [\"integer\", \"null\"] }\n")],
+        &[("things", "name = \"things\"\npath = \"/things\"\nid = \"id\"\nindexes = [\"size\"]\n[schema]\nrequired = [\"id\"]\n[schema.properties]\nid = { type = \"string\" }\nsize = { type = [\"integer\", \"null\"] }\n")],
         &[],
         |_| {},
     );

@@ -45,7 +45,7 @@ async fn a_record_that_others_refer_to_cannot_be_deleted() {
 
 #[tokio::test]
 async fn in_a_batch_a_reference_may_be_to_what_the_batch_makes_in_its_own_collection() {
-    let tree = "name = \"tree\"\npath = \"/tree\"\nid = \"id\"\nindexes = [\"parent\"]\n[references]\nparent = \"tree\"\n[schema]\n\
+    let tree = "name = \"tree\"\npath = \"/tree\"\nid = \"id\"\nindexes = [\"parent\"]\n[references]\nparent = \"tree\"\n[schema]\nrequired = [\"id\"]\n\
                 [schema.properties]\nid = { type = \"string\" }\nparent = { type = \"string\" }\n";
     let server = Server::with_files(&[("tree", tree)], &[], |_| {});
     let batch = json!({"operations": [
