@@ -25,7 +25,7 @@ pub struct Server {
     client: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
-    _directory: TempDir,
+    directory: Option<TempDir>,
 }
 
 /// The root of the package, whatever directory the tests run in.
@@ -83,6 +83,16 @@ impl Server {
         Self::start_in(TempDir::new().unwrap(), settings)
     }
 
+    /// Takes its files, so that they outlive it.
+    pub fn keep_files(&mut self) -> TempDir {
+        self.directory.take().unwrap()
+    }
+
+    /// A server on files that another one has left.
+    pub fn start_again(directory: TempDir, settings: Settings) -> Self {
+        Self::start_in(directory, settings)
+    }
+
     /// Stops it as SIGTERM would, and returns when it has ended.
     pub fn stop(mut self) {
         self.end();
@@ -106,7 +116,7 @@ impl Server {
         });
         let address = has_started.recv_timeout(DEADLINE).expect("the server did not start");
         let client = reqwest::Client::builder().timeout(DEADLINE).build().unwrap();
-        Self { address, settings, client, stop: Some(stop), thread: Some(thread), _directory: directory }
+        Self { address, settings, client, stop: Some(stop), thread: Some(thread), directory: Some(directory) }
     }
 
     /// A request to `path`, which may have a query string and is sent as it is.
