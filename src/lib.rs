@@ -13,14 +13,16 @@
 //! | [`cache`] | key, guard cells, entry, L1, single flight, reconcile | config, telemetry |
 //! | [`catalog`] | collection and view files, loaded and checked; compiled validators | config |
 //! | [`auth`] | who is asking and what they may do | cache, store |
-//! | [`records`] | the read path and the write path; parsing of queries | cache, store, catalog, auth |
+//! | [`records`] | the read path and the write path; parsing of queries | cache, store, catalog, auth, telemetry |
 //! | [`http`] | routes, bodies, middleware, problem+json, headers, API description | config, telemetry, records |
 //! | [`app`] | the composition root | all |
+//! | [`cli`] | the commands | all |
 
 pub mod app;
 pub mod auth;
 pub mod cache;
 pub mod catalog;
+pub mod cli;
 pub mod config;
 pub mod error;
 pub mod http;

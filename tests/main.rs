@@ -1,5 +1,6 @@
 //! The one integration target: it drives the real server over a socket.
 
+mod cli;
 mod compression;
 mod freshness;
 mod observability;

@@ -139,6 +139,11 @@ impl Entry {
         self.lifetime.ttl.saturating_sub(self.age())
     }
 
+    /// How long ago it expired; zero while it is fresh.
+    pub fn expired_for(&self) -> Duration {
+        self.age().saturating_sub(self.lifetime.ttl)
+    }
+
     /// Whether no guard has moved since before it was loaded.
     pub fn is_valid(&self) -> bool {
         self.dependencies.iter().all(Captured::is_current)

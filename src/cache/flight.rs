@@ -16,6 +16,7 @@ use super::entry::{Dependencies, Entry};
 use super::guard::Captured;
 use super::key::CacheKey;
 use crate::error::{Error, Result};
+use crate::telemetry::RequestId;
 
 /// The result of a load, which any number of callers may await.
 pub(super) type Landing = Shared<BoxFuture<'static, Result<Arc<Entry>>>>;
@@ -69,10 +70,10 @@ impl Flights {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let departure = Departure { flights: Arc::clone(self), key: key.clone(), number };
         let work = load(dependencies.clone());
-        let task = tokio::spawn(async move {
+        let task = tokio::spawn(RequestId::carry(async move {
             let _lands_even_on_panic = departure;
             work.await
-        });
+        }));
         let landing = async move { task.await.unwrap_or_else(|failure| Err(Error::internal(failure))) }.boxed().shared();
         table.insert(key.clone(), Flight { number, dependencies, landing: landing.clone() });
         Boarding::Started(landing)

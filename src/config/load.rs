@@ -21,15 +21,24 @@ impl Settings {
     /// The defaults, then `config/terrace.toml` if there is one, then `file`, which must exist, then the variables of
     /// `environment` that begin with `TERRACE_`. All mistakes of all sources are reported.
     pub fn load(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Self, Vec<Mistake>> {
-        Self::load_with_default(Path::new(DEFAULT_FILE), file, environment)
+        let (settings, mistakes) = Self::read(file, environment);
+        if mistakes.is_empty() { Ok(settings) } else { Err(mistakes) }
     }
 
-    fn load_with_default(
+    /// As [`Settings::load`], but with the settings that are right beside the mistakes, for who goes on checking.
+    pub fn read(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> (Self, Vec<Mistake>) {
+        Self::read_with_default(Path::new(DEFAULT_FILE), file, environment)
+    }
+
+    fn read_with_default(
         default_file: &Path,
         file: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<Self, Vec<Mistake>> {
-        let mut layers = Layers::new()?;
+    ) -> (Self, Vec<Mistake>) {
+        let mut layers = match Layers::new() {
+            Ok(layers) => layers,
+            Err(mistake) => return (Self::default(), vec![mistake]),
+        };
         layers.add_file(default_file, Presence::Optional);
         if let Some(file) = file {
             layers.add_file(file, Presence::Required);
@@ -55,20 +64,20 @@ struct Layers {
 }
 
 impl Layers {
-    fn new() -> Result<Self, Vec<Mistake>> {
+    fn new() -> Result<Self, Mistake> {
         let template = serde_json::to_value(Settings::default())
-            .map_err(|error| vec![Mistake::new(Source::File("defaults".into()), "", error.to_string())])?;
+            .map_err(|error| Mistake::new(Source::File("defaults".into()), "", error.to_string()))?;
         Ok(Self { merged: template.clone(), template, mistakes: Vec::new() })
     }
 
-    fn finish(mut self) -> Result<Settings, Vec<Mistake>> {
-        if self.mistakes.is_empty() {
-            // Each leaf was accepted on its own and no rule spans two, so this cannot fail.
-            return serde_json::from_value(self.merged)
-                .map_err(|error| vec![Mistake::new(Source::File("settings".into()), "", error.to_string())]);
-        }
+    fn finish(mut self) -> (Settings, Vec<Mistake>) {
+        // Each leaf was accepted on its own and no rule spans two, so this cannot fail.
+        let settings = serde_json::from_value(self.merged).unwrap_or_else(|error| {
+            self.mistakes.push(Mistake::new(Source::File("settings".into()), "", error.to_string()));
+            Settings::default()
+        });
         self.mistakes.sort();
-        Err(self.mistakes)
+        (settings, self.mistakes)
     }
 
     fn add_file(&mut self, path: &Path, presence: Presence) {

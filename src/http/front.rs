@@ -21,7 +21,7 @@ use super::{problem, reads, spans, writes};
 use crate::config::{HttpSettings, LogSettings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::records::Records;
-use crate::telemetry::{RequestId, Telemetry};
+use crate::telemetry::Telemetry;
 
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -101,29 +101,33 @@ impl Shared {
         }
     }
 
+    /// The two reads that are hot. Everything else is boxed: a future is as large as its largest branch, and a hit would
+    /// have to carry the state of a batch around.
     async fn dispatch(&self, request: &HttpRequest, payload: Payload, target: Target<'_>) -> Result<HttpResponse> {
-        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-        match target {
-            Target::Record(routes, segment) if is_read => reads::read_record(&self.records, routes, segment, request).await,
-            Target::List(routes) if is_read => reads::list_records(&self.records, routes, request).await,
-            Target::Stats(routes) if is_read => reads::count_records(&self.records, routes, request).await,
-            Target::View(route) if is_read => reads::read_view(&self.records, route, request).await,
-            Target::System(system) if is_read => self.system.answer(system, &self.records, request).await,
-            Target::DocsFile(file) if is_read => self.system.docs_file(file),
-            Target::Unmatched => Err(Error::not_found("No resource has this path; /openapi.json describes all that there are.")),
-            Target::Record(..)
-            | Target::List(_)
-            | Target::Stats(_)
-            | Target::Batch(_)
-            | Target::View(_)
-            | Target::System(_)
-            | Target::DocsFile(_) => self.dispatch_other(request, payload, target).await,
+        match (target, is_read(request)) {
+            (Target::Record(routes, segment), true) => reads::read_record(&self.records, routes, segment, request).await,
+            (Target::List(routes), true) => reads::list_records(&self.records, routes, request).await,
+            (target, true) => Box::pin(self.dispatch_read(request, target)).await,
+            (target, false) => Box::pin(self.dispatch_other(request, payload, target)).await,
         }
     }
 
-    /// Everything but reads; apart, because a future is as large as its largest branch.
+    async fn dispatch_read(&self, request: &HttpRequest, target: Target<'_>) -> Result<HttpResponse> {
+        match target {
+            Target::Record(routes, segment) => reads::read_record(&self.records, routes, segment, request).await,
+            Target::List(routes) => reads::list_records(&self.records, routes, request).await,
+            Target::Stats(routes) => reads::count_records(&self.records, routes, request).await,
+            Target::View(route) => reads::read_view(&self.records, route, request).await,
+            Target::System(system) => self.system.answer(system, &self.records, request).await,
+            Target::DocsFile(file) => self.system.docs_file(file),
+            Target::Batch(_) => Err(method_not_allowed(target, request.method())),
+            Target::Unmatched => Err(unmatched()),
+        }
+    }
+
     async fn dispatch_other(&self, request: &HttpRequest, payload: Payload, target: Target<'_>) -> Result<HttpResponse> {
         match (target, request.method()) {
+            (Target::Unmatched, _) => Err(unmatched()),
             (Target::List(routes), &Method::POST) => writes::create_record(self.write(routes, request), payload).await,
             (Target::Batch(routes), &Method::POST) => writes::write_batch(self.write(routes, request), payload).await,
             (Target::Record(routes, segment), &Method::PUT) => {
@@ -143,6 +147,14 @@ impl Shared {
     fn write<'a>(&'a self, routes: &'a CollectionRoutes, request: &'a HttpRequest) -> WriteContext<'a> {
         WriteContext { records: &self.records, routes, request, max_body_bytes: self.max_body_bytes }
     }
+}
+
+fn is_read(request: &HttpRequest) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD)
+}
+
+fn unmatched() -> Error {
+    Error::not_found("No resource has this path; /openapi.json describes all that there are.")
 }
 
 fn options(target: Target<'_>) -> Result<HttpResponse> {

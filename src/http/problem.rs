@@ -73,7 +73,7 @@ fn add_headers(response: &mut HttpResponse, error: &Error) {
     }
     if let Some(wait) = error.retry_after() {
         // Rounded up: a client that comes back early would only be refused again.
-        headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_millis().div_ceil(1000).max(1).min(86_400) as u64));
+        headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_millis().div_ceil(1000).clamp(1, 86_400) as u64));
     }
 }
 

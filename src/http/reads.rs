@@ -1,6 +1,7 @@
 //! Reads: records, lists, statistics and views. Parse, call, shape. The shape is the hot path of the whole server: bodies
 //! are shared, and every header value that can be is made beforehand.
 
+use std::io::{Cursor, Write as _};
 use std::time::Duration;
 
 use actix_web::body::BoxBody;
@@ -85,7 +86,7 @@ async fn shape(request: &HttpRequest, answer: &Answer, cache_control: &HeaderVal
     let encoding = negotiation::encoding(request.headers(), answer.body_len());
     let representation = match answer.ready(encoding) {
         Some(ready) => ready,
-        None => answer.representation(encoding).await?,
+        None => Box::pin(answer.representation(encoding)).await?,
     };
     let mut response = if conditional::is_known_to_client(request.headers(), &representation.etag) {
         HttpResponse::with_body(StatusCode::NOT_MODIFIED, BoxBody::new(()))
@@ -132,8 +133,19 @@ fn describe_cache(headers: &mut HeaderMap, answer: &Answer) {
     headers.insert(AGE, HeaderValue::from(answer.age().as_secs()));
 }
 
-/// `ttl` is the freshness that is left, in seconds; below zero since the entry expired (RFC 9211, 2.5).
+/// `ttl` is the freshness that is left, in seconds; below zero since the entry expired (RFC 9211, 2.5). Written on the
+/// stack, so that the value costs one allocation of its own size.
 fn hit_status(answer: &Answer) -> HeaderValue {
-    let left = answer.fresh_for().as_secs();
-    HeaderValue::try_from(format!("terrace; hit; ttl={left}; detail=l1")).unwrap_or(HeaderValue::from_static("terrace; hit"))
+    let (sign, seconds) = match answer.outcome() {
+        Outcome::Stale => ("-", answer.expired_for().as_secs().max(1)),
+        Outcome::Hit | Outcome::Miss | Outcome::Joined | Outcome::Bypass => ("", answer.fresh_for().as_secs()),
+    };
+    // Longer than the longest text, two times.
+    let mut text = Cursor::new([0; 96]);
+    let written = write!(text, "terrace; hit; ttl={sign}{seconds}; detail=l1");
+    let length = usize::try_from(text.position()).unwrap_or_default();
+    match (written, text.get_ref().get(..length).map(HeaderValue::from_bytes)) {
+        (Ok(()), Some(Ok(value))) => value,
+        _ => HeaderValue::from_static("terrace; hit"),
+    }
 }

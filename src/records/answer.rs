@@ -40,6 +40,11 @@ impl Answer {
         self.lookup.entry.fresh_for()
     }
 
+    /// How long ago it expired; zero while it is fresh.
+    pub fn expired_for(&self) -> Duration {
+        self.lookup.entry.expired_for()
+    }
+
     /// Further headers, with lower-case names.
     pub fn headers(&self) -> &[(&'static str, Bytes)] {
         self.lookup.entry.headers()

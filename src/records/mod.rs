@@ -21,6 +21,7 @@ pub use answer::Answer;
 pub use batch::MAX_OPERATIONS;
 pub use log::CatalogedLog;
 pub use plan::{BatchError, Precondition};
+pub use query::canonical_query;
 pub use read::{Resource, ViewResource};
 pub use write::{ImportMode, WriteOutcome, Written};
 

@@ -153,6 +153,11 @@ pub(super) fn parse_stats(collection: &Collection, raw: &str) -> Result<(Vec<Str
     Ok((by.unwrap_or_default(), filter))
 }
 
+/// The text that tells the request `raw` for a list from requests with other answers; equal requests have the same.
+pub fn canonical_query(collection: &Collection, raw: &str) -> Result<String> {
+    parse_list(collection, raw).map(|query| list_key(&query))
+}
+
 /// The canonical text of a whole query.
 pub(super) fn list_key(query: &Query) -> String {
     let paging = match &query.paging {

@@ -101,7 +101,8 @@ impl Records {
             let row = store.record_read(&owned_collection, &id, &shape.into()).await?;
             Ok(row.map_or_else(body::missing, |row| body::found(row.data, Vec::new())))
         };
-        let lookup = self.cache.get_or_load(&resource.records, &key, &guards, load).await?;
+        // Boxed, so that a hit does not carry the state of a load around.
+        let lookup = Box::pin(self.cache.get_or_load(&resource.records, &key, &guards, load)).await?;
         Ok(Answer::new(lookup, key, &self.cache))
     }
 
@@ -118,7 +119,8 @@ impl Records {
         guards.extend(include_guards(collection, &query.include));
         let loader = PageLoader { store: self.store.clone(), cache: Arc::clone(&self.cache), resource: Arc::clone(resource) };
         let raw = raw.to_owned();
-        let lookup = self.cache.get_or_load(&resource.lists, &key, &guards, move || loader.load(query, raw)).await?;
+        let load = move || loader.load(query, raw);
+        let lookup = Box::pin(self.cache.get_or_load(&resource.lists, &key, &guards, load)).await?;
         Ok(Answer::new(lookup, key, &self.cache))
     }
 

@@ -13,6 +13,7 @@ use crate::cache::Reconciler;
 use crate::error::{Error, ErrorKind, Result, Violation};
 use crate::model::{Change, CollectionName, IdRule, Operation, Position, Principal, Record, RecordId, Term};
 use crate::store::{Committed, Existing, Store};
+use crate::telemetry::RequestId;
 
 /// What a write did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +119,7 @@ impl Records {
         let mut results: Vec<Option<Result<WriteOutcome>>> = Vec::with_capacity(documents.len());
         let mut drafts = Vec::with_capacity(documents.len());
         for (index, document) in documents.into_iter().enumerate() {
-            match create_draft(resource, document, format!("/operations/{index}"), "", action) {
+            match create_draft(resource, document, format!("/operations/{index}"), "/data", action) {
                 Ok(draft) => {
                     drafts.push((index, draft));
                     results.push(None);
@@ -178,7 +179,7 @@ impl Records {
             },
             actor: principal.actor(),
         };
-        let task = tokio::spawn(commit.run(drafts));
+        let task = tokio::spawn(RequestId::carry(commit.run(drafts)));
         task.await.unwrap_or_else(|failure| Err(vec![BatchError { index: 0, error: Error::internal(failure) }]))
     }
 }

@@ -2,7 +2,7 @@
 //! only what Terrace made for a declared collection: never records, changes, or anything of a collection that is no
 //! longer declared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -77,9 +77,11 @@ pub(super) async fn plan(connection: &mut Connection<'_>, collections: &[Arc<Col
     let present: Vec<ArtifactRow> = connection.load(query).await?;
     let mut present: BTreeMap<String, ArtifactRow> = present.into_iter().map(|row| (row.name.clone(), row)).collect();
     let mut steps = Vec::new();
+    // A declared index may be the one that the default order needs, too.
+    let mut needed = BTreeSet::new();
     for collection in collections {
         for artifact in connection.dialect().artifacts(collection)? {
-            if present.remove(&artifact.name).is_none() && !steps.iter().any(|step: &Step| step.artifact.name == artifact.name) {
+            if needed.insert(artifact.name.clone()) && present.remove(&artifact.name).is_none() {
                 steps.push(Step { change: StepChange::Create, artifact });
             }
         }

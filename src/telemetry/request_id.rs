@@ -39,8 +39,8 @@ impl RequestId {
         CURRENT.with_borrow(Clone::clone)
     }
 
-    /// Runs `future` with this id as the current one, in whatever thread polls it. Tasks that `future` spawns are not
-    /// part of it: they outlive the request, or serve several.
+    /// Runs `future` with this id as the current one, in whatever thread polls it. What `future` spawns is not part of
+    /// it, unless it is given to [`Self::carry`].
     pub async fn scope<F: Future>(self, future: F) -> F::Output {
         let mut future = pin!(future);
         poll_fn(|context| {
@@ -48,6 +48,18 @@ impl RequestId {
             future.as_mut().poll(context)
         })
         .await
+    }
+
+    /// Wraps what is about to be spawned for the current request, so that its log lines name the request that caused
+    /// them, also after that has ended.
+    pub fn carry<F: Future>(future: F) -> impl Future<Output = F::Output> {
+        let current = Self::current();
+        async move {
+            match current {
+                Some(id) => id.scope(future).await,
+                None => future.await,
+            }
+        }
     }
 
     /// The id's bytes, shared.
@@ -86,6 +98,18 @@ mod tests {
         for bad in [&b""[..], b"a b", b"a\nb", b"\xff", b"a\"b", &[b'x'; 129]] {
             assert_eq!(RequestId::accept(bad), None, "{bad:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_task_names_the_request_that_spawned_it() {
+        let id = RequestId::accept(b"one").unwrap();
+        let spawned = id.clone().scope(async {
+            let task = async { (RequestId::current(), tokio::task::yield_now().await) };
+            (tokio::spawn(RequestId::carry(task)), tokio::spawn(async { RequestId::current() }))
+        });
+        let (carried, plain) = spawned.await;
+        assert_eq!(carried.await.unwrap().0, Some(id));
+        assert_eq!(plain.await.unwrap(), None);
     }
 
     #[tokio::test]

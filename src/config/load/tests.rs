@@ -28,14 +28,23 @@ fn variables(pairs: &[(&str, &str)]) -> std::vec::IntoIter<(String, String)> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>().into_iter()
 }
 
+fn load(
+    default_file: &Path,
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Settings, Vec<Mistake>> {
+    let (settings, mistakes) = Settings::read_with_default(default_file, file, environment);
+    if mistakes.is_empty() { Ok(settings) } else { Err(mistakes) }
+}
+
 fn from_environment(pairs: &[(&str, &str)]) -> Result<Settings, Vec<Mistake>> {
-    Settings::load_with_default(Path::new("/nonexistent/terrace.toml"), None, variables(pairs))
+    load(Path::new("/nonexistent/terrace.toml"), None, variables(pairs))
 }
 
 fn from_file(text: &str) -> Result<Settings, Vec<Mistake>> {
     let files = Files::new();
     let file = files.write("given.toml", text);
-    Settings::load_with_default(Path::new("/nonexistent/terrace.toml"), Some(&file), variables(&[]))
+    load(Path::new("/nonexistent/terrace.toml"), Some(&file), variables(&[]))
 }
 
 /// `key: detail` of each mistake.
@@ -54,7 +63,7 @@ fn later_sources_win_and_untouched_settings_stay() {
         ("TERRACE_LOG__FORMAT", "json"),
         ("HOME", "/root"),
     ]);
-    let settings = Settings::load_with_default(&default, Some(&given), environment).unwrap();
+    let settings = load(&default, Some(&given), environment).unwrap();
     assert_eq!(settings.http.listen, "127.0.0.1:2");
     assert_eq!(settings.http.workers, 3);
     assert_eq!(settings.cache.max_ttl, Duration::from_secs(7200));
@@ -92,7 +101,7 @@ fn every_mistake_of_every_source_is_reported() {
     let default = files.write("terrace.toml", "[http]\nworkers = \"many\"\nport = 80");
     let given = files.write("given.toml", "[cache]\njitter_percent = 51\n[redis]\nurl = \"\"");
     let environment = variables(&[("TERRACE_HTTP__LISTEN", "localhost"), ("TERRACE_CACHE__L1_BYTE", "1MiB")]);
-    let found = Settings::load_with_default(&default, Some(&given), environment).unwrap_err();
+    let found = load(&default, Some(&given), environment).unwrap_err();
     let mut places: Vec<_> = found.iter().map(|mistake| (mistake.source.clone(), mistake.key.as_str())).collect();
     places.sort();
     let mut expected = vec![
@@ -168,7 +177,16 @@ fn a_file_that_is_not_toml_names_the_line() {
 #[test]
 fn a_file_named_on_the_command_line_must_exist() {
     let missing = Path::new("/nonexistent/given.toml");
-    let found = Settings::load_with_default(missing, Some(missing), variables(&[])).unwrap_err();
+    let found = load(missing, Some(missing), variables(&[])).unwrap_err();
     assert_eq!(found.len(), 1);
     assert!(found[0].to_string().starts_with("/nonexistent/given.toml: the file cannot be read: "));
+}
+
+#[test]
+fn what_is_right_beside_a_mistake_is_kept() {
+    let environment = variables(&[("TERRACE_HTTP__LISTEN", "nowhere"), ("TERRACE_COLLECTIONS__DIR", "/srv")]);
+    let (settings, mistakes) = Settings::read_with_default(Path::new("/nonexistent/terrace.toml"), None, environment);
+    assert_eq!(mistakes.len(), 1);
+    assert_eq!(settings.collections.dir, PathBuf::from("/srv"));
+    assert_eq!(settings.http.listen, "127.0.0.1:8080");
 }

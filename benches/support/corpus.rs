@@ -1,0 +1,132 @@
+//! Metric definitions made from a seed: the same seed gives the same records. About 600 bytes each.
+
+use serde_json::{Value, json};
+
+const SUBJECTS: [&str; 24] = [
+    "request",
+    "session",
+    "invoice",
+    "shipment",
+    "refund",
+    "payment",
+    "order",
+    "basket",
+    "login",
+    "query",
+    "message",
+    "job",
+    "cache",
+    "queue",
+    "page",
+    "import",
+    "export",
+    "search",
+    "backup",
+    "deployment",
+    "ticket",
+    "campaign",
+    "visit",
+    "stock",
+];
+const MEASURES: [&str; 16] = [
+    "duration",
+    "rate",
+    "errors",
+    "size",
+    "count",
+    "share",
+    "latency",
+    "throughput",
+    "age",
+    "backlog",
+    "retries",
+    "timeouts",
+    "cost",
+    "volume",
+    "utilization",
+    "saturation",
+];
+const SCOPES: [&str; 12] = [
+    "per region",
+    "per customer",
+    "in the last hour",
+    "by channel",
+    "at the edge",
+    "in the warehouse",
+    "on mobile",
+    "on the web",
+    "for new users",
+    "for partners",
+    "at peak",
+    "overnight",
+];
+const TAGS: [&str; 20] = [
+    "latency",
+    "errors",
+    "traffic",
+    "saturation",
+    "cost",
+    "quality",
+    "growth",
+    "retention",
+    "board",
+    "weekly",
+    "daily",
+    "alerting",
+    "mobile",
+    "web",
+    "partner",
+    "internal",
+    "experimental",
+    "stable",
+    "compliance",
+    "finance",
+];
+const CATEGORIES: [&str; 3] = ["operational", "tactical", "strategic"];
+const INSTRUMENTS: [&str; 4] = ["counter", "gauge", "histogram", "updowncounter"];
+const UNITS: [&str; 8] = ["ms", "s", "%", "1", "By", "EUR", "{request}", "d"];
+
+/// `count` metric definitions.
+pub fn metrics(seed: u64, count: usize) -> impl Iterator<Item = Value> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    (0..count).map(move |number| metric(&mut random, number))
+}
+
+/// The id of a metric of the corpus.
+pub fn metric_id(number: usize) -> String {
+    format!("METRIC-{number:06}")
+}
+
+/// Owners are 50, business domains 28, so that filters select about 2,000 and 3,500 of 100,000.
+fn metric(random: &mut fastrand::Rng, number: usize) -> Value {
+    let (subject, measure, scope) = (pick(random, &SUBJECTS), pick(random, &MEASURES), pick(random, &SCOPES));
+    let (other, elsewhere) = (pick(random, &SUBJECTS), pick(random, &SCOPES));
+    let mut tags: Vec<&str> = (0..random.usize(0..4)).map(|_| pick(random, &TAGS)).collect();
+    tags.sort_unstable();
+    tags.dedup();
+    json!({
+        "metric_id": metric_id(number),
+        "name": format!("{subject} {measure} {scope} {number}"),
+        "description": sentence(random, subject, measure, scope),
+        "note": sentence(random, other, measure, elsewhere),
+        "instrument": pick(random, &INSTRUMENTS),
+        "unit": pick(random, &UNITS),
+        "category": pick(random, &CATEGORIES),
+        "tier": random.u8(1..=3),
+        "owner": format!("team-{:02}", random.u8(0..50)),
+        "business_domain": format!("domain-{:02}", random.u8(0..28)),
+        "tags": tags,
+        "deprecated": random.u8(0..10) == 0,
+    })
+}
+
+fn sentence(random: &mut fastrand::Rng, subject: &str, measure: &str, scope: &str) -> String {
+    let (other, contrast) = (pick(random, &SUBJECTS), pick(random, &MEASURES));
+    format!(
+        "The {measure} of each {subject} {scope}, compared with the {contrast} of the {other} that caused it; read it over a week."
+    )
+}
+
+fn pick<'a>(random: &mut fastrand::Rng, choices: &[&'a str]) -> &'a str {
+    choices[random.usize(0..choices.len())]
+}

@@ -1,0 +1,23 @@
+//! What the benches share: a seeded corpus, an installation to run them on, and servers in processes of their own.
+
+#![allow(dead_code, reason = "each bench uses its part")]
+
+pub mod corpus;
+pub mod load;
+pub mod process;
+
+use std::path::{Path, PathBuf};
+
+use terrace::config::Settings;
+
+/// Terrace as shipped, with the sample collections, on a database in `directory` and any free port.
+pub fn settings(directory: &Path) -> Settings {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let mut settings = Settings::default();
+    settings.http.listen = "127.0.0.1:0".to_owned();
+    settings.database.url = format!("sqlite://{}", directory.join("terrace.db").display());
+    settings.collections.dir = root.join("config/collections");
+    settings.collections.views_dir = root.join("config/views");
+    settings.collections.samples_dir = root.join("config/samples");
+    settings
+}

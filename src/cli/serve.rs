@@ -1,0 +1,53 @@
+//! `terrace serve`: the application until a signal, and one short banner.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use super::{Done, Failure, counted, print};
+use crate::app::App;
+use crate::config::Settings;
+use crate::model::{AccessRule, Collection};
+use crate::records::Records;
+use crate::telemetry::logs;
+
+pub(super) async fn run(settings: Settings) -> Result<Done, Failure> {
+    logs::init(&settings.log)?;
+    let app = App::open(settings).await?;
+    let records = Arc::clone(app.records());
+    let running = app.serve().await?;
+    if let Some(address) = running.addresses().first() {
+        // A closed standard output must not end the server.
+        let _ = print(&banner(*address, &records));
+    }
+    running.until_signal().await?;
+    Ok(Done::Whole)
+}
+
+fn banner(address: SocketAddr, records: &Records) -> String {
+    let address = format!("http://{}", reachable(address));
+    let collections = records.resources().iter().map(|resource| resource.collection());
+    let most_indexed = collections
+        .filter(|collection| collection.access.read == AccessRule::Public)
+        .max_by_key(|collection| collection.indexes.len());
+    let mut lines = vec![
+        format!("Terrace {} serves {}", env!("CARGO_PKG_VERSION"), counted(records.resources().len(), "collection")),
+        format!("  address  {address}"),
+        format!("  docs     {address}/docs"),
+    ];
+    lines.extend(most_indexed.map(|collection| format!("  try      curl '{address}{}'", example(collection))));
+    lines.join("\n")
+}
+
+fn example(collection: &Collection) -> String {
+    format!("{}?limit=2", collection.path)
+}
+
+/// An address that a browser on this machine can open: listening on all addresses is not one.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
