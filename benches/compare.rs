@@ -3,6 +3,14 @@
 //!
 //! `cargo bench --bench compare` (arguments: seconds per run, runs per server)
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "what fails here ends the bench"
+)]
+
 mod support;
 
 use std::time::Duration;

@@ -3,6 +3,14 @@
 //!
 //! `cargo bench --bench hot_path`
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "what fails here ends the bench"
+)]
+
 mod support;
 
 use std::hint::black_box;
@@ -15,6 +23,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use terrace::app::App;
 use terrace::config::Settings;
 use terrace::http::{Front, Readiness, layer};
+use terrace::limits::BurstLimit;
 use terrace::model::{Principal, RecordId};
 use terrace::records::{ImportMode, Outcome, canonical_query};
 use terrace::telemetry::Telemetry;
@@ -45,7 +54,9 @@ fn hits(criterion: &mut Criterion) {
     let directory = tempfile::TempDir::new().unwrap();
     let (settings, app) = system.block_on(installation(directory.path(), ByteSize::mib(64)));
     let telemetry = Telemetry::new().unwrap();
-    let front = Front::new(&settings.http, &settings.log, app.records().clone(), telemetry, Readiness::default()).unwrap();
+    let front =
+        Front::new(&settings, app.records().clone(), telemetry, Readiness::default(), BurstLimit::new(&settings.limits).unwrap())
+            .unwrap();
     let router = ActixApp::new().wrap(layer()).configure(|application| front.configure(application));
     let service = system.block_on(test::init_service(router));
     let get = |path: &str| {

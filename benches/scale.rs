@@ -3,6 +3,14 @@
 //!
 //! `cargo bench --bench scale` (argument: number of records). With `--corpus` it only writes the records, as NDJSON.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "what fails here ends the bench"
+)]
+
 mod support;
 
 use std::io::Write as _;

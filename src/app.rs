@@ -16,6 +16,7 @@ use crate::catalog::Catalog;
 use crate::config::{Mistake, Settings};
 use crate::error::{Error, Result};
 use crate::http::{self, Front, Readiness, Ready};
+use crate::limits::BurstLimit;
 use crate::model::{Collection, Principal};
 use crate::records::{CatalogedLog, ImportMode, Records, Resource};
 use crate::store::{Step, Store};
@@ -114,13 +115,9 @@ impl App {
             self.load_samples().await?;
         }
         let readiness = Readiness::default();
-        let front = Front::new(
-            &self.settings.http,
-            &self.settings.log,
-            Arc::clone(&self.records),
-            self.telemetry.clone(),
-            readiness.clone(),
-        )?;
+        let burst = BurstLimit::new(&self.settings.limits)?;
+        let front =
+            Front::new(&self.settings, Arc::clone(&self.records), self.telemetry.clone(), readiness.clone(), burst.clone())?;
         let listening = http::serve(&self.settings.http, front)?;
         let reconciling = Arc::clone(&self.reconciler).run(self.settings.cache.reconcile_interval);
         readiness.set(Ready::Yes);
@@ -128,7 +125,7 @@ impl App {
             addresses: listening.addresses,
             handle: listening.server.handle(),
             server: tokio::spawn(listening.server),
-            reconciling: tokio::spawn(reconciling),
+            background: vec![tokio::spawn(reconciling), tokio::spawn(burst.forget_idle_clients())],
             readiness,
         })
     }
@@ -193,7 +190,7 @@ pub struct Running {
     addresses: Vec<SocketAddr>,
     handle: ServerHandle,
     server: JoinHandle<std::io::Result<()>>,
-    reconciling: JoinHandle<()>,
+    background: Vec<JoinHandle<()>>,
     readiness: Readiness,
 }
 
@@ -218,7 +215,7 @@ impl Running {
     pub async fn stop(self) -> Result<()> {
         self.readiness.set(Ready::No);
         self.handle.stop(true).await;
-        self.reconciling.abort();
+        self.background.iter().for_each(JoinHandle::abort);
         self.server.await.map_err(Error::internal)?.map_err(Error::internal)
     }
 }

@@ -156,6 +156,13 @@ impl Error {
         self
     }
 
+    /// Says when a retry makes sense.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.extras.retry_after = Some(wait);
+        self
+    }
+
     /// Names the query parameter at fault.
     #[must_use]
     pub fn with_parameter(mut self, parameter: &str) -> Self {

@@ -1,6 +1,7 @@
 //! Cache keys. Only this file builds them; two requests share a key exactly when they have the same answer.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::Scope;
 
@@ -44,7 +45,7 @@ impl Kind {
 
 /// The name of an entry: kind, collection or view, then what tells its entries apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct CacheKey(Box<str>);
+pub struct CacheKey(Arc<str>);
 
 impl CacheKey {
     /// The key of an entry that `scope` and `query` determine: a page, a count, a statistic, a view.
@@ -73,7 +74,7 @@ impl CacheKey {
             key.push('\0');
             key.push_str(part);
         }
-        Self(key.into_boxed_str())
+        Self(key.into())
     }
 }
 

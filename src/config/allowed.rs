@@ -29,6 +29,8 @@ const ALLOWED: &[(&str, &str)] = &[
     ("collections.dir", "the path of a directory"),
     ("collections.views_dir", "the path of a directory"),
     ("collections.samples_dir", "the path of a directory"),
+    ("limits.burst", "a whole number; 0 is no limit"),
+    ("limits.per_second", "a whole number from 1"),
     ("log.format", "\"text\" or \"json\""),
     (
         "log.level",
@@ -46,7 +48,7 @@ pub(super) fn allowed(key: &str) -> &'static str {
 
 /// Whether every setting of `settings` is in its range.
 pub(super) fn in_range(settings: &Settings) -> bool {
-    let Settings { http, database, cache, collections, log } = settings;
+    let Settings { http, database, cache, collections, limits, log } = settings;
     let positive = [http.keep_alive, database.acquire_timeout, cache.max_ttl, log.slow_request, log.slow_query];
     http.listen.parse::<SocketAddr>().is_ok()
         && http.workers <= 1024
@@ -57,6 +59,7 @@ pub(super) fn in_range(settings: &Settings) -> bool {
         && cache.jitter_percent <= 50
         && cache.reconcile_interval >= Duration::from_millis(10)
         && [&collections.dir, &collections.views_dir, &collections.samples_dir].iter().all(|path| !path.as_os_str().is_empty())
+        && limits.per_second > 0
         && is_log_filter(&log.level)
         && positive.iter().all(|duration| !duration.is_zero())
 }

@@ -9,4 +9,6 @@ mod mistake;
 mod settings;
 
 pub use mistake::{Mistake, Source};
-pub use settings::{CacheSettings, CollectionsSettings, DatabaseSettings, HttpSettings, LogFormat, LogSettings, Settings};
+pub use settings::{
+    CacheSettings, CollectionsSettings, DatabaseSettings, HttpSettings, LimitsSettings, LogFormat, LogSettings, Settings,
+};

@@ -18,6 +18,8 @@ pub struct Settings {
     pub cache: CacheSettings,
     /// Where collection, view and sample files are.
     pub collections: CollectionsSettings,
+    /// How often clients may ask.
+    pub limits: LimitsSettings,
     /// What is logged, and how.
     pub log: LogSettings,
 }
@@ -119,6 +121,24 @@ pub struct CollectionsSettings {
 impl Default for CollectionsSettings {
     fn default() -> Self {
         Self { dir: "config/collections".into(), views_dir: "config/views".into(), samples_dir: "config/samples".into() }
+    }
+}
+
+/// How often clients may ask.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsSettings {
+    /// Requests that one client address may send at once; 0 is no limit. Too low refuses a page that loads many
+    /// records, too high lets one client keep the server from others.
+    pub burst: u32,
+    /// Requests that one client address may send per second on average. Too low slows honest clients, too high is no
+    /// limit.
+    pub per_second: u32,
+}
+
+impl Default for LimitsSettings {
+    fn default() -> Self {
+        Self { burst: 0, per_second: 100 }
     }
 }
 

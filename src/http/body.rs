@@ -1,11 +1,14 @@
 //! Reading request bodies: media type, size, UTF-8 and JSON, each failure with its own code. It knows nothing of what the
 //! document means.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use actix_web::HttpRequest;
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::Payload;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use actix_web::{HttpRequest, HttpResponse};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use serde_json::Value;
@@ -21,7 +24,7 @@ pub(super) const JSON: &[&str] = &["application/json"];
 pub(super) const MERGE_PATCH: &[&str] = &["application/merge-patch+json", "application/json"];
 
 /// Reads a JSON body of at most `limit` bytes.
-pub(super) async fn json(request: &HttpRequest, payload: Payload, limit: usize, media_types: &[&str]) -> Result<Value> {
+pub(super) async fn json(request: &HttpRequest, payload: &mut Payload, limit: usize, media_types: &[&str]) -> Result<Value> {
     require_media_type(request.headers(), media_types)?;
     let announced = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit as u64) {
@@ -34,12 +37,35 @@ pub(super) async fn json(request: &HttpRequest, payload: Payload, limit: usize, 
 }
 
 /// Reads a JSON body that must be an object.
-pub(super) async fn object(request: &HttpRequest, payload: Payload, limit: usize, media_types: &[&str]) -> Result<Value> {
+pub(super) async fn object(request: &HttpRequest, payload: &mut Payload, limit: usize, media_types: &[&str]) -> Result<Value> {
     let value = json(request, payload, limit, media_types).await?;
     if value.is_object() {
         Ok(value)
     } else {
         Err(Error::invalid(vec![Violation::new("", "type", format!("A document is an object, not {}.", kind(&value)))]))
+    }
+}
+
+/// Keeps a request's body until its refusal has been sent. The server then closes the connection after a while; if the
+/// body were dropped before, the server would read a chunked one to its end, which may never come.
+pub(super) fn holding(refusal: HttpResponse, payload: Payload) -> HttpResponse {
+    refusal.map_body(|_, body| BoxBody::new(Holding { body, _payload: payload }))
+}
+
+struct Holding {
+    body: BoxBody,
+    _payload: Payload,
+}
+
+impl MessageBody for Holding {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_next(context)
     }
 }
 
@@ -67,7 +93,7 @@ fn require_media_type(headers: &HeaderMap, media_types: &[&str]) -> Result<()> {
 }
 
 /// Collects what arrives; `Content-Length` may be absent, so what counts is what comes.
-async fn collect(mut payload: Payload, limit: usize) -> Result<Bytes> {
+async fn collect(payload: &mut Payload, limit: usize) -> Result<Bytes> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(chunk) = payload.next().await {
@@ -128,8 +154,8 @@ mod tests {
 
     async fn read(content_type: &str, body: &[u8]) -> Result<Value> {
         let request = TestRequest::post().insert_header((CONTENT_TYPE, content_type)).set_payload(body.to_vec());
-        let (request, payload) = request.to_http_parts();
-        object(&request, payload, 64, JSON).await
+        let (request, mut payload) = request.to_http_parts();
+        object(&request, &mut payload, 64, JSON).await
     }
 
     #[actix_web::test]
@@ -169,8 +195,8 @@ mod tests {
             .insert_header((CONTENT_TYPE, "application/json"))
             .insert_header((CONTENT_ENCODING, "gzip"))
             .set_payload("{}");
-        let (request, payload) = coded.to_http_parts();
-        assert_eq!(json(&request, payload, 64, JSON).await.unwrap_err().kind(), ErrorKind::UnsupportedMediaType);
+        let (request, mut payload) = coded.to_http_parts();
+        assert_eq!(json(&request, &mut payload, 64, JSON).await.unwrap_err().kind(), ErrorKind::UnsupportedMediaType);
     }
 
     #[actix_web::test]
@@ -179,7 +205,7 @@ mod tests {
             .insert_header((CONTENT_TYPE, "application/json"))
             .insert_header((CONTENT_LENGTH, "65"))
             .to_http_parts();
-        let error = json(&request, Payload::None, 64, JSON).await.unwrap_err();
+        let error = json(&request, &mut Payload::None, 64, JSON).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PayloadTooLarge);
         assert!(error.detail().contains("64 bytes"));
     }

@@ -37,7 +37,7 @@ impl Docs {
         let mut response = HttpResponse::with_body(StatusCode::OK, BoxBody::new(file.bytes.into_owned()));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::try_from(file.content_type).map_err(Error::internal)?);
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
         headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
         if file.gzpipped {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));

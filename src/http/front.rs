@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use actix_web::body::BoxBody;
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse, fn_service};
-use actix_web::http::header::{ALLOW, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use actix_web::http::header::{ALLOW, HeaderName, HeaderValue, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::FutureExt as _;
@@ -17,9 +17,10 @@ use super::observe::{HttpMetrics, RequestLog};
 use super::routes::{CollectionRoutes, Routes, Target};
 use super::system::SystemResources;
 use super::writes::WriteContext;
-use super::{problem, reads, spans, writes};
-use crate::config::{HttpSettings, LogSettings};
+use super::{body, problem, reads, spans, writes};
+use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::BurstLimit;
 use crate::records::Records;
 use crate::telemetry::Telemetry;
 
@@ -31,6 +32,7 @@ pub struct Front(Arc<Shared>);
 
 struct Shared {
     records: Arc<Records>,
+    burst: BurstLimit,
     routes: Routes,
     metrics: HttpMetrics,
     log: RequestLog,
@@ -41,17 +43,19 @@ struct Shared {
 impl Front {
     /// Builds the table of routes, the API description and the metrics. Call it once per server.
     pub fn new(
-        http: &HttpSettings,
-        log: &LogSettings,
+        settings: &Settings,
         records: Arc<Records>,
         telemetry: Telemetry,
         readiness: super::Readiness,
+        burst: BurstLimit,
     ) -> Result<Self> {
+        let Settings { http, log, .. } = settings;
         let metrics = HttpMetrics::new(telemetry.registry())?;
         Ok(Self(Arc::new(Shared {
             routes: Routes::new(&records, &metrics),
             system: SystemResources::new(&records, telemetry, readiness)?,
             records,
+            burst,
             metrics,
             log: RequestLog { access: log.access, slow_request: log.slow_request },
             max_body_bytes: usize::try_from(http.max_body_bytes.as_u64()).unwrap_or(usize::MAX),
@@ -73,14 +77,17 @@ impl Shared {
     async fn answer(&self, request: ServiceRequest) -> ServiceResponse {
         let started = Instant::now();
         let _in_flight = self.metrics.enter();
-        let (request, payload) = request.into_parts();
+        let (request, mut payload) = request.into_parts();
         let request_id = spans::request_id(&request);
         let (target, metrics) = self.routes.resolve(request.uri().path());
-        let mut response = request_id.clone().scope(self.respond(&request, payload, target)).await;
+        let mut response = request_id.clone().scope(self.respond(&request, &mut payload, target)).await;
         let (status, elapsed) = (response.status(), started.elapsed());
+        if status.is_client_error() && request.headers().contains_key(TRANSFER_ENCODING) {
+            response = body::holding(response, payload);
+        }
         let headers = response.headers_mut();
         // An accepted id and a UUID are valid header values.
-        if let Ok(value) = HeaderValue::from_maybe_shared(request_id.as_bytes().clone()) {
+        if let Ok(value) = request_id.with_text(HeaderValue::from_str) {
             headers.insert(X_REQUEST_ID.clone(), value);
         }
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -93,7 +100,7 @@ impl Shared {
     }
 
     /// Calls the handler. A panic in it is a failure of this one request.
-    async fn respond(&self, request: &HttpRequest, payload: Payload, target: Target<'_>) -> HttpResponse {
+    async fn respond(&self, request: &HttpRequest, payload: &mut Payload, target: Target<'_>) -> HttpResponse {
         match AssertUnwindSafe(self.dispatch(request, payload, target)).catch_unwind().await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => problem::response(&error),
@@ -103,7 +110,8 @@ impl Shared {
 
     /// The two reads that are hot. Everything else is boxed: a future is as large as its largest branch, and a hit would
     /// have to carry the state of a batch around.
-    async fn dispatch(&self, request: &HttpRequest, payload: Payload, target: Target<'_>) -> Result<HttpResponse> {
+    async fn dispatch(&self, request: &HttpRequest, payload: &mut Payload, target: Target<'_>) -> Result<HttpResponse> {
+        self.burst.check(request.peer_addr())?;
         match (target, is_read(request)) {
             (Target::Record(routes, segment), true) => reads::read_record(&self.records, routes, segment, request).await,
             (Target::List(routes), true) => reads::list_records(&self.records, routes, request).await,
@@ -121,13 +129,13 @@ impl Shared {
             Target::System(system) => self.system.answer(system, &self.records, request).await,
             Target::DocsFile(file) => self.system.docs_file(file),
             Target::Batch(_) => Err(method_not_allowed(target, request.method())),
-            Target::Unmatched => Err(unmatched()),
+            Target::Unmatched => Err(self.unmatched()),
         }
     }
 
-    async fn dispatch_other(&self, request: &HttpRequest, payload: Payload, target: Target<'_>) -> Result<HttpResponse> {
+    async fn dispatch_other(&self, request: &HttpRequest, payload: &mut Payload, target: Target<'_>) -> Result<HttpResponse> {
         match (target, request.method()) {
-            (Target::Unmatched, _) => Err(unmatched()),
+            (Target::Unmatched, _) => Err(self.unmatched()),
             (Target::List(routes), &Method::POST) => writes::create_record(self.write(routes, request), payload).await,
             (Target::Batch(routes), &Method::POST) => writes::write_batch(self.write(routes, request), payload).await,
             (Target::Record(routes, segment), &Method::PUT) => {
@@ -144,6 +152,13 @@ impl Shared {
         }
     }
 
+    fn unmatched(&self) -> Error {
+        let paths = self.records.resources().iter().map(|resource| resource.collection().path.as_str());
+        let paths = paths.chain(self.records.views().iter().map(|resource| resource.view().path.as_str()));
+        Error::not_found("No resource has this path. `allowed` has those of collections and views; /openapi.json describes all.")
+            .with_allowed(paths)
+    }
+
     fn write<'a>(&'a self, routes: &'a CollectionRoutes, request: &'a HttpRequest) -> WriteContext<'a> {
         WriteContext { records: &self.records, routes, request, max_body_bytes: self.max_body_bytes }
     }
@@ -151,10 +166,6 @@ impl Shared {
 
 fn is_read(request: &HttpRequest) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD)
-}
-
-fn unmatched() -> Error {
-    Error::not_found("No resource has this path; /openapi.json describes all that there are.")
 }
 
 fn options(target: Target<'_>) -> Result<HttpResponse> {

@@ -39,7 +39,7 @@ struct Problem<'a> {
 pub(super) fn response(error: &Error) -> HttpResponse {
     log(error);
     let (status, title) = status_and_title(error.kind());
-    let request_id = RequestId::current();
+    let request_id = RequestId::current().map(|id| id.to_string());
     let internal = error.kind() == ErrorKind::Internal;
     let code = if internal { "internal" } else { error.code() };
     let problem = Problem {
@@ -48,7 +48,7 @@ pub(super) fn response(error: &Error) -> HttpResponse {
         status: status.as_u16(),
         detail: if internal { INTERNAL_DETAIL } else { error.detail() },
         code,
-        request_id: request_id.as_ref().map(RequestId::as_str),
+        request_id: request_id.as_deref(),
         errors: error.violations(),
         parameter: error.parameter_name(),
         allowed: error.allowed(),

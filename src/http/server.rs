@@ -39,6 +39,8 @@ pub fn serve(settings: &HttpSettings, front: Front) -> Result<Listening> {
         .client_request_timeout(HEAD_TIMEOUT)
         .client_disconnect_timeout(LINGER_TIMEOUT)
         .backlog(BACKLOG)
+        // An answer is written at once; waiting to fill a packet would only delay the end of a large one.
+        .tcp_nodelay(true)
         // Rounded up: the server counts in whole seconds, and 0 would cut requests off at once.
         .shutdown_timeout(settings.shutdown_timeout.as_millis().div_ceil(1000).min(3600) as u64)
         .disable_signals();

@@ -28,7 +28,7 @@ pub(super) struct WriteContext<'a> {
 }
 
 /// Answers `POST path`.
-pub(super) async fn create_record(context: WriteContext<'_>, payload: Payload) -> Result<HttpResponse> {
+pub(super) async fn create_record(context: WriteContext<'_>, payload: &mut Payload) -> Result<HttpResponse> {
     context.check()?;
     conditional::no_precondition(context.request.headers())?;
     let document = body::object(context.request, payload, context.max_body_bytes, body::JSON).await?;
@@ -37,7 +37,7 @@ pub(super) async fn create_record(context: WriteContext<'_>, payload: Payload) -
 }
 
 /// Answers `PUT path/{id}`.
-pub(super) async fn replace_record(context: WriteContext<'_>, segment: &str, payload: Payload) -> Result<HttpResponse> {
+pub(super) async fn replace_record(context: WriteContext<'_>, segment: &str, payload: &mut Payload) -> Result<HttpResponse> {
     context.check()?;
     let id = identifier::record_id(segment)?;
     let precondition = conditional::precondition(context.request.headers())?;
@@ -48,7 +48,7 @@ pub(super) async fn replace_record(context: WriteContext<'_>, segment: &str, pay
 }
 
 /// Answers `PATCH path/{id}`.
-pub(super) async fn patch_record(context: WriteContext<'_>, segment: &str, payload: Payload) -> Result<HttpResponse> {
+pub(super) async fn patch_record(context: WriteContext<'_>, segment: &str, payload: &mut Payload) -> Result<HttpResponse> {
     context.check()?;
     let id = identifier::record_id(segment)?;
     let precondition = conditional::precondition(context.request.headers())?;
@@ -68,7 +68,7 @@ pub(super) async fn delete_record(context: WriteContext<'_>, segment: &str) -> R
 }
 
 /// Answers `POST path/_batch`.
-pub(super) async fn write_batch(context: WriteContext<'_>, payload: Payload) -> Result<HttpResponse> {
+pub(super) async fn write_batch(context: WriteContext<'_>, payload: &mut Payload) -> Result<HttpResponse> {
     context.check()?;
     conditional::no_precondition(context.request.headers())?;
     let body = body::json(context.request, payload, context.max_body_bytes, body::JSON).await?;

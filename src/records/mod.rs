@@ -11,6 +11,7 @@ mod cursor;
 mod document;
 mod log;
 mod plan;
+mod prepared;
 mod query;
 mod read;
 mod write;

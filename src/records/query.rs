@@ -57,8 +57,9 @@ impl<'a> Parameters<'a> {
     }
 
     /// The sorted members of a comma-separated list, each of which must be in `allowed`.
-    fn names(&self, name: &str, allowed: &BTreeSet<&str>) -> Result<Option<Vec<String>>> {
+    fn names<'b>(&self, name: &str, allowed: impl FnOnce() -> BTreeSet<&'b str>) -> Result<Option<Vec<String>>> {
         let Some(text) = self.single(name)? else { return Ok(None) };
+        let allowed = allowed();
         let names: BTreeSet<&str> = text.split(',').filter(|member| !member.is_empty()).collect();
         match names.iter().find(|member| !allowed.contains(*member)) {
             Some(unknown) => {
@@ -100,10 +101,13 @@ impl Shape {
     }
 
     fn read(collection: &Collection, parameters: &Parameters<'_>) -> Result<Self> {
-        let properties = collection.schema.get("properties").and_then(Value::as_object);
-        let declared = properties.into_iter().flat_map(|members| members.keys()).map(String::as_str);
-        let fields = parameters.names("fields", &declared.chain(collection.fields.keys().map(String::as_str)).collect())?;
-        let include = parameters.names("include", &collection.references.keys().map(String::as_str).collect())?;
+        let declared = || {
+            let properties = collection.schema.get("properties").and_then(Value::as_object);
+            let declared = properties.into_iter().flat_map(|members| members.keys());
+            declared.chain(collection.fields.keys()).map(String::as_str).collect()
+        };
+        let fields = parameters.names("fields", declared)?;
+        let include = parameters.names("include", || collection.references.keys().map(String::as_str).collect())?;
         Ok(Self { fields, include: include.unwrap_or_default() })
     }
 
@@ -147,8 +151,7 @@ pub(super) fn parse_list(collection: &Collection, raw: &str) -> Result<Query> {
 /// Parses the query string of statistics: the counted fields, in the order asked for, and the filter.
 pub(super) fn parse_stats(collection: &Collection, raw: &str) -> Result<(Vec<String>, Option<Filter>)> {
     let parameters = Parameters::parse(raw)?;
-    let allowed: BTreeSet<&str> = collection.term_fields();
-    let by = parameters.names("by", &allowed)?;
+    let by = parameters.names("by", || collection.term_fields())?;
     let filter = read_filter(collection, &parameters, &["by", "filter"])?;
     Ok((by.unwrap_or_default(), filter))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 
+use super::prepared::{Prepared, PreparedLists};
 use super::query::{self, Shape};
 use super::{Answer, Records, body, document};
 use crate::auth::authorize;
@@ -21,6 +22,7 @@ pub struct Resource {
     lists: Arc<Scope>,
     counts: Arc<Scope>,
     stats: Arc<Scope>,
+    prepared: PreparedLists,
 }
 
 /// A view with what its reads need, made once.
@@ -47,6 +49,7 @@ impl Resource {
             lists: cache.scope(Kind::List, name, lists),
             counts: cache.scope(Kind::Count, name, lists),
             stats: cache.scope(Kind::Stats, name, lists),
+            prepared: PreparedLists::default(),
         })
     }
 
@@ -57,6 +60,14 @@ impl Resource {
 
     pub(super) fn declared(&self) -> &Arc<Declared> {
         &self.declared
+    }
+
+    fn prepare(&self, raw: &str) -> Result<Arc<Prepared>> {
+        self.prepared.get(raw, || {
+            let query = query::parse_list(self.collection(), raw)?;
+            let key = CacheKey::of_query(&self.lists, &query::list_key(&query));
+            Ok(Prepared { query, key })
+        })
     }
 }
 
@@ -110,18 +121,18 @@ impl Records {
     pub async fn list(&self, resource: &Arc<Resource>, principal: Principal, raw: &str) -> Result<Answer> {
         let collection = resource.collection();
         authorize(principal, collection.access.read)?;
-        let query = query::parse_list(collection, raw)?;
-        let key = CacheKey::of_query(&resource.lists, &query::list_key(&query));
-        if let Some(lookup) = self.cache.get(&resource.lists, &key) {
-            return Ok(Answer::new(lookup, key, &self.cache));
+        let prepared = resource.prepare(raw)?;
+        if let Some(lookup) = self.cache.get(&resource.lists, &prepared.key) {
+            return Ok(Answer::new(lookup, prepared.key.clone(), &self.cache));
         }
+        let Prepared { query, key } = &*prepared;
         let mut guards = vec![selection_guard(collection, query.selection.filter.as_ref())];
         guards.extend(include_guards(collection, &query.include));
         let loader = PageLoader { store: self.store.clone(), cache: Arc::clone(&self.cache), resource: Arc::clone(resource) };
-        let raw = raw.to_owned();
+        let (query, raw) = (query.clone(), raw.to_owned());
         let load = move || loader.load(query, raw);
-        let lookup = Box::pin(self.cache.get_or_load(&resource.lists, &key, &guards, load)).await?;
-        Ok(Answer::new(lookup, key, &self.cache))
+        let lookup = Box::pin(self.cache.get_or_load(&resource.lists, key, &guards, load)).await?;
+        Ok(Answer::new(lookup, key.clone(), &self.cache))
     }
 
     /// Totals and value counts of a collection.

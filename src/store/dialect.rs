@@ -36,8 +36,8 @@ pub(super) trait Dialect: Send + Sync {
     /// Appends "this record's array `field` has one of `values`"; one value is an equality.
     fn push_array_has(&self, statement: &mut Statement, collection: &Collection, field: &str, values: &[Scalar]);
 
-    /// A lateral source of an array field's distinct elements, as `element (value)`; it has no row for no element.
-    fn elements(&self, collection: &Collection, field: &str) -> String;
+    /// What a left join takes for one row, as `element (value)`, for each scalar element of the array `field` of `data`.
+    fn elements(&self, data: &str, field: &str) -> String;
 
     /// The full-text search of a collection.
     fn search<'a>(&self, collection: &'a Collection, expression: &'a SearchExpression) -> Box<dyn SearchDialect + 'a>;
@@ -53,9 +53,6 @@ pub(super) trait Dialect: Send + Sync {
 
     /// What the declared collections need.
     fn artifacts(&self, collection: &Collection) -> crate::error::Result<Vec<super::structure::Artifact>>;
-
-    /// Run after the structure changed, so that the planner knows the new indexes.
-    fn after_structure_change(&self) -> &'static str;
 }
 
 /// The spelling of one search over one collection.
@@ -69,7 +66,7 @@ pub(super) trait SearchDialect {
     /// An expression by which better matches come first, going up.
     fn rank(&self) -> String;
 
-    /// Appends a join that gives the matches of the records on `page (row)` their highlights.
+    /// Appends a join that gives the matches of the records on `page (record)` their highlights.
     fn push_highlight_join(&self, statement: &mut Statement);
 
     /// Appends a JSON array: the text of each search field with the bound marks around what matched.

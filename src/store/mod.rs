@@ -1,12 +1,12 @@
 //! All SQL of the house, behind one interface. It owns the tables, the change log, the indexes and search tables that
 //! declared collections need, and the database's metrics. It knows nothing of HTTP, of caches or of who is asking.
 //!
-//! The logic is written once, over [`connection::Connection`]; what a database spells its own way is in its
-//! [`dialect::Dialect`]. `sqlite` has the pool, the file and the dialect of the embedded default.
+//! The logic is written once, over `connection::Connection`; what a database spells its own way is in its
+//! `dialect::Dialect`. `sqlite` has the pool, the file and the dialect of the embedded default.
 //!
-//! A read: [`Store::record_list`] → [`Store::run`] takes a connection and times the operation → `read::page` builds
-//! one [`statement::Statement`] (`filter`, `order`, `projection`) and turns its rows into texts for the body.
-//! A write: [`Store::record_write`] → the same under the write lock, in a transaction → `write::write` reads what is
+//! A read: `Store::record_list` → `Store::run` takes a connection and times the operation → `read::page` builds
+//! one `statement::Statement` (`filter`, `order`, `projection`) and turns its rows into texts for the body.
+//! A write: `Store::record_write` → the same under the write lock, in a transaction → `write::write` reads what is
 //! stored, asks the planner, and writes records and change log together.
 
 mod column;
@@ -99,19 +99,14 @@ impl Store {
 
     /// Makes the changes, each in a transaction of its own. Never removes records or changes.
     pub async fn apply(&self, steps: &[Step]) -> Result<()> {
-        for step in steps.iter().cloned() {
+        for step in steps {
+            let step = step.clone();
             self.run("apply", "", Access::Write, move |connection| {
                 async move { structure::apply(connection, &step).await }.boxed()
             })
             .await?;
         }
-        if steps.is_empty() {
-            return Ok(());
-        }
-        self.run("analyze", "", Access::Read, |connection| {
-            async move { Ok(connection.batch(connection.dialect().after_structure_change()).await?) }.boxed()
-        })
-        .await
+        Ok(())
     }
 
     /// Fails if the database does not answer.

@@ -93,7 +93,7 @@ pub(super) fn page_statement(
     let search = query.selection.search.as_ref().map(|expression| dialect.search(collection, expression));
     let keys = order::keys(dialect, collection, query, search.as_ref().map(|search| search.rank()))?;
 
-    let mut statement = Statement::new("WITH page AS MATERIALIZED (SELECT records.rowid AS row");
+    let mut statement = Statement::new("WITH page AS MATERIALIZED (SELECT records.rowid AS record");
     order::push_columns(&mut statement, &keys);
     push_from_selection(&mut statement, connection, collection, &query.selection)?;
     if let Paging::Cursor { after: Some(after), .. } = &query.paging {
@@ -125,7 +125,7 @@ pub(super) fn page_statement(
         }
         None => _ = statement.sql(", NULL AS highlights"),
     }
-    statement.sql(" FROM page CROSS JOIN records ON records.rowid = page.row");
+    statement.sql(" FROM page CROSS JOIN records ON records.rowid = page.record");
     if let Some((search, _)) = &highlighted {
         search.push_highlight_join(&mut statement);
     }

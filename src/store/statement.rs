@@ -64,20 +64,10 @@ impl Statement {
         self
     }
 
-    /// Appends another statement's text and values.
-    pub fn append(&mut self, other: &Statement) -> &mut Self {
-        self.pieces.extend(other.pieces.iter().cloned());
-        self
-    }
-
-    /// The text with `?` for each value: for error messages and tests.
+    /// Appends another statement.
     #[cfg(test)]
-    pub fn shape(&self) -> String {
-        let text = self.pieces.iter().map(|piece| match piece {
-            Piece::Sql(sql) => sql.as_ref(),
-            Piece::Text(_) | Piece::BigInt(_) | Piece::Double(_) | Piece::Bool(_) => "?",
-        });
-        text.collect()
+    pub fn extend(&mut self, other: Self) {
+        self.pieces.extend(other.pieces);
     }
 }
 

@@ -81,19 +81,23 @@ fn push_groups(
     (part, field, column): (usize, &str, &Column),
     filter: Option<&Filter>,
 ) -> Result<()> {
-    let (value, join) = if column.kind.array {
-        ("element.value".to_owned(), format!(" LEFT JOIN {} AS element ON true", dialect.elements(collection, field)))
-    } else {
-        (column.value.clone(), String::new())
-    };
     let quoted = dialect.quoted("grouped.value");
     // The window counts groups, before the limit and without the null group.
     statement.sql(format!(
         " UNION ALL SELECT * FROM (SELECT {part} AS part, CASE WHEN grouped.value IS NOT NULL THEN {quoted} END AS value, \
-         grouped.records, count(grouped.value) OVER () AS distinct_values \
-         FROM (SELECT {value} AS value, count(*) AS records FROM records{join} WHERE "
+         grouped.records, count(grouped.value) OVER () AS distinct_values FROM (SELECT "
     ));
-    push_selection(statement, dialect, collection, filter)?;
+    if column.kind.array {
+        // An element that a record has twice counts once. The selection stands apart from the elements, whose source
+        // has column names of its own.
+        statement.sql("value, count(*) AS records FROM (SELECT DISTINCT chosen.record, element.value AS value FROM ");
+        statement.sql("(SELECT rowid AS record, data FROM records WHERE ");
+        push_selection(statement, dialect, collection, filter)?;
+        statement.sql(format!(") AS chosen LEFT JOIN {}) AS each_once", dialect.elements("chosen.data", field)));
+    } else {
+        statement.sql(format!("{} AS value, count(*) AS records FROM records WHERE ", column.value));
+        push_selection(statement, dialect, collection, filter)?;
+    }
     statement.sql(" GROUP BY 1) AS grouped ORDER BY grouped.records DESC, grouped.value LIMIT ").bigint(MAX_VALUES);
     statement.sql(format!(") AS part_{part}"));
     Ok(())

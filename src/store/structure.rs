@@ -73,7 +73,7 @@ struct ArtifactRow {
 
 /// What has to be done: everything new first, so that a search works until its successor stands.
 pub(super) async fn plan(connection: &mut Connection<'_>, collections: &[Arc<Collection>]) -> Result<Vec<Step>, Failure> {
-    let query = Statement::new("SELECT name, collection, description, removal FROM artifacts ORDER BY name");
+    let query = Statement::new("SELECT name, collection, description, removal FROM artifacts");
     let present: Vec<ArtifactRow> = connection.load(query).await?;
     let mut present: BTreeMap<String, ArtifactRow> = present.into_iter().map(|row| (row.name.clone(), row)).collect();
     let mut steps = Vec::new();
@@ -86,18 +86,15 @@ pub(super) async fn plan(connection: &mut Connection<'_>, collections: &[Arc<Col
             }
         }
     }
+    let mut drops = Vec::new();
     for (name, row) in present {
         let Some(declared) = collections.iter().find(|collection| collection.name.as_str() == row.collection) else { continue };
-        let artifact = Artifact {
-            name,
-            collection: declared.name.clone(),
-            description: row.description,
-            creation: String::new(),
-            removal: row.removal,
-        };
-        // A search table or array that is needed under the name of an old one was taken out of `present` above.
-        steps.push(Step { change: StepChange::Drop, artifact });
+        let (collection, description, removal) = (declared.name.clone(), row.description, row.removal);
+        let artifact = Artifact { name, collection, description, creation: String::new(), removal };
+        drops.push(Step { change: StepChange::Drop, artifact });
     }
+    drops.sort_by(|left, right| left.artifact.description.cmp(&right.artifact.description));
+    steps.append(&mut drops);
     Ok(steps)
 }
 

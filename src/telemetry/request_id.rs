@@ -4,15 +4,23 @@ use std::cell::RefCell;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 
-use bytes::Bytes;
+use uuid::Uuid;
 
 /// The longest id that is accepted from a client, in bytes.
 const MAX_BYTES: usize = 128;
 
 /// The id of a request: 1 to 128 of `A-Za-z0-9._-`, so it is safe in headers, in log lines and in JSON.
+/// Clones are cheap, and one that was made here is only spelled out where it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestId(Bytes);
+pub struct RequestId(Source);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Source {
+    Made(Uuid),
+    Sent(Arc<str>),
+}
 
 thread_local! {
     /// The id of the request that this thread works for at the moment. It is the way a log line gets its id without a
@@ -25,13 +33,13 @@ impl RequestId {
     pub fn accept(text: &[u8]) -> Option<Self> {
         let valid = (1..=MAX_BYTES).contains(&text.len())
             && text.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
-        valid.then(|| Self(Bytes::copy_from_slice(text)))
+        let text = std::str::from_utf8(text).ok().filter(|_| valid)?;
+        Some(Self(Source::Sent(text.into())))
     }
 
     /// The id that `uuid` spells.
-    pub fn from_uuid(uuid: uuid::Uuid) -> Self {
-        let mut buffer = uuid::Uuid::encode_buffer();
-        Self(Bytes::copy_from_slice(uuid.hyphenated().encode_lower(&mut buffer).as_bytes()))
+    pub fn from_uuid(uuid: Uuid) -> Self {
+        Self(Source::Made(uuid))
     }
 
     /// The id of the request that this thread works for at the moment.
@@ -62,20 +70,18 @@ impl RequestId {
         }
     }
 
-    /// The id's bytes, shared.
-    pub fn as_bytes(&self) -> &Bytes {
-        &self.0
-    }
-
-    /// The id as text.
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
+    /// Calls `read` with the id as text.
+    pub fn with_text<T>(&self, read: impl FnOnce(&str) -> T) -> T {
+        match &self.0 {
+            Source::Made(uuid) => read(uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer())),
+            Source::Sent(text) => read(text),
+        }
     }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
+        self.with_text(|text| formatter.write_str(text))
     }
 }
 
@@ -94,7 +100,9 @@ mod tests {
 
     #[test]
     fn only_harmless_ids_are_accepted() {
-        assert_eq!(RequestId::accept(b"abc-1.2_Z").unwrap().as_str(), "abc-1.2_Z");
+        assert_eq!(RequestId::accept(b"abc-1.2_Z").unwrap().to_string(), "abc-1.2_Z");
+        let uuid = Uuid::now_v7();
+        assert_eq!(RequestId::from_uuid(uuid).to_string(), uuid.to_string());
         for bad in [&b""[..], b"a b", b"a\nb", b"\xff", b"a\"b", &[b'x'; 129]] {
             assert_eq!(RequestId::accept(bad), None, "{bad:?}");
         }

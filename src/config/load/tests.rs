@@ -123,7 +123,7 @@ fn unknown_keys_and_sections_name_the_allowed_ones() {
         found,
         [
             "cache: this is a section, [cache], with the keys enabled, l1_bytes, max_ttl, jitter_percent, reconcile_interval",
-            "databases: there is no such section; allowed are http, database, cache, collections, log",
+            "databases: there is no such section; allowed are http, database, cache, collections, limits, log",
             "http.listn: there is no such setting; [http] has listen, workers, max_body_bytes, shutdown_timeout, keep_alive",
         ]
     );

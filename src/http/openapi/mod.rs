@@ -72,6 +72,3 @@ fn component(kind: &str, name: &str) -> Value {
 fn component_name(owner: &str, part: &str) -> String {
     format!("{owner}.{part}")
 }
-
-#[cfg(test)]
-mod tests;

@@ -21,68 +21,14 @@ pub(super) fn collection(collection: &Collection) -> Map<String, Value> {
 
 /// The schemas that do not depend on what is declared.
 pub(super) fn common() -> Map<String, Value> {
-    let schemas = json!({
-        "Pagination": {
-            "type": "object",
-            "required": ["limit", "hasNext", "hasPrev"],
-            "properties": {
-                "page": {"type": "integer", "description": "Absent with a cursor."},
-                "limit": {"type": "integer"},
-                "total": {"type": "integer", "description": "How many records were found; absent with count=none."},
-                "pages": {"type": "integer", "description": "Absent with count=none or a cursor."},
-                "hasNext": {"type": "boolean"},
-                "hasPrev": {"type": "boolean"},
-                "nextCursor": {"type": ["string", "null"], "description": "Only with a cursor; null on the last page."},
-            },
-            "examples": [{"page": 1, "limit": 50, "total": 538, "pages": 11, "hasNext": true, "hasPrev": false}],
-        },
-        "Statistics": {
-            "type": "object",
-            "required": ["total", "by"],
-            "properties": {
-                "total": {"type": "integer", "description": "How many records there are."},
-                "by": {"type": "object", "description": "The counted fields.", "additionalProperties": {
-                    "type": "object",
-                    "required": ["distinct", "values"],
-                    "properties": {
-                        "distinct": {"type": "integer", "description": "How many distinct values there are."},
-                        "values": {"type": "array", "description": "The most frequent first.", "items": {
-                            "type": "object",
-                            "required": ["value", "count"],
-                            "properties": {
-                                "value": {"type": ["string", "number", "boolean", "null"]},
-                                "count": {"type": "integer"},
-                            },
-                        }},
-                    },
-                }},
-            },
-            "examples": [{"total": 40, "by": {"category": {"distinct": 2, "values": [
-                {"value": "operational", "count": 31}, {"value": "strategic", "count": 9},
-            ]}}}],
-        },
-        "BatchResults": batch_results(),
-        "Problem": problem(),
-        "Health": {
-            "type": "object",
-            "required": ["status", "database", "cache", "version"],
-            "properties": {
-                "status": {"type": "string", "enum": ["healthy", "unhealthy"]},
-                "database": {"type": "object", "properties": {"status": {"type": "string", "enum": ["up", "down"]}}},
-                "cache": {"type": "object", "properties": {
-                    "enabled": {"type": "boolean"},
-                    "entries": {"type": "integer"},
-                    "size_bytes": {"type": "integer"},
-                    "capacity_bytes": {"type": "integer"},
-                }},
-                "version": {"type": "string"},
-            },
-        },
-    });
-    match schemas {
-        Value::Object(members) => members,
-        _ => Map::new(),
-    }
+    let schemas = [
+        ("Pagination", pagination()),
+        ("Statistics", statistics()),
+        ("BatchResults", batch_results()),
+        ("Problem", problem()),
+        ("Health", health()),
+    ];
+    schemas.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
 
 /// The schema of a view.
@@ -93,6 +39,69 @@ pub(super) fn view(view: &View) -> (String, Value) {
     let data = json!({"type": "object", "required": keys, "properties": parts});
     let schema = json!({"type": "object", "required": ["data"], "properties": {"data": data}});
     (component_name("view", view.name.as_str()), schema)
+}
+
+fn pagination() -> Value {
+    json!({
+        "type": "object",
+        "required": ["limit", "hasNext", "hasPrev"],
+        "properties": {
+            "page": {"type": "integer", "description": "Absent with a cursor."},
+            "limit": {"type": "integer"},
+            "total": {"type": "integer", "description": "How many records were found; absent with count=none."},
+            "pages": {"type": "integer", "description": "Absent with count=none or a cursor."},
+            "hasNext": {"type": "boolean"},
+            "hasPrev": {"type": "boolean"},
+            "nextCursor": {"type": ["string", "null"], "description": "Only with a cursor; null on the last page."},
+        },
+        "examples": [{"page": 1, "limit": 50, "total": 538, "pages": 11, "hasNext": true, "hasPrev": false}],
+    })
+}
+
+fn statistics() -> Value {
+    json!({
+        "type": "object",
+        "required": ["total", "by"],
+        "properties": {
+            "total": {"type": "integer", "description": "How many records there are."},
+            "by": {"type": "object", "description": "The counted fields.", "additionalProperties": {
+                "type": "object",
+                "required": ["distinct", "values"],
+                "properties": {
+                    "distinct": {"type": "integer", "description": "How many distinct values there are."},
+                    "values": {"type": "array", "description": "The most frequent first.", "items": {
+                        "type": "object",
+                        "required": ["value", "count"],
+                        "properties": {
+                            "value": {"type": ["string", "number", "boolean", "null"]},
+                            "count": {"type": "integer"},
+                        },
+                    }},
+                },
+            }},
+        },
+        "examples": [{"total": 40, "by": {"category": {"distinct": 2, "values": [
+            {"value": "operational", "count": 31}, {"value": "strategic", "count": 9},
+        ]}}}],
+    })
+}
+
+fn health() -> Value {
+    json!({
+        "type": "object",
+        "required": ["status", "database", "cache", "version"],
+        "properties": {
+            "status": {"type": "string", "enum": ["healthy", "unhealthy"]},
+            "database": {"type": "object", "properties": {"status": {"type": "string", "enum": ["up", "down"]}}},
+            "cache": {"type": "object", "properties": {
+                "enabled": {"type": "boolean"},
+                "entries": {"type": "integer"},
+                "size_bytes": {"type": "integer"},
+                "capacity_bytes": {"type": "integer"},
+            }},
+            "version": {"type": "string"},
+        },
+    })
 }
 
 fn batch_results() -> Value {

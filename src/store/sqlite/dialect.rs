@@ -64,9 +64,9 @@ impl Dialect for SqliteDialect {
         statement.sql(")");
     }
 
-    fn elements(&self, _collection: &Collection, field: &str) -> String {
+    fn elements(&self, data: &str, field: &str) -> String {
         let path = path(field);
-        format!("(SELECT DISTINCT value FROM json_each(data, {path}) WHERE type NOT IN ('null', 'array', 'object'))")
+        format!("json_each({data}, {path}) AS element ON element.type NOT IN ('null', 'array', 'object')")
     }
 
     fn search<'a>(&self, collection: &'a Collection, expression: &'a SearchExpression) -> Box<dyn SearchDialect + 'a> {
@@ -87,11 +87,6 @@ impl Dialect for SqliteDialect {
 
     fn artifacts(&self, collection: &Collection) -> Result<Vec<Artifact>> {
         structure::artifacts(collection)
-    }
-
-    fn after_structure_change(&self) -> &'static str {
-        // 0x10002: look at every table, not only at those that this connection queried. It samples large ones.
-        "PRAGMA optimize = 0x10002"
     }
 }
 
@@ -130,7 +125,7 @@ impl SearchDialect for SqliteSearch<'_> {
     }
 
     fn push_highlight_join(&self, statement: &mut Statement) {
-        statement.sql(format!(" CROSS JOIN {0} ON {0}.rowid = page.row AND {0} MATCH ", self.table)).text(&self.matched);
+        statement.sql(format!(" CROSS JOIN {0} ON {0}.rowid = page.record AND {0} MATCH ", self.table)).text(&self.matched);
     }
 
     fn push_highlights(&self, statement: &mut Statement, open: &str, close: &str) {

@@ -82,6 +82,12 @@ impl SqliteDatabase {
         self.is_new
     }
 
+    /// How many writers could start at once: one, or none.
+    #[cfg(test)]
+    pub fn free_write_permits(&self) -> usize {
+        self.writer.available_permits()
+    }
+
     /// Brings the tables to this version's state; refuses a database that a newer version migrated.
     pub async fn migrate(&self) -> Result<(), Failure> {
         self.blocking("migrate", Access::Read, migrate).await

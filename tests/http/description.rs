@@ -1,18 +1,22 @@
 //! The description holds together, for every collection that is shipped.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use super::*;
-use crate::catalog::Catalog;
-use crate::config::CollectionsSettings;
+use serde_json::{Value, json};
+use terrace::catalog::Catalog;
+use terrace::config::CollectionsSettings;
+use terrace::http::openapi;
+
+use crate::support;
 
 fn described(directory: &str) -> (Catalog, Value) {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(directory);
+    let root = support::root().join("config").join(directory);
     let settings =
         CollectionsSettings { dir: root.join("collections"), views_dir: root.join("views"), samples_dir: root.join("samples") };
     let catalog = Catalog::load(&settings).unwrap();
     let collections: Vec<_> = catalog.collections().iter().map(|declared| Arc::clone(&declared.collection)).collect();
-    let document = document(&collections, catalog.views());
+    let document = openapi::document(&collections, catalog.views());
     (catalog, document)
 }
 
@@ -98,11 +102,11 @@ fn every_shipped_collection_has_a_valid_example() {
         let (catalog, document) = described(directory);
         for declared in catalog.collections() {
             let name = declared.collection.name.as_str();
-            let schema = &document["components"]["schemas"][component_name(name, "document")];
+            let schema = &document["components"]["schemas"][format!("{name}.document")];
             let example = &schema["examples"][0];
             assert!(example.is_object(), "{name}");
             assert!(declared.violations(example).is_empty(), "{name}: {example}");
-            let record = &document["components"]["schemas"][component_name(name, "record")]["examples"][0];
+            let record = &document["components"]["schemas"][format!("{name}.record")]["examples"][0];
             assert_eq!(record["version"], 1, "{name}");
             assert!(record[declared.collection.id_field()].is_string(), "{name}");
         }

@@ -1,0 +1,103 @@
+//! Opening: new and old databases, wrong settings, and what is in the way.
+
+use diesel::connection::{Connection as _, SimpleConnection};
+use diesel::sqlite::SqliteConnection;
+
+use super::*;
+use crate::error::ErrorKind;
+
+async fn open(settings: &DatabaseSettings) -> Result<Store> {
+    Store::open(settings, Duration::from_secs(1), &Telemetry::new().unwrap()).await
+}
+
+fn raw(settings: &DatabaseSettings) -> SqliteConnection {
+    SqliteConnection::establish(settings.url.strip_prefix("sqlite://").unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_database_is_new_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&settings(&directory)).await.unwrap();
+    assert!(store.is_new());
+    assert!(store.ping().await.is_err(), "there are no tables yet");
+    store.migrate().await.unwrap();
+    store.migrate().await.unwrap();
+    store.ping().await.unwrap();
+    let again = open(&settings(&directory)).await.unwrap();
+    assert!(!again.is_new());
+}
+
+#[tokio::test]
+async fn wrong_urls_and_files_are_refused_with_the_setting() {
+    let directory = tempfile::tempdir().unwrap();
+    for url in ["", "postgres://user:secret@host/db", "sqlite://", "sqlite://:memory:", "data.db"] {
+        let error = open(&DatabaseSettings { url: url.into(), ..DatabaseSettings::default() }).await.unwrap_err();
+        assert!(error.detail().contains("database.url") && error.detail().contains("sqlite://"), "{error}");
+        assert!(!error.to_string().contains("secret"));
+    }
+    let file = directory.path().join("text");
+    std::fs::write(&file, "not a database, and long enough to be read as one: ".repeat(100)).unwrap();
+    for url in [format!("sqlite://{}", file.display()), format!("sqlite://{}", directory.path().display())] {
+        let error = open(&DatabaseSettings { url, ..DatabaseSettings::default() }).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.detail().contains("database.url"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_refused() {
+    let fixture = fresh().await;
+    let settings = settings(&fixture.directory);
+    raw(&settings).batch_execute("INSERT INTO __diesel_schema_migrations (version) VALUES ('99991231000000')").unwrap();
+    let error = open(&settings).await.unwrap().migrate().await.unwrap_err();
+    assert_eq!(error.code(), "newer_database");
+    assert!(error.detail().contains("99991231000000"), "{error}");
+}
+
+#[tokio::test]
+async fn a_write_waits_for_another_process_no_longer_than_the_setting_says() {
+    let fixture = fresh().await;
+    let mut settings = settings(&fixture.directory);
+    settings.acquire_timeout = Duration::from_millis(50);
+    let store = open(&settings).await.unwrap();
+    let mut other = raw(&settings);
+    other.batch_execute("BEGIN IMMEDIATE").unwrap();
+    let write = || try_put(&store, &fixture.items, &[], vec![]);
+    let (first, second) = futures_util::join!(write(), write());
+    for error in [first.unwrap_err(), second.unwrap_err()] {
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.detail().contains("database.acquire_timeout"), "{error}");
+        assert!(error.retry_after().is_some());
+    }
+    // Reads do not mind.
+    store.ping().await.unwrap();
+    other.batch_execute("ROLLBACK").unwrap();
+    assert!(write().await.is_ok());
+}
+
+#[tokio::test]
+async fn waiting_for_a_connection_has_an_end() {
+    let fixture = fresh().await;
+    let mut settings = settings(&fixture.directory);
+    settings.acquire_timeout = Duration::from_millis(50);
+    settings.max_connections = 1;
+    let store = open(&settings).await.unwrap();
+    let (sender, receiver) = std::sync::mpsc::channel::<()>();
+    let receiver = Arc::new(std::sync::Mutex::new(receiver));
+    // One writer holds a connection until told; reads have the other; a second writer waits for the first.
+    let planner: Planner = Arc::new(move |_| {
+        receiver.lock().unwrap().recv_timeout(Duration::from_secs(10)).unwrap();
+        Ok(WritePlan::default())
+    });
+    let (held, items) = (store.clone(), Arc::clone(&fixture.items));
+    let holder = tokio::spawn(async move { held.record_write(&items, "x", vec![], planner).await });
+    while store.inner.database.free_write_permits() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let error = try_put(&store, &fixture.items, &[], vec![]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.detail().contains("database.acquire_timeout"), "{error}");
+    store.ping().await.unwrap();
+    sender.send(()).unwrap();
+    holder.await.unwrap().unwrap();
+}
