@@ -17,7 +17,7 @@ const ROOMS: [(&str, &[&str]); 16] = [
     ("cache", &["config", "telemetry", "redis_client"]),
     ("catalog", &["config"]),
     ("auth", &["cache", "store", "redis_client"]),
-    ("limits", &["cache", "store", "redis_client"]),
+    ("limits", &["config", "cache", "store", "redis_client"]),
     ("records", &["cache", "store", "catalog", "auth", "telemetry"]),
     ("jobs", &["records", "store"]),
     ("http", &["config", "telemetry", "records", "auth", "limits", "jobs"]),

@@ -12,6 +12,7 @@ mod http;
 mod observability;
 mod plans;
 mod rest;
+mod search;
 mod shutdown;
 mod stale;
 mod support;

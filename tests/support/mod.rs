@@ -59,6 +59,11 @@ impl Server {
         Self::start_in(directory, settings)
     }
 
+    /// Collections made of the TOML texts given, without views and samples.
+    pub fn with_collections(files: &[(&str, &str)]) -> Self {
+        Self::with_files(files, &[], |_| {})
+    }
+
     /// Collections and views made of the TOML texts given, without samples.
     pub fn with_files(collections: &[(&str, &str)], views: &[(&str, &str)], change: impl FnOnce(&mut Settings)) -> Self {
         let directory = TempDir::new().unwrap();
