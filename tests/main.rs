@@ -1,5 +1,18 @@
 //! The one integration target: it drives the real server over a socket, and the real binary as a process.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "what fails here is a test")]
+
+mod architecture;
 mod cli;
+mod compression;
+mod coverage;
+mod freshness;
+mod hostile;
 mod http;
+mod observability;
+mod plans;
+mod rest;
+mod search;
+mod shutdown;
+mod stale;
 mod support;

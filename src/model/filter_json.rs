@@ -55,6 +55,22 @@ impl Filter {
 
     /// Checks that an index covers every field: one that begins with it, or one in which every field before it has an equality.
     pub fn check_indexes(&self, collection: &Collection) -> Result<()> {
+        let mut tests = 0;
+        self.visit(&mut |_| tests += 1);
+        if tests > MAX_TESTS {
+            return Err(invalid(format!("A filter has at most {MAX_TESTS} tests.")));
+        }
+        match self.unindexed_field(collection) {
+            Some(name) => {
+                Err(invalid(format!("{name} is not indexed, so it cannot be filtered by."))
+                    .with_allowed(collection.leading_fields()))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The first field that no index covers.
+    pub fn unindexed_field(&self, collection: &Collection) -> Option<&str> {
         let mut equal = BTreeSet::new();
         let mut all = Vec::new();
         self.visit(&mut |condition| all.push(condition.field.as_str()));
@@ -67,16 +83,7 @@ impl Filter {
                 equal.insert(field.as_str());
             }
         }
-        if all.len() > MAX_TESTS {
-            return Err(invalid(format!("A filter has at most {MAX_TESTS} tests.")));
-        }
-        match all.into_iter().find(|name| !collection.is_filterable(name, &equal)) {
-            Some(name) => {
-                Err(invalid(format!("{name} is not indexed, so it cannot be filtered by."))
-                    .with_allowed(collection.leading_fields()))
-            }
-            None => Ok(()),
-        }
+        all.into_iter().find(|name| !collection.is_filterable(name, &equal))
     }
 
     /// Calls `see` with every test.

@@ -60,10 +60,12 @@ impl ScalarType {
     }
 }
 
-/// JSON Schema calls 2.0 an integer, so a stored 2.0 is the term 2.
+/// JSON Schema calls 2.0 an integer, so a stored 2.0 is the term 2. That holds for the whole range of `i64`: the database
+/// finds a stored 1e18 under 1000000000000000000, so both must be one term.
 #[expect(clippy::cast_possible_truncation, reason = "the range is checked first")]
 fn integral(number: f64) -> Option<i64> {
-    (number.fract() == 0.0 && number.abs() < 9.0e15).then_some(number as i64)
+    const BOUND: f64 = 9_223_372_036_854_775_808.0;
+    (number.fract() == 0.0 && (-BOUND..BOUND).contains(&number)).then_some(number as i64)
 }
 
 /// A scalar value in canonical form.
@@ -148,7 +150,12 @@ mod tests {
     fn spellings_of_one_value_are_equal() {
         assert_eq!(ScalarType::Number.parse("1.50"), ScalarType::Number.from_json(&serde_json::json!(1.5)));
         assert_eq!(ScalarType::Number.parse("-0"), ScalarType::Number.parse("0"));
-        assert_eq!(ScalarType::Integer.from_json(&serde_json::json!(2.0)), Some(Scalar::Integer(2)));
+        for (float, whole) in [(2.0, 2), (-0.0, 0), (1e18, 1_000_000_000_000_000_000), (-9.223_372_036_854_775_808e18, i64::MIN)] {
+            assert_eq!(ScalarType::Integer.from_json(&serde_json::json!(float)), Some(Scalar::Integer(whole)), "{float}");
+        }
+        for beyond in [9.223_372_036_854_775_808e18, 1e19, 0.5] {
+            assert_eq!(ScalarType::Integer.from_json(&serde_json::json!(beyond)), None, "{beyond}");
+        }
         assert_eq!(
             ScalarType::Timestamp.parse("2026-01-31T10:30:00+01:00"),
             ScalarType::Timestamp.parse("2026-01-31T09:30:00.000000Z")

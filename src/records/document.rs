@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::error::{Error, Result, Violation};
-use crate::model::{Collection, IdRule, RecordId, ServerFields, timestamp_text};
+use crate::model::{Collection, IdRule, RecordId, ScalarType, ServerFields, timestamp_text};
 
 /// A document's members.
 pub(super) type Members = Map<String, Value>;
@@ -43,6 +43,28 @@ pub(super) fn take_id(collection: &Collection, members: &mut Members) -> Result<
         Some(Value::String(text)) => RecordId::parse_at(&text, &pointer).map(Some),
         Some(_) => Err(Error::invalid(vec![Violation::new(pointer, "type", "An id is a string.")])),
     }
+}
+
+/// Integers that no filter, cursor or term can name, because they are beyond 64 bits: JSON Schema has no such bound, and
+/// a page that ends at one could not be continued.
+pub(super) fn integers_out_of_range(collection: &Collection, members: &Members) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for (name, value) in members {
+        let Some(field) = collection.fields.get(name).filter(|field| field.scalar == ScalarType::Integer) else { continue };
+        let mut check = |pointer: String, value: &Value| {
+            if value.is_number() && field.scalar.from_json(value).is_none() {
+                found.push(Violation::new(pointer, "out_of_range", format!("An integer is from {} to {}.", i64::MIN, i64::MAX)));
+            }
+        };
+        let name = name.replace('~', "~0").replace('/', "~1");
+        match value {
+            Value::Array(elements) => {
+                elements.iter().enumerate().for_each(|(position, element)| check(format!("/{name}/{position}"), element));
+            }
+            scalar => check(format!("/{name}"), scalar),
+        }
+    }
+    found
 }
 
 /// A new id for a collection that leaves ids to the server.

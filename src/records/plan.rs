@@ -183,7 +183,10 @@ impl Planner {
     }
 
     fn validate(&self, draft: &Draft, members: &Members) -> Result<()> {
-        let violations = self.declared.violations(&Value::Object(members.clone()));
+        let mut violations = self.declared.violations(&Value::Object(members.clone()));
+        if violations.is_empty() {
+            violations = document::integers_out_of_range(&self.declared.collection, members);
+        }
         if violations.is_empty() { Ok(()) } else { Err(relocate(Error::invalid(violations), draft)) }
     }
 

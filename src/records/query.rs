@@ -240,7 +240,17 @@ fn read_filter(collection: &Collection, parameters: &Parameters<'_>, known: &[&s
         return Ok(None);
     }
     let filter = Filter::all(parts);
-    filter.check_indexes(collection)?;
+    filter.check_indexes(collection).map_err(|error| {
+        // The parameter that names the field, if one does: the client did not write `filter=`.
+        let at_fault = filter.unindexed_field(collection).and_then(|field| {
+            let names = parameters.iter().map(|(name, _)| name);
+            names.into_iter().find(|name| bracketed(name).map_or(*name, |(named, _)| named) == field)
+        });
+        match at_fault {
+            Some(name) => error.with_parameter(name),
+            None => error,
+        }
+    })?;
     Ok((filter != Filter::All(Vec::new())).then_some(filter))
 }
 

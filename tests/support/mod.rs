@@ -1,6 +1,7 @@
 //! A real server on a port and a database of its own, and a client for it.
 
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "what fails here is a test")]
+pub mod database;
+pub mod fixture;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ pub struct Server {
     client: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
-    _directory: TempDir,
+    directory: Option<TempDir>,
 }
 
 /// The root of the package, whatever directory the tests run in.
@@ -58,22 +59,55 @@ impl Server {
         Self::start_in(directory, settings)
     }
 
-    /// Collections made of the TOML texts given, without samples.
+    /// Collections made of the TOML texts given, without views and samples.
     pub fn with_collections(files: &[(&str, &str)]) -> Self {
+        Self::with_files(files, &[], |_| {})
+    }
+
+    /// Collections and views made of the TOML texts given, without samples.
+    pub fn with_files(collections: &[(&str, &str)], views: &[(&str, &str)], change: impl FnOnce(&mut Settings)) -> Self {
         let directory = TempDir::new().unwrap();
-        let collections = directory.path().join("collections");
-        std::fs::create_dir(&collections).unwrap();
-        for (name, text) in files {
-            std::fs::write(collections.join(format!("{name}.toml")), text).unwrap();
-        }
         let mut settings = settings(directory.path());
-        settings.collections.dir = collections;
-        settings.collections.views_dir = directory.path().join("no-views");
+        settings.collections.dir = directory.path().join("collections");
+        settings.collections.views_dir = directory.path().join("views");
         settings.collections.samples_dir = directory.path().join("no-samples");
+        for (parent, files) in [(&settings.collections.dir, collections), (&settings.collections.views_dir, views)] {
+            std::fs::create_dir(parent).unwrap();
+            for (name, text) in files {
+                std::fs::write(parent.join(format!("{name}.toml")), text).unwrap();
+            }
+        }
+        change(&mut settings);
         Self::start_in(directory, settings)
     }
 
+    /// A second server on this one's database and declarations, with settings changed by `change`.
+    pub fn beside(&self, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = self.settings.clone();
+        change(&mut settings);
+        Self::start_in(TempDir::new().unwrap(), settings)
+    }
+
+    /// Takes its files, so that they outlive it.
+    pub fn keep_files(&mut self) -> TempDir {
+        self.directory.take().unwrap()
+    }
+
+    /// A server on files that another one has left.
+    pub fn start_again(directory: TempDir, settings: Settings) -> Self {
+        Self::start_in(directory, settings)
+    }
+
+    /// Stops it as SIGTERM would, and returns when it has ended.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
     fn start_in(directory: TempDir, settings: Settings) -> Self {
+        if std::env::var_os("TEST_LOG").is_some() {
+            // Fails when another test has done it already.
+            let _ = terrace::telemetry::logs::init(&settings.log);
+        }
         let (stop, stopped) = oneshot::channel();
         let (started, has_started) = std::sync::mpsc::channel();
         let own = settings.clone();
@@ -87,7 +121,7 @@ impl Server {
         });
         let address = has_started.recv_timeout(DEADLINE).expect("the server did not start");
         let client = reqwest::Client::builder().timeout(DEADLINE).build().unwrap();
-        Self { address, settings, client, stop: Some(stop), thread: Some(thread), _directory: directory }
+        Self { address, settings, client, stop: Some(stop), thread: Some(thread), directory: Some(directory) }
     }
 
     /// A request to `path`, which may have a query string and is sent as it is.
@@ -107,17 +141,43 @@ impl Server {
         self.send(Method::POST, path, body).await
     }
 
+    /// A GET with further headers.
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
+        self.send_with(Method::GET, path, headers, None).await
+    }
+
+    /// A request with further headers and, perhaps, a JSON body.
+    pub async fn send_with(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Reply {
+        let mut request = self.request(method, path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Reply::read(if let Some(body) = body { request.json(body) } else { request }).await
+    }
+
+    pub async fn put(&self, path: &str, body: &Value) -> Reply {
+        self.send(Method::PUT, path, body).await
+    }
+
+    pub async fn patch(&self, path: &str, body: &Value) -> Reply {
+        self.send(Method::PATCH, path, body).await
+    }
+
     pub async fn delete(&self, path: &str) -> Reply {
         Reply::read(self.request(Method::DELETE, path)).await
     }
 
-    /// Sends bytes as they are over a connection of their own, and returns what comes back until it closes.
+    /// Sends bytes as they are over a connection of their own, and returns what comes back until it closes. A server may
+    /// refuse a request, and close, before it has read all of it.
     pub async fn raw(&self, request: &[u8]) -> String {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let mut stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
-        stream.write_all(request).await.unwrap();
+        let (mut reader, mut writer) = tokio::net::TcpStream::connect(self.address).await.unwrap().into_split();
         let mut answer = Vec::new();
-        tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("no end of the answer").unwrap();
+        let exchange = async {
+            // An error here is a connection that was closed early; what was answered before that counts.
+            let (_, _) = tokio::join!(writer.write_all(request), reader.read_to_end(&mut answer));
+        };
+        tokio::time::timeout(DEADLINE, exchange).await.expect("no end of the answer");
         String::from_utf8_lossy(&answer).into_owned()
     }
 
@@ -131,13 +191,21 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
+impl Server {
+    fn end(&mut self) {
+        // Its idle connections would otherwise be waited for.
+        self.client = reqwest::Client::new();
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let ended = thread.join();
             assert!(ended.is_ok() || thread::panicking(), "the server panicked");
         }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -155,6 +223,11 @@ impl Reply {
 
     async fn of(response: Response) -> Self {
         Self { status: response.status(), headers: response.headers().clone(), text: response.text().await.unwrap() }
+    }
+
+    /// `X-Cache`.
+    pub fn cache(&self) -> &str {
+        self.header("x-cache")
     }
 
     /// The body, which must be JSON.

@@ -1,0 +1,94 @@
+//! Precision: a write forgets what it touches and nothing else.
+
+use serde_json::json;
+
+use crate::support::Server;
+use crate::support::fixture::{SHELVES, item};
+
+/// Warms `paths`, writes, and says which of them are still answered from the cache.
+async fn survivors<'a>(server: &Server, paths: &[&'a str], write: impl AsyncFnOnce(&Server)) -> Vec<&'a str> {
+    for path in paths {
+        server.get(path).await.expect(200);
+        assert_eq!(server.get(path).await.cache(), "HIT", "{path}");
+    }
+    write(server).await;
+    let mut survivors = Vec::new();
+    for path in paths {
+        if server.get(path).await.cache() == "HIT" {
+            survivors.push(*path);
+        }
+    }
+    survivors
+}
+
+#[tokio::test]
+async fn a_list_of_another_category_stays_a_hit() {
+    let server = Server::fixture();
+    server.create_items([item("A", "a"), item("B", "b"), item("C", "c")]).await;
+    let paths = ["/api/items?category=a", "/api/items?category=a&page=2&limit=1", "/api/items?category=b", "/api/items?category=c", "/api/items"];
+    let kept = survivors(&server, &paths, async |server| drop(server.create_item(item("B2", "b")).await)).await;
+    assert_eq!(kept, [paths[0], paths[1], paths[3]]);
+    let kept = survivors(&server, &paths, async |server| {
+        server.patch("/api/items/A", &json!({"category": "b"})).await.expect(200);
+    })
+    .await;
+    assert_eq!(kept, [paths[3]], "a move touches the list it leaves and the one it enters");
+    let kept = survivors(&server, &paths, async |server| drop(server.delete("/api/items/C").await)).await;
+    assert_eq!(kept, [paths[0], paths[1], paths[2]]);
+}
+
+#[tokio::test]
+async fn another_record_stays_a_hit() {
+    let server = Server::fixture();
+    server.create_items([item("A", "a"), item("B", "a")]).await;
+    let paths = ["/api/items/A", "/api/items/A?fields=name", "/api/items/B"];
+    let kept = survivors(&server, &paths, async |server| {
+        server.patch("/api/items/B", &json!({"tier": 1})).await.expect(200);
+    })
+    .await;
+    assert_eq!(kept, [paths[0], paths[1]]);
+}
+
+#[tokio::test]
+async fn another_collection_stays_a_hit() {
+    let server = Server::fixture();
+    server.post(SHELVES, &json!({"id": "s", "room": "cellar"})).await.expect(201);
+    server.create_items([item("A", "a")]).await;
+    let paths = ["/api/items", "/api/items/A", "/api/items/_stats?by=tier", "/api/items?include=shelf_id", "/api/shelves", "/api/totals"];
+    let kept = survivors(&server, &paths, async |server| {
+        server.patch("/api/shelves/s", &json!({"room": "attic"})).await.expect(200);
+    })
+    .await;
+    assert_eq!(kept, paths[..3]);
+}
+
+#[tokio::test]
+async fn the_most_telling_term_of_a_filter_is_the_one_that_counts() {
+    let server = Server::fixture();
+    let with = |sku: &str, category: &str, tags: &[&str]| {
+        let mut one = item(sku, category);
+        one["tags"] = json!(tags);
+        one
+    };
+    server.create_items([with("A", "a", &["red"]), with("B", "a", &["blue"])]).await;
+    let paths = ["/api/items?category=a&tags=red", "/api/items?tags=red", "/api/items/_stats?by=tier&tags=red", "/api/items?tags=red&tags=blue"];
+    let kept = survivors(&server, &paths, async |server| drop(server.create_item(with("C", "a", &["green"])).await)).await;
+    assert_eq!(kept, paths, "the category is the same, the tag is not");
+    let kept = survivors(&server, &paths, async |server| drop(server.create_item(with("D", "b", &["red"])).await)).await;
+    assert!(!kept.contains(&paths[1]), "{kept:?}");
+}
+
+#[tokio::test]
+async fn equal_requests_share_one_entry() {
+    let server = Server::fixture();
+    server.create_items([item("A", "a")]).await;
+    assert_eq!(server.get("/api/items?category=a&tier=1&limit=50").await.cache(), "MISS");
+    for same in [
+        "/api/items?tier=1&category=a",
+        "/api/items?page=1&filter[tier][eq]=1&category=%61",
+        "/api/items?filter=%7B%22tier%22%3A1.0%7D&filter[category][in]=a&count=exact&sort=-updated_at",
+        "/api/items?filter={\"and\":[{\"category\":\"a\"},{\"tier\":{\"eq\":1}}]}&highlight=false",
+    ] {
+        assert_eq!(server.get(same).await.cache(), "HIT", "{same}");
+    }
+}
