@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use tokio::sync::OnceCell;
 
 use super::encoding::{Encoding, compress};
 use super::guard::Captured;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What a loader returns.
 #[derive(Clone, Debug)]
@@ -19,10 +20,10 @@ pub struct Content {
     pub presence: Presence,
     /// The response body, uncompressed.
     pub body: Bytes,
-    /// The entity tag without quotes, unique to the body.
-    pub etag: String,
-    /// Further headers of the response, with lower-case names and valid values.
-    pub headers: Vec<(&'static str, Bytes)>,
+    /// The entity tag with its quotes, unique to the body.
+    pub etag: HeaderValue,
+    /// Further headers of the response.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// Whether there is anything.
@@ -41,7 +42,7 @@ pub struct Representation {
     /// The bytes to send.
     pub body: Bytes,
     /// The entity tag, with quotes.
-    pub etag: Bytes,
+    pub etag: HeaderValue,
 }
 
 /// How long an entry lives.
@@ -60,7 +61,7 @@ pub type Dependencies = SmallVec<[Captured; 1]>;
 #[derive(Debug)]
 pub struct Entry {
     presence: Presence,
-    headers: Vec<(&'static str, Bytes)>,
+    headers: Vec<(HeaderName, HeaderValue)>,
     identity: Representation,
     /// In the order of [`Encoding::COMPRESSED`].
     compressed: [OnceCell<Representation>; Encoding::COMPRESSED.len()],
@@ -80,11 +81,10 @@ const REFRESH_AFTER: f64 = 0.9;
 impl Entry {
     /// Wraps what a loader returned; `dependencies` were captured before it ran.
     pub fn new(content: Content, dependencies: Dependencies, lifetime: Lifetime) -> Self {
-        let etag = Bytes::from(format!("\"{}\"", content.etag));
         Self {
             presence: content.presence,
             headers: content.headers,
-            identity: Representation { body: content.body, etag },
+            identity: Representation { body: content.body, etag: content.etag },
             compressed: Default::default(),
             dependencies,
             loaded_at: Instant::now(),
@@ -99,7 +99,7 @@ impl Entry {
     }
 
     /// Headers of the response beside those every response has.
-    pub fn headers(&self) -> &[(&'static str, Bytes)] {
+    pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         &self.headers
     }
 
@@ -122,9 +122,10 @@ impl Entry {
         let Some(slot) = self.slot(encoding) else { return Ok(&self.identity) };
         slot.get_or_try_init(|| async {
             let body = compress(encoding, self.identity.body.clone()).await?;
-            let plain = self.identity.etag.strip_suffix(b"\"").unwrap_or(&self.identity.etag);
+            let plain = self.identity.etag.as_bytes();
+            let plain = plain.strip_suffix(b"\"").unwrap_or(plain);
             let etag = [plain, b"-", encoding.token().as_bytes(), b"\""].concat();
-            Ok(Representation { body, etag: Bytes::from(etag) })
+            Ok(Representation { body, etag: HeaderValue::try_from(etag).map_err(Error::internal)? })
         })
         .await
     }
@@ -134,14 +135,15 @@ impl Entry {
         self.loaded_at.elapsed()
     }
 
-    /// For how much longer it is fresh if no guard moves; zero once it has expired.
-    pub fn fresh_for(&self) -> Duration {
-        self.lifetime.ttl.saturating_sub(self.age())
+    /// For how much longer than `age` it is fresh if no guard moves; zero once it has expired. Like all that follows it
+    /// takes the age, so that a look-up reads the clock once.
+    pub fn fresh_for(&self, age: Duration) -> Duration {
+        self.lifetime.ttl.saturating_sub(age)
     }
 
-    /// How long ago it expired; zero while it is fresh.
-    pub fn expired_for(&self) -> Duration {
-        self.age().saturating_sub(self.lifetime.ttl)
+    /// How long before `age` it expired; zero while it is fresh.
+    pub fn expired_for(&self, age: Duration) -> Duration {
+        age.saturating_sub(self.lifetime.ttl)
     }
 
     /// Whether no guard has moved since before it was loaded.
@@ -150,8 +152,8 @@ impl Entry {
     }
 
     /// Whether it may still be served in place of an error.
-    pub fn is_usable_on_error(&self) -> bool {
-        self.is_valid() && self.age() <= self.retention()
+    pub fn is_usable_on_error(&self, age: Duration) -> bool {
+        self.is_valid() && age <= self.retention()
     }
 
     /// How long it is kept: while it is fresh, and while it may stand in for an error.
@@ -160,13 +162,13 @@ impl Entry {
     }
 
     /// Whether it is about to expire and nobody refreshes it yet.
-    pub fn wants_refresh(&self) -> bool {
-        self.age() > self.lifetime.ttl.mul_f64(REFRESH_AFTER) && !self.refreshing.load(Ordering::Relaxed)
+    pub fn wants_refresh(&self, age: Duration) -> bool {
+        age > self.lifetime.ttl.mul_f64(REFRESH_AFTER) && !self.refreshing.load(Ordering::Relaxed)
     }
 
     /// Whether this caller shall refresh it; true at most once per entry.
-    pub fn claims_refresh(&self) -> bool {
-        self.wants_refresh() && !self.refreshing.swap(true, Ordering::Relaxed)
+    pub fn claims_refresh(&self, age: Duration) -> bool {
+        self.wants_refresh(age) && !self.refreshing.swap(true, Ordering::Relaxed)
     }
 
     /// The memory it takes, in bytes.

@@ -1,5 +1,5 @@
 //! The cache: keys, guards, entries, the tier in the process, one load per key, and invalidation. It knows no SQL and
-//! no HTTP: it takes a loader, and reads the change log through [`ChangeLog`].
+//! no HTTP beyond the values of headers, which entries keep ready: it takes a loader, and reads the change log through [`ChangeLog`].
 //!
 //! The rule that everything here serves: **capture before load**. The generations of an entry's guards are captured
 //! before its loader runs, and an entry is served only while they are still current. A write moves the guards after
@@ -55,6 +55,15 @@ pub struct Lookup {
     pub entry: Arc<Entry>,
     /// How it came about.
     pub outcome: Outcome,
+    /// How old the entry was when it was found.
+    pub age: Duration,
+}
+
+impl Lookup {
+    fn new(entry: Arc<Entry>, outcome: Outcome) -> Self {
+        let age = entry.age();
+        Self { entry, outcome, age }
+    }
 }
 
 /// What the cache holds at the moment, for health and administration.
@@ -102,9 +111,9 @@ impl Cache {
 
     /// A fresh entry, if there is one that needs no refresh: the whole cost of a hit. Otherwise call [`Self::get_or_load`].
     pub fn get(&self, scope: &Scope, key: &CacheKey) -> Option<Lookup> {
-        let entry = self.fresh(key).filter(|entry| !entry.wants_refresh())?;
+        let lookup = self.fresh(key).filter(|lookup| !lookup.entry.wants_refresh(lookup.age))?;
         scope.metrics().hits.inc();
-        Some(Lookup { entry, outcome: Outcome::Hit })
+        Some(lookup)
     }
 
     /// The entry of `key`: fresh from L1, else from a load. `guards` names what the answer depends on. The loader runs at
@@ -124,20 +133,20 @@ impl Cache {
         if !self.enabled {
             scope.metrics().bypasses.inc();
             let entry = self.entry(scope, loader().await?, Dependencies::new());
-            return Ok(Lookup { entry: Arc::new(entry), outcome: Outcome::Bypass });
+            return Ok(Lookup::new(Arc::new(entry), Outcome::Bypass));
         }
-        if let Some(entry) = self.fresh(key) {
-            if entry.claims_refresh() {
+        if let Some(lookup) = self.fresh(key) {
+            if lookup.entry.claims_refresh(lookup.age) {
                 // The flight is only started; nobody waits for it.
                 drop(self.board(scope, key, guards, loader, || None));
             }
             scope.metrics().hits.inc();
-            return Ok(Lookup { entry, outcome: Outcome::Hit });
+            return Ok(lookup);
         }
-        let (landing, outcome) = match self.board(scope, key, guards, loader, || self.fresh(key)) {
+        let (landing, outcome) = match self.board(scope, key, guards, loader, || self.fresh(key).map(|lookup| lookup.entry)) {
             Boarding::Landed(entry) => {
                 scope.metrics().hits.inc();
-                return Ok(Lookup { entry, outcome: Outcome::Hit });
+                return Ok(Lookup::new(entry, Outcome::Hit));
             }
             Boarding::Joined(landing) => {
                 scope.metrics().joined.inc();
@@ -149,11 +158,11 @@ impl Cache {
             }
         };
         match landing.await {
-            Ok(entry) => Ok(Lookup { entry, outcome }),
+            Ok(entry) => Ok(Lookup::new(entry, outcome)),
             Err(error) if error.kind() == ErrorKind::Unavailable => match self.l1.get(key) {
-                Some(entry) if entry.is_usable_on_error() => {
+                Some(entry) if entry.is_usable_on_error(entry.age()) => {
                     scope.metrics().stale.inc();
-                    Ok(Lookup { entry, outcome: Outcome::Stale })
+                    Ok(Lookup::new(entry, Outcome::Stale))
                 }
                 Some(_) | None => Err(error),
             },
@@ -185,8 +194,10 @@ impl Cache {
         }
     }
 
-    fn fresh(&self, key: &CacheKey) -> Option<Arc<Entry>> {
-        self.l1.get(key).filter(|entry| entry.is_valid() && !entry.fresh_for().is_zero())
+    fn fresh(&self, key: &CacheKey) -> Option<Lookup> {
+        let lookup = Lookup::new(self.l1.get(key)?, Outcome::Hit);
+        let is_fresh = lookup.entry.is_valid() && !lookup.entry.fresh_for(lookup.age).is_zero();
+        is_fresh.then_some(lookup)
     }
 
     fn board<L, F>(

@@ -23,6 +23,7 @@ pub mod openapi;
 mod problem;
 mod reads;
 mod routes;
+mod seconds;
 mod server;
 mod spans;
 mod system;

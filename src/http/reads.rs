@@ -1,7 +1,6 @@
 //! Reads: records, lists, statistics and views. Parse, call, shape. The shape is the hot path of the whole server: bodies
 //! are shared, and every header value that can be is made beforehand.
 
-use std::io::{Cursor, Write as _};
 use std::time::Duration;
 
 use actix_web::body::BoxBody;
@@ -12,6 +11,7 @@ use actix_web::http::header::{
 use actix_web::{HttpRequest, HttpResponse};
 
 use super::routes::{CollectionRoutes, ViewRoute};
+use super::seconds::{AGE_VALUES, HIT_VALUES};
 use super::{conditional, identifier, negotiation, problem};
 use crate::error::{Error, Result};
 use crate::model::{AccessRule, Principal};
@@ -88,17 +88,17 @@ async fn shape(request: &HttpRequest, answer: &Answer, cache_control: &HeaderVal
         Some(ready) => ready,
         None => Box::pin(answer.representation(encoding)).await?,
     };
-    let mut response = if conditional::is_known_to_client(request.headers(), &representation.etag) {
+    let mut response = if conditional::is_known_to_client(request.headers(), representation.etag.as_bytes()) {
         HttpResponse::with_body(StatusCode::NOT_MODIFIED, BoxBody::new(()))
     } else {
         full(encoding, representation)
     };
     let headers = response.headers_mut();
-    headers.insert(ETAG, shared_value(representation.etag.clone())?);
+    headers.insert(ETAG, representation.etag.clone());
     headers.insert(CACHE_CONTROL, cache_control.clone());
     headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
     for (name, value) in answer.headers() {
-        headers.insert(HeaderName::from_static(name), shared_value(value.clone())?);
+        headers.insert(name.clone(), value.clone());
     }
     describe_cache(headers, answer);
     Ok(response)
@@ -114,38 +114,23 @@ fn full(encoding: Encoding, representation: &Representation) -> HttpResponse {
     response
 }
 
-/// A header value over shared bytes.
-fn shared_value(bytes: bytes::Bytes) -> Result<HeaderValue> {
-    HeaderValue::from_maybe_shared(bytes).map_err(Error::internal)
-}
-
 /// Says how the answer came about: `X-Cache` for people, `Cache-Status` (RFC 9211) for tools.
 fn describe_cache(headers: &mut HeaderMap, answer: &Answer) {
     let (word, status) = match answer.outcome() {
-        Outcome::Hit => ("HIT", hit_status(answer)),
-        Outcome::Stale => ("STALE", hit_status(answer)),
+        Outcome::Hit => ("HIT", HIT_VALUES.of(answer.fresh_for().as_secs())),
+        Outcome::Stale => ("STALE", stale_status(answer)),
         Outcome::Miss => ("MISS", HeaderValue::from_static("terrace; fwd=miss; stored")),
         Outcome::Joined => ("MISS", HeaderValue::from_static("terrace; fwd=miss; collapsed; stored")),
         Outcome::Bypass => ("BYPASS", HeaderValue::from_static("terrace; fwd=bypass")),
     };
     headers.insert(X_CACHE.clone(), HeaderValue::from_static(word));
     headers.insert(CACHE_STATUS, status);
-    headers.insert(AGE, HeaderValue::from(answer.age().as_secs()));
+    headers.insert(AGE, AGE_VALUES.of(answer.age().as_secs()));
 }
 
-/// `ttl` is the freshness that is left, in seconds; below zero since the entry expired (RFC 9211, 2.5). Written on the
-/// stack, so that the value costs one allocation of its own size.
-fn hit_status(answer: &Answer) -> HeaderValue {
-    let (sign, seconds) = match answer.outcome() {
-        Outcome::Stale => ("-", answer.expired_for().as_secs().max(1)),
-        Outcome::Hit | Outcome::Miss | Outcome::Joined | Outcome::Bypass => ("", answer.fresh_for().as_secs()),
-    };
-    // Longer than the longest text, two times.
-    let mut text = Cursor::new([0; 96]);
-    let written = write!(text, "terrace; hit; ttl={sign}{seconds}; detail=l1");
-    let length = usize::try_from(text.position()).unwrap_or_default();
-    match (written, text.get_ref().get(..length).map(HeaderValue::from_bytes)) {
-        (Ok(()), Some(Ok(value))) => value,
-        _ => HeaderValue::from_static("terrace; hit"),
-    }
+/// `ttl` is the freshness that was left, below zero since the entry expired (RFC 9211, 2.5).
+fn stale_status(answer: &Answer) -> HeaderValue {
+    let seconds = answer.expired_for().as_secs().max(1);
+    let text = format!("terrace; hit; ttl=-{seconds}; detail=l1");
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("terrace; hit"))
 }

@@ -1,7 +1,7 @@
-//! Which resource a path names. Paths are resolved by one or two look-ups in a hash map: with one table for all
+//! Which resource a path names. Paths are resolved by one or two look-ups in a map: with one table for all
 //! collections there is no pattern to try in turn, and the raw path is never decoded before it is split.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix_web::http::Method;
@@ -20,7 +20,7 @@ pub(super) const DOCS: &str = "/docs";
 
 /// All paths.
 pub(super) struct Routes {
-    places: HashMap<Box<str>, Place>,
+    places: BTreeMap<Box<str>, Place>,
     docs: RouteMetrics,
     unmatched: RouteMetrics,
 }
@@ -100,7 +100,7 @@ pub(super) enum Target<'a> {
 impl Routes {
     /// The table of everything `records` serves. The catalog has made sure that no two paths are equal.
     pub(super) fn new(records: &Records, metrics: &HttpMetrics) -> Self {
-        let mut places: HashMap<Box<str>, Place> = HashMap::new();
+        let mut places: BTreeMap<Box<str>, Place> = BTreeMap::new();
         for resource in records.resources() {
             let routes = CollectionRoutes::new(resource, metrics);
             places.insert(resource.collection().path.as_str().into(), Place::Collection(Box::new(routes)));

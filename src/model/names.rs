@@ -52,7 +52,7 @@ impl RecordId {
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         if text.is_empty() || text.len() > RECORD_ID_MAX_BYTES {
             Err("An id has 1 to 255 bytes.")
-        } else if text.chars().any(|character| character.is_control() || character == '/') {
+        } else if text.bytes().any(|byte| byte.is_ascii_control() || byte == b'/') || text.chars().any(is_late_control) {
             Err("An id has no control characters and no slash.")
         } else if text.starts_with('_') || text == "." || text == ".." {
             Err("An id does not begin with _ and is neither . nor ..")
@@ -76,6 +76,11 @@ impl fmt::Display for RecordId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
     }
+}
+
+/// The control characters beyond ASCII, U+0080 to U+009F.
+fn is_late_control(character: char) -> bool {
+    !character.is_ascii() && character.is_control()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
 
 use crate::cache::{Cache, CacheKey, Encoding, Lookup, Outcome, Presence, Representation};
 use crate::error::Result;
@@ -32,21 +32,21 @@ impl Answer {
 
     /// How long ago it was loaded.
     pub fn age(&self) -> Duration {
-        self.lookup.entry.age()
+        self.lookup.age
     }
 
     /// For how much longer it is fresh; zero when it is stale.
     pub fn fresh_for(&self) -> Duration {
-        self.lookup.entry.fresh_for()
+        self.lookup.entry.fresh_for(self.lookup.age)
     }
 
     /// How long ago it expired; zero while it is fresh.
     pub fn expired_for(&self) -> Duration {
-        self.lookup.entry.expired_for()
+        self.lookup.entry.expired_for(self.lookup.age)
     }
 
-    /// Further headers, with lower-case names.
-    pub fn headers(&self) -> &[(&'static str, Bytes)] {
+    /// Further headers.
+    pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         self.lookup.entry.headers()
     }
 

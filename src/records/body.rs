@@ -1,29 +1,35 @@
 //! Response bodies and their headers: pages, statistics, views. Records go in as the database's own text.
 
 use bytes::Bytes;
+use http::header::LINK;
+use http::{HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 use super::cursor;
-use super::document::etag;
+use super::document::quoted_etag;
 use super::query::Parameters;
 use crate::cache::{Content, Presence};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{Paging, Query, SortKey, View};
 use crate::store::{Row, Stats};
 
 /// What stays readable in a link; brackets and the rest are escaped.
 const LINK_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b',');
 
+/// Headers of one answer.
+type Headers = Vec<(HeaderName, HeaderValue)>;
+
 /// A found answer with this body.
-pub(super) fn found(body: String, headers: Vec<(&'static str, Bytes)>) -> Content {
-    let etag = etag(body.as_bytes());
-    Content { presence: Presence::Found, body: Bytes::from(body), etag, headers }
+pub(super) fn found(body: String, headers: Headers) -> Result<Content> {
+    let etag = HeaderValue::try_from(quoted_etag(body.as_bytes())).map_err(Error::internal)?;
+    Ok(Content { presence: Presence::Found, body: Bytes::from(body), etag, headers })
 }
 
 /// "There is no such record."
 pub(super) fn missing() -> Content {
-    Content { presence: Presence::Missing, body: Bytes::new(), etag: "missing".to_owned(), headers: Vec::new() }
+    let etag = HeaderValue::from_static("\"missing\"");
+    Content { presence: Presence::Missing, body: Bytes::new(), etag, headers: Vec::new() }
 }
 
 /// A page. `rows` may hold one record more than the page, which then says only that there are more. `raw` is the query
@@ -33,7 +39,7 @@ pub(super) fn page(path: &str, raw: &str, query: &Query, mut rows: Vec<Row>, tot
     let more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let links = Links::new(path, raw)?;
-    let mut headers = vec![("x-per-page", Bytes::from(limit.to_string()))];
+    let mut headers = vec![(HeaderName::from_static("x-per-page"), HeaderValue::from(limit))];
     let (pagination, link) = match &query.paging {
         Paging::Page { page, .. } => offset_pagination(*page, limit, total, more, &links, &mut headers),
         Paging::Cursor { after, .. } => {
@@ -42,21 +48,21 @@ pub(super) fn page(path: &str, raw: &str, query: &Query, mut rows: Vec<Row>, tot
         }
     };
     if let Some(total) = total {
-        headers.push(("x-total-count", Bytes::from(total.to_string())));
+        headers.push((HeaderName::from_static("x-total-count"), HeaderValue::from(total)));
     }
     if !link.is_empty() {
-        headers.push(("link", Bytes::from(link)));
+        headers.push((LINK, HeaderValue::try_from(link).map_err(Error::internal)?));
     }
-    Ok(found(envelope(&rows, &pagination), headers))
+    found(envelope(&rows, &pagination), headers)
 }
 
 /// The statistics of a collection.
-pub(super) fn stats(stats: &Stats) -> Content {
+pub(super) fn stats(stats: &Stats) -> Result<Content> {
     found(stats_json(stats).to_string(), Vec::new())
 }
 
 /// A view: the statistics of its parts, in their order.
-pub(super) fn view(view: &View, parts: &[Stats]) -> Content {
+pub(super) fn view(view: &View, parts: &[Stats]) -> Result<Content> {
     let data: Map<String, Value> =
         view.parts.iter().zip(parts).map(|(part, stats)| (part.key.clone(), stats_json(stats))).collect();
     found(json!({ "data": data }).to_string(), Vec::new())
@@ -85,9 +91,9 @@ fn offset_pagination(
     total: Option<u64>,
     more: bool,
     links: &Links,
-    headers: &mut Vec<(&'static str, Bytes)>,
+    headers: &mut Headers,
 ) -> (Value, String) {
-    headers.push(("x-page", Bytes::from(page.to_string())));
+    headers.push((HeaderName::from_static("x-page"), HeaderValue::from(page)));
     let pages = total.map(|total| total.div_ceil(u64::from(limit)));
     let has_next = pages.map_or(more, |pages| page < pages);
     let has_prev = page > 1;
@@ -101,7 +107,7 @@ fn offset_pagination(
         targets.into_iter().filter_map(|(relation, page)| Some(links.page(relation, page?))).collect::<Vec<_>>().join(", ");
     let pagination = match (total, pages) {
         (Some(total), Some(pages)) => {
-            headers.push(("x-total-pages", Bytes::from(pages.to_string())));
+            headers.push((HeaderName::from_static("x-total-pages"), HeaderValue::from(pages)));
             json!({"page": page, "limit": limit, "total": total, "pages": pages, "hasNext": has_next, "hasPrev": has_prev})
         }
         _ => json!({"page": page, "limit": limit, "hasNext": has_next, "hasPrev": has_prev}),

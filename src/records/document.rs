@@ -15,10 +15,10 @@ pub(super) type Members = Map<String, Value>;
 /// What an answer may add to a record, and a client may therefore send back.
 const EMBEDDED: [&str; 2] = ["_include", "_highlight"];
 
-/// The entity tag of a body, without quotes: 128 bits of XXH3. A record's text holds its version and time of update, so
+/// The entity tag of a body, with quotes: 128 bits of XXH3. A record's text holds its version and time of update, so
 /// two states of one record never have the same text.
-pub(super) fn etag(body: &[u8]) -> String {
-    URL_SAFE_NO_PAD.encode(xxh3_128(body).to_be_bytes())
+pub(super) fn quoted_etag(body: &[u8]) -> String {
+    format!("\"{}\"", URL_SAFE_NO_PAD.encode(xxh3_128(body).to_be_bytes()))
 }
 
 /// The members of a document that the client means: without what only the server writes.

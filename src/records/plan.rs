@@ -286,7 +286,7 @@ pub(super) fn id_mismatch(collection: &Collection, id: &RecordId) -> Error {
 }
 
 fn check_precondition(precondition: &Precondition, current: Option<&Stored>) -> Result<()> {
-    let tag = current.map(|stored| format!("\"{}\"", document::etag(stored.text.as_bytes())));
+    let tag = current.map(|stored| document::quoted_etag(stored.text.as_bytes()));
     let holds = match precondition {
         Precondition::None => true,
         Precondition::Exists => tag.is_some(),

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::future::try_join_all;
 
 use super::prepared::{Prepared, PreparedLists};
 use super::query::{self, Shape};
-use super::{Answer, Records, body, document};
+use super::{Answer, Records, body};
 use crate::auth::authorize;
-use crate::cache::{Cache, CacheKey, Content, Kind, Lifetime, Lifetimes, Presence, Scope};
+use crate::cache::{Cache, CacheKey, Content, Kind, Lifetime, Lifetimes, Scope};
 use crate::catalog::{Catalog, Declared};
 use crate::error::{Error, Result};
 use crate::model::{Collection, CountMode, Filter, Guard, Principal, Query, RecordId, Selection, View};
@@ -110,7 +109,7 @@ impl Records {
         let (store, owned_collection, id) = (self.store.clone(), Arc::clone(collection), id.clone());
         let load = move || async move {
             let row = store.record_read(&owned_collection, &id, &shape.into()).await?;
-            Ok(row.map_or_else(body::missing, |row| body::found(row.data, Vec::new())))
+            row.map_or_else(|| Ok(body::missing()), |row| body::found(row.data, Vec::new()))
         };
         // Boxed, so that a hit does not carry the state of a load around.
         let lookup = Box::pin(self.cache.get_or_load(&resource.records, &key, &guards, load)).await?;
@@ -145,7 +144,7 @@ impl Records {
         let (store, owned_collection) = (self.store.clone(), Arc::clone(collection));
         let load = move || async move {
             let stats = store.record_stats(&owned_collection, &by, filter.as_ref()).await?;
-            Ok(body::stats(&stats))
+            body::stats(&stats)
         };
         let lookup = self.cache.get_or_load(&resource.stats, &key, &[guard], load).await?;
         Ok(Answer::new(lookup, key, &self.cache))
@@ -158,7 +157,7 @@ impl Records {
         let load = move || async move {
             let parts = owned.view.parts.iter().zip(&owned.collections);
             let stats = parts.map(|(part, collection)| store.record_stats(collection, &part.by, part.filter.as_ref()));
-            Ok(body::view(&owned.view, &try_join_all(stats).await?))
+            body::view(&owned.view, &try_join_all(stats).await?)
         };
         let lookup = self.cache.get_or_load(&resource.scope, &resource.key, &resource.guards, load).await?;
         Ok(Answer::new(lookup, resource.key.clone(), &self.cache))
@@ -199,9 +198,8 @@ impl PageLoader {
         let guard = selection_guard(collection, selection.filter.as_ref());
         let (store, owned_collection, selection) = (self.store.clone(), Arc::clone(collection), selection.clone());
         let load = move || async move {
-            let count = store.record_count(&owned_collection, &selection).await?.to_string();
-            let etag = document::etag(count.as_bytes());
-            Ok(Content { presence: Presence::Found, body: Bytes::from(count), etag, headers: Vec::new() })
+            let count = store.record_count(&owned_collection, &selection).await?;
+            body::found(count.to_string(), Vec::new())
         };
         let lookup = self.cache.get_or_load(&self.resource.counts, &key, &[guard], load).await?;
         let body = &lookup.entry.identity().body;

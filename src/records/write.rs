@@ -294,7 +294,7 @@ fn results(planned: Planned, committed: Committed) -> Vec<Written> {
             WriteOutcome::Created | WriteOutcome::Updated | WriteOutcome::Unchanged if last => records.remove(&id),
             WriteOutcome::Created | WriteOutcome::Updated | WriteOutcome::Unchanged => records.get(&id).cloned(),
         };
-        let etag = record.as_ref().map(|record| format!("\"{}\"", document::etag(record.data.as_bytes())));
+        let etag = record.as_ref().map(|record| document::quoted_etag(record.data.as_bytes()));
         Written { outcome, id, record, etag, position }
     };
     planned.findings.outcomes.into_iter().map(result).collect()

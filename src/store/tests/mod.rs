@@ -206,7 +206,10 @@ fn parsed(row: &Row) -> Value {
     serde_json::from_str(&row.data).unwrap()
 }
 
+/// The keys of a page, without the record that follows it.
 async fn keys(store: &Store, collection: &Arc<Collection>, query: &Query) -> Vec<String> {
     let rows = store.record_list(collection, query).await.unwrap();
-    rows.iter().map(|row| parsed(row)["key"].as_str().unwrap().to_owned()).collect()
+    let limit = query.paging.limit() as usize;
+    assert!(rows.len() <= limit + 1);
+    rows.iter().take(limit).map(|row| parsed(row)["key"].as_str().unwrap().to_owned()).collect()
 }

@@ -40,13 +40,12 @@ async fn walk(fixture: &Fixture, sort: &[SortKey], filter: Option<Filter>, limit
         let mut query = query(filter.clone(), sort.to_vec());
         query.paging = Paging::Cursor { after: after.clone(), limit };
         let rows = fixture.store.record_list(&fixture.items, &query).await.unwrap();
-        walked.extend(rows.iter().map(|row| parsed(row)["key"].as_str().unwrap().to_owned()));
-        match rows.last() {
-            Some(last) if rows.len() == limit as usize => {
-                after = Some(decoded(last.cursor.as_deref().unwrap(), &fixture.items, sort));
-            }
-            _ => return walked,
+        let page = &rows[..rows.len().min(limit as usize)];
+        walked.extend(page.iter().map(|row| parsed(row)["key"].as_str().unwrap().to_owned()));
+        if rows.len() == page.len() {
+            return walked;
         }
+        after = page.last().map(|last| decoded(last.cursor.as_deref().unwrap(), &fixture.items, sort));
     }
 }
 
