@@ -60,7 +60,9 @@ fn collections(document: &Value) -> BTreeSet<String> {
 /// `value` with references into `document` resolved, one level.
 fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
     match value["$ref"].as_str() {
-        Some(reference) => document.pointer(reference.trim_start_matches('#')).unwrap_or_else(|| panic!("{reference} leads nowhere")),
+        Some(reference) => {
+            document.pointer(reference.trim_start_matches('#')).unwrap_or_else(|| panic!("{reference} leads nowhere"))
+        }
         None => value,
     }
 }
@@ -69,10 +71,20 @@ fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
 fn check(document: &Value, operation: &Value, what: &str, reply: &Reply) {
     let status = reply.status.as_u16().to_string();
     let responses = operation["responses"].as_object().unwrap();
-    let response = responses.get(&status).unwrap_or_else(|| panic!("{what} answers {status}, which is not described: {}", reply.text));
+    let response =
+        responses.get(&status).unwrap_or_else(|| panic!("{what} answers {status}, which is not described: {}", reply.text));
     let response = resolved(document, response);
     for name in response["headers"].as_object().into_iter().flat_map(Map::keys) {
-        let optional = ["link", "content-encoding", "x-page", "x-total-pages", "x-total-count", "consistency-token", "preference-applied", "retry-after"];
+        let optional = [
+            "link",
+            "content-encoding",
+            "x-page",
+            "x-total-pages",
+            "x-total-count",
+            "consistency-token",
+            "preference-applied",
+            "retry-after",
+        ];
         let sent = reply.headers.contains_key(name.as_str());
         assert!(sent || optional.contains(&name.to_lowercase().as_str()), "{what} {status} has no header {name}");
     }
@@ -84,8 +96,10 @@ fn check(document: &Value, operation: &Value, what: &str, reply: &Reply) {
     let media = content.get(&content_type).unwrap_or_else(|| panic!("{what} {status} is {content_type}, which is not described"));
     if content_type.ends_with("json") {
         let body = reply.json();
-        let mistakes: Vec<String> =
-            validator(document, &media["schema"]).iter_errors(&body).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        let mistakes: Vec<String> = validator(document, &media["schema"])
+            .iter_errors(&body)
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect();
         assert!(mistakes.is_empty(), "{what} {status}: {mistakes:#?}\n{}", reply.text);
     }
 }
@@ -112,7 +126,10 @@ async fn every_route_has_an_entry_that_says_what_tests_it() {
         }
     }
     for (method, path, modules) in EXERCISED {
-        assert!(described.contains(&(method.to_owned(), path.to_owned())) || modules.contains("coverage") || method == "options", "{method} {path} is gone");
+        assert!(
+            described.contains(&(method.to_owned(), path.to_owned())) || modules.contains("coverage") || method == "options",
+            "{method} {path} is gone"
+        );
         for module in modules.split(", ") {
             let parts: Vec<&str> = module.split("::").collect();
             let base = crate::support::root().join("tests").join(parts.join("/"));
@@ -135,12 +152,15 @@ async fn every_method_that_a_path_takes_is_described() {
     }
 }
 
+/// Method, described path, requested path, body, headers, and the status that must come.
+type Planned = (Method, &'static str, &'static str, Option<Value>, &'static [(&'static str, &'static str)], u16);
+
 /// One request for each operation of the fixture, and some that fail: what is asked, and the status that comes.
 async fn requests(server: &Server) -> Vec<(&'static str, &'static str, u16, Reply)> {
     let with_reference = json!({"sku": "R", "name": "R", "category": "b", "shelf_id": "nowhere"});
     let batch = json!({"operations": [{"op": "upsert", "data": item("B", "b")}, {"op": "delete", "id": "B"}]});
     let huge = json!({"sku": "H", "name": "x".repeat(1024 * 1024), "category": "a"});
-    let plan: Vec<(Method, &str, &str, Option<Value>, &[(&str, &str)], u16)> = vec![
+    let plan: Vec<Planned> = vec![
         (Method::POST, "/api/items", "/api/items", Some(item("A", "a")), &[], 201),
         (Method::POST, "/api/items", "/api/items", Some(item("A", "a")), &[], 409),
         (Method::POST, "/api/items", "/api/items", Some(json!({"sku": 5})), &[], 422),
@@ -150,11 +170,39 @@ async fn requests(server: &Server) -> Vec<(&'static str, &'static str, u16, Repl
         (Method::POST, "/api/items", "/api/items", None, &[], 415),
         (Method::POST, "/api/shelves", "/api/shelves", Some(json!({"id": "s", "room": "r", "more": [1, {"a": null}]})), &[], 201),
         (Method::POST, "/api/notes", "/api/notes", Some(json!({"text": "t"})), &[], 201),
-        (Method::POST, "/api/items/_batch", "/api/items/_batch", Some(batch.clone()), &[("prefer", "return=representation")], 200),
-        (Method::POST, "/api/items/_batch", "/api/items/_batch", Some(json!({"operations": [{"op": "delete", "id": "none"}]})), &[], 404),
+        (
+            Method::POST,
+            "/api/items/_batch",
+            "/api/items/_batch",
+            Some(batch.clone()),
+            &[("prefer", "return=representation")],
+            200,
+        ),
+        (
+            Method::POST,
+            "/api/items/_batch",
+            "/api/items/_batch",
+            Some(json!({"operations": [{"op": "delete", "id": "none"}]})),
+            &[],
+            404,
+        ),
         (Method::POST, "/api/items/_batch", "/api/items/_batch", Some(json!({})), &[], 422),
-        (Method::POST, "/api/shelves/_batch", "/api/shelves/_batch", Some(json!({"operations": [{"op": "create", "data": {"id": "t"}}]})), &[], 200),
-        (Method::POST, "/api/notes/_batch", "/api/notes/_batch", Some(json!({"operations": [{"op": "create", "data": {"text": "t"}}]})), &[], 200),
+        (
+            Method::POST,
+            "/api/shelves/_batch",
+            "/api/shelves/_batch",
+            Some(json!({"operations": [{"op": "create", "data": {"id": "t"}}]})),
+            &[],
+            200,
+        ),
+        (
+            Method::POST,
+            "/api/notes/_batch",
+            "/api/notes/_batch",
+            Some(json!({"operations": [{"op": "create", "data": {"text": "t"}}]})),
+            &[],
+            200,
+        ),
         (Method::GET, "/api/items/{id}", "/api/items/A", None, &[], 200),
         (Method::GET, "/api/items/{id}", "/api/items/A?include=shelf_id", None, &[], 200),
         (Method::GET, "/api/items/{id}", "/api/items/A", None, &[("if-none-match", "*")], 304),
@@ -163,7 +211,14 @@ async fn requests(server: &Server) -> Vec<(&'static str, &'static str, u16, Repl
         (Method::HEAD, "/api/items/{id}", "/api/items/A", None, &[], 200),
         (Method::PUT, "/api/items/{id}", "/api/items/P", Some(json!({"name": "p", "category": "c"})), &[], 201),
         (Method::PUT, "/api/items/{id}", "/api/items/P", Some(json!({"name": "q", "category": "c"})), &[], 200),
-        (Method::PUT, "/api/items/{id}", "/api/items/P", Some(json!({"name": "q", "category": "c"})), &[("if-match", "\"x\"")], 412),
+        (
+            Method::PUT,
+            "/api/items/{id}",
+            "/api/items/P",
+            Some(json!({"name": "q", "category": "c"})),
+            &[("if-match", "\"x\"")],
+            412,
+        ),
         (Method::PATCH, "/api/items/{id}", "/api/items/P", Some(json!({"shelf_id": "s", "tags": ["x"], "price": 1.5})), &[], 200),
         (Method::DELETE, "/api/items/{id}", "/api/items/A", None, &[], 204),
         (Method::DELETE, "/api/items/{id}", "/api/items/A", None, &[], 404),
@@ -263,7 +318,13 @@ async fn the_description_and_its_page_are_served_without_the_internet() {
 
 #[tokio::test]
 async fn the_description_of_every_shipped_collection_is_a_valid_schema() {
-    for directory in ["config", "config/examples/projects-issues", "config/examples/workflows-templates", "config/examples/regions-simulations", "config/examples/tasks"] {
+    for directory in [
+        "config",
+        "config/examples/projects-issues",
+        "config/examples/workflows-templates",
+        "config/examples/regions-simulations",
+        "config/examples/tasks",
+    ] {
         let server = Server::start_with(|settings| {
             settings.collections.dir = crate::support::root().join(directory).join("collections");
             settings.collections.views_dir = crate::support::root().join(directory).join("views");

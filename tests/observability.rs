@@ -57,7 +57,9 @@ async fn requests_are_counted_by_route_method_and_status() {
 async fn the_cache_is_counted_by_tier_kind_collection_and_outcome() {
     let server = Server::fixture();
     server.create_items([item("A", "a")]).await;
-    for path in ["/api/items/A", "/api/items?category=a", "/api/items/_stats?by=tier", "/api/totals", "/api/items?category=a&page=2"] {
+    for path in
+        ["/api/items/A", "/api/items?category=a", "/api/items/_stats?by=tier", "/api/totals", "/api/items?category=a&page=2"]
+    {
         server.get(path).await;
         server.get(path).await;
     }
@@ -74,8 +76,12 @@ async fn the_cache_is_counted_by_tier_kind_collection_and_outcome() {
         ("record", "notes", "hit", 0.0),
         ("record", "items", "stale", 0.0),
     ] {
-        let labels =
-            ["tier=\"l1\"", &*format!("kind=\"{kind}\""), &format!("collection=\"{collection}\""), &format!("outcome=\"{outcome}\"")];
+        let labels = [
+            "tier=\"l1\"",
+            &*format!("kind=\"{kind}\""),
+            &format!("collection=\"{collection}\""),
+            &format!("outcome=\"{outcome}\""),
+        ];
         assert_eq!(value(&text, "terrace_cache_requests_total", &labels), count, "{labels:?}");
     }
     let items = ["collection=\"items\"", "kind=\"list\""];
@@ -123,9 +129,12 @@ async fn no_client_can_make_new_time_series() {
     let server = Server::fixture();
     server.create_items([item("A", "a")]).await;
     let ask = async |number: usize| {
-        for path in
-            [format!("/nothing/{number}"), format!("/api/items/id-{number}"), format!("/api/items?q=word{number}"), format!("/docs/{number}")]
-        {
+        for path in [
+            format!("/nothing/{number}"),
+            format!("/api/items/id-{number}"),
+            format!("/api/items?q=word{number}"),
+            format!("/docs/{number}"),
+        ] {
             server.get(&path).await;
             server.send_with(Method::from_bytes(format!("M{number}").as_bytes()).unwrap(), &path, &[], None).await;
         }
@@ -180,4 +189,46 @@ async fn health_tells_what_the_server_stands_on() {
         assert_eq!(reply.expect(200)["status"], status);
         assert_eq!(reply.header("cache-control"), "no-store");
     }
+}
+
+/// The binary, because a process has one log.
+#[tokio::test]
+async fn slow_requests_and_slow_queries_are_warnings_with_the_id_of_their_request() {
+    use std::io::{BufRead as _, BufReader, Read as _};
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = std::process::Command::new(env!("CARGO_BIN_EXE_terrace"))
+        .arg("serve")
+        .current_dir(crate::support::root())
+        .env("TERRACE_DATABASE__URL", format!("sqlite://{}", directory.path().join("terrace.db").display()))
+        .env("TERRACE_HTTP__LISTEN", "127.0.0.1:0")
+        .env("TERRACE_LOG__FORMAT", "json")
+        .env("TERRACE_LOG__SLOW_REQUEST", "1us")
+        .env("TERRACE_LOG__SLOW_QUERY", "1us")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut banner = BufReader::new(server.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let address =
+        banner.find_map(|line| line.split_whitespace().find(|word| word.starts_with("http://")).map(str::to_owned)).unwrap();
+    let client = reqwest::Client::new();
+    let url = format!("{}/api/v1/metrics?category=strategic&sort=name", address.trim_end_matches('/'));
+    let response = client.get(url).header("x-request-id", "the-slow-one").send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let stopped = std::process::Command::new("kill").args(["-TERM", &server.id().to_string()]).status().unwrap();
+    assert!(stopped.success());
+    let mut log = String::new();
+    server.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert_eq!(server.wait().unwrap().code(), Some(0), "{log}");
+
+    let lines: Vec<serde_json::Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect();
+    let warning = |message: &str, holds: &dyn Fn(&serde_json::Value) -> bool| {
+        lines.iter().any(|line| line["level"] == "WARN" && line["message"] == message && holds(line))
+    };
+    let of_request = |line: &serde_json::Value| line["route"] == "/api/v1/metrics" && line["request_id"] == "the-slow-one";
+    assert!(warning("slow request", &of_request), "{log}");
+    let of_query = |line: &serde_json::Value| line["operation"] == "record_list" && line["collection"] == "metrics";
+    assert!(warning("slow database operation", &of_query), "{log}");
+    assert!(!log.contains("strategic"), "the values of a query may be private: {log}");
 }

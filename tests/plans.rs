@@ -46,7 +46,11 @@ async fn plan_004_lists_reads_filters_and_counts_metrics() {
     // Its k6 script: the first page, which must have data, from the cache.
     let page = cached(&server, "/api/v1/metrics?page=1&limit=50").await;
     assert_eq!(page["data"].as_array().unwrap().len(), 50);
-    assert!(page["pagination"]["total"].as_u64().unwrap() >= 50 && page["pagination"]["hasNext"] == true, "{}", page["pagination"]);
+    assert!(
+        page["pagination"]["total"].as_u64().unwrap() >= 50 && page["pagination"]["hasNext"] == true,
+        "{}",
+        page["pagination"]
+    );
     for record in page["data"].as_array().unwrap() {
         for name in ["metric_id", "name", "category"] {
             assert!(record[name].is_string(), "{record}");
@@ -54,7 +58,12 @@ async fn plan_004_lists_reads_filters_and_counts_metrics() {
     }
     // Its filters: category, tier, owner, business_domain, tags.
     let first = &page["data"][0];
-    for (name, value) in [("category", &first["category"]), ("tier", &first["tier"]), ("owner", &first["owner"]), ("business_domain", &first["business_domain"])] {
+    for (name, value) in [
+        ("category", &first["category"]),
+        ("tier", &first["tier"]),
+        ("owner", &first["owner"]),
+        ("business_domain", &first["business_domain"]),
+    ] {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let found = cached(&server, &format!("/api/v1/metrics?{name}={text}&limit=100")).await;
         assert!(found["data"].as_array().unwrap().iter().all(|record| record[name] == *value), "{name}");
@@ -70,7 +79,9 @@ async fn plan_004_lists_reads_filters_and_counts_metrics() {
     let sum: u64 = stats["by"]["category"]["values"].as_array().unwrap().iter().map(|one| one["count"].as_u64().unwrap()).sum();
     assert_eq!(stats["total"], sum);
     cached(&server, "/api/v1/metrics/CHECKOUT-CONVERSION").await;
-    for path in ["/api/v1/domains", "/api/v1/objectives", "/api/v1/objectives?domain_id=commerce&include=domain_id", "/api/v1/overview"] {
+    for path in
+        ["/api/v1/domains", "/api/v1/objectives", "/api/v1/objectives?domain_id=commerce&include=domain_id", "/api/v1/overview"]
+    {
         cached(&server, path).await;
     }
     let metric = json!({"metric_id": "LOAD-TEST", "name": "Load test", "category": "operational", "tags": ["checkout"]});
@@ -100,20 +111,31 @@ async fn plan_000_lists_projects_and_creates_issues() {
     let path = format!("/api/issues/{}", created["id"].as_str().unwrap());
     server.patch(&path, &json!({"status": "open", "priority": "urgent"})).await.expect(200);
     let open = cached(&server, "/api/issues?projectId=project-id&status=open&include=projectId").await;
-    assert_eq!(open["data"][0]["_include"]["projectId"]["name"].is_string(), true, "{open}");
+    assert!(open["data"][0]["_include"]["projectId"]["name"].is_string(), "{open}");
     let board = cached(&server, "/api/board").await;
     assert!(count(&board, "urgent_issues", "projectId", &json!("project-id")) >= Some(1), "{board}");
     server.patch(&path, &json!({"status": "closed"})).await.expect(200);
-    assert!(!members(&server.get("/api/issues?status=open&projectId=project-id").await.json(), "id").contains(&created["id"].as_str().unwrap().to_owned()));
+    assert!(
+        !members(&server.get("/api/issues?status=open&projectId=project-id").await.json(), "id")
+            .contains(&created["id"].as_str().unwrap().to_owned())
+    );
     let after = server.get("/api/board").await.expect(200);
-    assert!(count(&after, "urgent_issues", "projectId", &json!("project-id")) < count(&board, "urgent_issues", "projectId", &json!("project-id")));
+    assert!(
+        count(&after, "urgent_issues", "projectId", &json!("project-id"))
+            < count(&board, "urgent_issues", "projectId", &json!("project-id"))
+    );
     server.delete("/api/projects/project-id").await.problem(409, "referenced");
 }
 
 #[tokio::test]
 async fn plan_001_reads_workflows_and_templates_and_logs_executions() {
     let server = example("workflows-templates");
-    create(&server, "/api/templates", json!({"id": "plan-report", "name": "Weekly report", "category": "operations", "tags": ["report"]})).await;
+    create(
+        &server,
+        "/api/templates",
+        json!({"id": "plan-report", "name": "Weekly report", "category": "operations", "tags": ["report"]}),
+    )
+    .await;
     create(&server, "/api/integrations", json!({"id": "plan-mail", "name": "Mail", "kind": "messaging"})).await;
     let workflow = json!({"id": "plan-flow", "name": "Remind trial users", "trigger": "schedule", "status": "active",
         "template_id": "plan-report", "integrations": ["plan-mail"], "tags": ["trial"]});
@@ -121,11 +143,18 @@ async fn plan_001_reads_workflows_and_templates_and_logs_executions() {
     // `workflow:${id}`, kept for 300 s.
     let read = cached(&server, "/api/workflows/plan-flow").await;
     assert_eq!(read["trigger"], "schedule");
-    for path in ["/api/workflows", "/api/workflows?status=active&tags=trial", "/api/templates?category=operations", "/api/integrations", "/api/workflows/plan-flow?include=template_id"] {
+    for path in [
+        "/api/workflows",
+        "/api/workflows?status=active&tags=trial",
+        "/api/templates?category=operations",
+        "/api/integrations",
+        "/api/workflows/plan-flow?include=template_id",
+    ] {
         let page = cached(&server, path).await;
         assert!(page["data"].as_array().is_none_or(|data| !data.is_empty()), "{path}: {page}");
     }
-    let run = create(&server, "/api/executions", json!({"workflow_id": "plan-flow", "status": "queued", "trigger": "schedule"})).await;
+    let run =
+        create(&server, "/api/executions", json!({"workflow_id": "plan-flow", "status": "queued", "trigger": "schedule"})).await;
     let path = format!("/api/executions/{}", run["id"].as_str().unwrap());
     let metadata = cached(&server, "/api/metadata").await;
     server.patch(&path, &json!({"status": "failed", "error": "The mail server refused the message"})).await.expect(200);
@@ -168,7 +197,10 @@ async fn plan_002_lists_regions_creates_simulations_and_shows_the_dashboard() {
     let completed = cached(&server, "/api/simulations?user_id=ann&status=COMPLETED&limit=10").await;
     assert_eq!(members(&completed, "id"), [ids[0].as_str().unwrap()]);
     let results = cached(&server, &format!("/api/simulation-results?run_id={}&include=run_id", ids[0].as_str().unwrap())).await;
-    assert_eq!((&results["data"][0]["result_value"], &results["data"][0]["_include"]["run_id"]["user_id"]), (&json!(71.5), &json!("ann")));
+    assert_eq!(
+        (&results["data"][0]["result_value"], &results["data"][0]["_include"]["run_id"]["user_id"]),
+        (&json!(71.5), &json!("ann"))
+    );
     create(&server, "/api/discussions", json!({"id": "plan-talk", "title": "Quiet nights", "regionId": "test-region"})).await;
     for body in ["First", "Second"] {
         create(&server, "/api/posts", json!({"discussion_id": "plan-talk", "body": body})).await;

@@ -18,7 +18,10 @@ async fn a_request_in_flight_ends_while_the_server_stops() {
     // The body is still on its way when the server is told to stop.
     let body = json!({"tier": 7}).to_string();
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let head = format!("PATCH /api/items/A HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "PATCH /api/items/A HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&body.as_bytes()[..3]).await.unwrap();
     let in_flight = async || server.get("/metrics").await.text.contains("terrace_http_requests_in_flight 2\n");

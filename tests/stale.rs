@@ -23,7 +23,8 @@ impl<'a> Outage<'a> {
         forget_pages(database);
         let path = server.settings.database.url.strip_prefix("sqlite://").unwrap();
         let files = ["", "-wal"].map(|suffix| PathBuf::from(format!("{path}{suffix}")));
-        let files: Vec<_> = files.into_iter().map(|file| (fs::read(&file).unwrap(), file)).map(|(bytes, file)| (file, bytes)).collect();
+        let files: Vec<_> =
+            files.into_iter().map(|file| (fs::read(&file).unwrap(), file)).map(|(bytes, file)| (file, bytes)).collect();
         for (file, bytes) in &files {
             overwrite(file, &vec![0xA5; bytes.len()]);
         }

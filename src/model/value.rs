@@ -150,10 +150,10 @@ mod tests {
     fn spellings_of_one_value_are_equal() {
         assert_eq!(ScalarType::Number.parse("1.50"), ScalarType::Number.from_json(&serde_json::json!(1.5)));
         assert_eq!(ScalarType::Number.parse("-0"), ScalarType::Number.parse("0"));
-        for (float, whole) in [(2.0, 2), (-0.0, 0), (1e18, 1_000_000_000_000_000_000), (-9.223_372_036_854_775_808e18, i64::MIN)] {
+        for (float, whole) in [(2.0, 2), (-0.0, 0), (1e18, 1_000_000_000_000_000_000), (i64::MIN as f64, i64::MIN)] {
             assert_eq!(ScalarType::Integer.from_json(&serde_json::json!(float)), Some(Scalar::Integer(whole)), "{float}");
         }
-        for beyond in [9.223_372_036_854_775_808e18, 1e19, 0.5] {
+        for beyond in [-(i64::MIN as f64), 1e19, 0.5] {
             assert_eq!(ScalarType::Integer.from_json(&serde_json::json!(beyond)), None, "{beyond}");
         }
         assert_eq!(

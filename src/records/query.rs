@@ -343,3 +343,6 @@ fn read_limit(text: &str) -> Result<u32> {
     }
     Err(Error::parameter("limit", format!("limit is a whole number from 1; more than {MAX_LIMIT} is {MAX_LIMIT}.")))
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,7 +53,8 @@ async fn half_a_body_is_no_write() {
     let stored = database.stored();
     for _ in 0..5 {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
-        let head = b"POST /api/items HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 200\r\n\r\n{\"sku\":\"H\"";
+        let head =
+            b"POST /api/items HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 200\r\n\r\n{\"sku\":\"H\"";
         stream.write_all(head).await.unwrap();
         drop(stream);
     }

@@ -77,14 +77,16 @@ async fn a_list_by_term_never_lacks_an_acknowledged_member() {
         }
         ended.store(true, Ordering::SeqCst);
     };
-    let readers = ["/api/items?category=b&limit=1", "/api/items/_stats?category=b", "/api/items?category=b&limit=100"].map(|path| async move {
-        while !ended.load(Ordering::SeqCst) {
-            let before = members.load(Ordering::SeqCst);
-            let answer = server.get(path).await.expect(200);
-            let total = answer["total"].as_i64().or(answer["pagination"]["total"].as_i64()).unwrap();
-            assert!(total >= before, "{path}: {total} after {before}");
-        }
-    });
+    let readers = ["/api/items?category=b&limit=1", "/api/items/_stats?category=b", "/api/items?category=b&limit=100"].map(
+        |path| async move {
+            while !ended.load(Ordering::SeqCst) {
+                let before = members.load(Ordering::SeqCst);
+                let answer = server.get(path).await.expect(200);
+                let total = answer["total"].as_i64().or(answer["pagination"]["total"].as_i64()).unwrap();
+                assert!(total >= before, "{path}: {total} after {before}");
+            }
+        },
+    );
     join(writer, join_all(readers)).await;
 }
 

@@ -22,7 +22,8 @@ async fn what_another_process_writes_is_seen_within_the_reconcile_interval() {
     // Nothing of it serves: it is an import beside the running server.
     let other = App::open(server.settings.clone()).await.unwrap();
     let items = other.records().resource("items").unwrap();
-    let paths = ["/api/items/A", "/api/items?category=a", "/api/items", "/api/items/_stats?by=category", "/api/totals", "/api/items/NEW"];
+    let paths =
+        ["/api/items/A", "/api/items?category=a", "/api/items", "/api/items/_stats?by=category", "/api/totals", "/api/items/NEW"];
     let warm = async || {
         let mut texts = Vec::new();
         for path in paths {

@@ -75,11 +75,31 @@ async fn every_kind_of_read_shows_every_kind_of_write_at_once() {
         ("a replacement by something that is not found", Method::PUT, x, Some(item("X", "c"))),
         ("a deletion", Method::DELETE, x, None),
         ("a creation by PUT", Method::PUT, x, Some(lamp("b", json!({"owner": "ann", "tier": 1})))),
-        ("a batch with a patch", Method::POST, "/api/items/_batch", Some(batch(json!({"op": "patch", "id": "X", "data": {"tier": 3}})))),
-        ("a batch with an update", Method::POST, "/api/items/_batch", Some(batch(json!({"op": "update", "id": "X", "data": lamp("a", json!({}))})))),
-        ("a batch with an upsert", Method::POST, "/api/items/_batch", Some(batch(json!({"op": "upsert", "data": lamp("c", json!({"tags": ["red"]}))})))),
+        (
+            "a batch with a patch",
+            Method::POST,
+            "/api/items/_batch",
+            Some(batch(json!({"op": "patch", "id": "X", "data": {"tier": 3}}))),
+        ),
+        (
+            "a batch with an update",
+            Method::POST,
+            "/api/items/_batch",
+            Some(batch(json!({"op": "update", "id": "X", "data": lamp("a", json!({}))}))),
+        ),
+        (
+            "a batch with an upsert",
+            Method::POST,
+            "/api/items/_batch",
+            Some(batch(json!({"op": "upsert", "data": lamp("c", json!({"tags": ["red"]}))}))),
+        ),
         ("a batch with a deletion", Method::POST, "/api/items/_batch", Some(batch(json!({"op": "delete", "id": "X"})))),
-        ("a batch with a creation", Method::POST, "/api/items/_batch", Some(batch(json!({"op": "create", "data": lamp("a", json!({}))})))),
+        (
+            "a batch with a creation",
+            Method::POST,
+            "/api/items/_batch",
+            Some(batch(json!({"op": "create", "data": lamp("a", json!({}))}))),
+        ),
     ];
     for (what, method, path, body) in writes {
         warm(&server).await;
@@ -152,7 +172,9 @@ async fn numbers_that_are_equal_are_one_term_however_they_are_spelled() {
         let after = server.get(path).await.expect(200)["pagination"]["total"].as_u64().unwrap();
         assert_eq!(after, before + 1, "{path} after a record with tier {tier}");
     }
-    for (sku, price, path) in [("P", "0.10", "/api/items?price=0.1"), ("Q", "5", "/api/items?price=5.0"), ("R", "1E1", "/api/items?price=10")] {
+    for (sku, price, path) in
+        [("P", "0.10", "/api/items?price=0.1"), ("Q", "5", "/api/items?price=5.0"), ("R", "1E1", "/api/items?price=10")]
+    {
         assert_eq!(server.get(path).await.expect(200)["pagination"]["total"], 0);
         let body = format!(r#"{{"sku":"{sku}","name":"n","category":"a","price":{price}}}"#);
         let request = server.request(Method::POST, ITEMS).header("content-type", "application/json").body(body);

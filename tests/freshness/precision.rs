@@ -25,7 +25,13 @@ async fn survivors<'a>(server: &Server, paths: &[&'a str], write: impl AsyncFnOn
 async fn a_list_of_another_category_stays_a_hit() {
     let server = Server::fixture();
     server.create_items([item("A", "a"), item("B", "b"), item("C", "c")]).await;
-    let paths = ["/api/items?category=a", "/api/items?category=a&page=2&limit=1", "/api/items?category=b", "/api/items?category=c", "/api/items"];
+    let paths = [
+        "/api/items?category=a",
+        "/api/items?category=a&page=2&limit=1",
+        "/api/items?category=b",
+        "/api/items?category=c",
+        "/api/items",
+    ];
     let kept = survivors(&server, &paths, async |server| drop(server.create_item(item("B2", "b")).await)).await;
     assert_eq!(kept, [paths[0], paths[1], paths[3]]);
     let kept = survivors(&server, &paths, async |server| {
@@ -54,7 +60,8 @@ async fn another_collection_stays_a_hit() {
     let server = Server::fixture();
     server.post(SHELVES, &json!({"id": "s", "room": "cellar"})).await.expect(201);
     server.create_items([item("A", "a")]).await;
-    let paths = ["/api/items", "/api/items/A", "/api/items/_stats?by=tier", "/api/items?include=shelf_id", "/api/shelves", "/api/totals"];
+    let paths =
+        ["/api/items", "/api/items/A", "/api/items/_stats?by=tier", "/api/items?include=shelf_id", "/api/shelves", "/api/totals"];
     let kept = survivors(&server, &paths, async |server| {
         server.patch("/api/shelves/s", &json!({"room": "attic"})).await.expect(200);
     })
@@ -71,7 +78,12 @@ async fn the_most_telling_term_of_a_filter_is_the_one_that_counts() {
         one
     };
     server.create_items([with("A", "a", &["red"]), with("B", "a", &["blue"])]).await;
-    let paths = ["/api/items?category=a&tags=red", "/api/items?tags=red", "/api/items/_stats?by=tier&tags=red", "/api/items?tags=red&tags=blue"];
+    let paths = [
+        "/api/items?category=a&tags=red",
+        "/api/items?tags=red",
+        "/api/items/_stats?by=tier&tags=red",
+        "/api/items?tags=red&tags=blue",
+    ];
     let kept = survivors(&server, &paths, async |server| drop(server.create_item(with("C", "a", &["green"])).await)).await;
     assert_eq!(kept, paths, "the category is the same, the tag is not");
     let kept = survivors(&server, &paths, async |server| drop(server.create_item(with("D", "b", &["red"])).await)).await;

@@ -28,7 +28,9 @@ fn members() -> impl Strategy<Value = Value> {
     (category(), prop::option::of(0..4_i64), prop::option::of(tags()), any::<Option<bool>>(), prop::option::of(0..3_u8)).prop_map(
         |(category, tier, tags, active, price)| {
             let mut record = json!({"name": format!("lamp {category}"), "category": category, "shelf_id": "s"});
-            for (name, value) in [("tier", json!(tier)), ("tags", json!(tags)), ("active", json!(active)), ("price", json!(price))] {
+            for (name, value) in
+                [("tier", json!(tier)), ("tags", json!(tags)), ("active", json!(active)), ("price", json!(price))]
+            {
                 if !value.is_null() {
                     record[name] = value;
                 }
@@ -62,7 +64,17 @@ fn read() -> impl Strategy<Value = String> {
         Just("filter={\"or\":[{\"category\":\"a\"},{\"tier\":1}]}".to_owned()),
         Just("q=lamp".to_owned()),
     ];
-    let extra = prop::sample::select(vec!["", "sort=sku", "sort=-tier,price", "limit=2", "limit=2&page=2", "limit=1&cursor=&sort=sku", "count=none", "fields=tier", "include=shelf_id"]);
+    let extra = prop::sample::select(vec![
+        "",
+        "sort=sku",
+        "sort=-tier,price",
+        "limit=2",
+        "limit=2&page=2",
+        "limit=1&cursor=&sort=sku",
+        "count=none",
+        "fields=tier",
+        "include=shelf_id",
+    ]);
     let joined = (prop::collection::vec(condition, 0..3), extra).prop_map(|(mut parts, extra)| {
         parts.sort();
         parts.dedup_by_key(|part| part.split('=').next().unwrap_or_default().to_owned());

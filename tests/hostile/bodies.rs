@@ -141,7 +141,8 @@ async fn text_that_is_hostile_to_databases_is_stored_as_it_is() {
         let created = target.server.create_item(one).await.json();
         assert_eq!(created["name"], text);
         assert_eq!(target.server.get(&format!("/api/items/T{number}")).await.expect(200)["name"], text);
-        let query: String = form_urlencoded::Serializer::new(String::new()).append_pair("name", text).append_pair("tags", text).finish();
+        let query: String =
+            form_urlencoded::Serializer::new(String::new()).append_pair("name", text).append_pair("tags", text).finish();
         let page = target.server.get(&format!("/api/items?{query}")).await.expect(200);
         assert_eq!(page["pagination"]["total"], 1, "{text:?}");
         let stats = target.server.get(&format!("/api/items/_stats?by=name&{query}")).await.expect(200);

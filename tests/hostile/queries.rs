@@ -95,12 +95,67 @@ async fn hostile_search_text_never_fails() {
     let target = Target::new().await;
     let words = (0..32).map(|number| format!("w{number}")).collect::<Vec<_>>().join(" ");
     for text in [
-        "\"", "\"\"", "\"unclosed phrase", "*", "a*", "**", "NEAR(", "NEAR(a b, 2)", "a AND", "AND", "OR", "or or", "NOT x", "a NOT",
-        "name:x", "name : x", "{name description}: x", "^x", "x + y", "(((", ")))", "-", "--", "- x", "x -", "';--", "\\", "%", "_",
-        "\u{0}", "a\u{0}b", "\u{feff}", "🦀", "日本語", "é", "e\u{301}", "ﬁ", "İ", "ß", "a\u{200d}b", "\u{202e}", "x\ny", "\t", "<mark>",
-        "items_search", "rank", "MATCH", "1 2 3", "1.5", "a-b", "a_b", "C++", "\"a\" \"b", "the", "\"the\"", "-the x", &words,
+        "\"",
+        "\"\"",
+        "\"unclosed phrase",
+        "*",
+        "a*",
+        "**",
+        "NEAR(",
+        "NEAR(a b, 2)",
+        "a AND",
+        "AND",
+        "OR",
+        "or or",
+        "NOT x",
+        "a NOT",
+        "name:x",
+        "name : x",
+        "{name description}: x",
+        "^x",
+        "x + y",
+        "(((",
+        ")))",
+        "-",
+        "--",
+        "- x",
+        "x -",
+        "';--",
+        "\\",
+        "%",
+        "_",
+        "\u{0}",
+        "a\u{0}b",
+        "\u{feff}",
+        "🦀",
+        "日本語",
+        "é",
+        "e\u{301}",
+        "ﬁ",
+        "İ",
+        "ß",
+        "a\u{200d}b",
+        "\u{202e}",
+        "x\ny",
+        "\t",
+        "<mark>",
+        "items_search",
+        "rank",
+        "MATCH",
+        "1 2 3",
+        "1.5",
+        "a-b",
+        "a_b",
+        "C++",
+        "\"a\" \"b",
+        "the",
+        "\"the\"",
+        "-the x",
+        &words,
     ] {
-        for flags in ["", "&prefix=true", "&highlight=true&prefix=true", "&sort=name", "&count=none", "&fields=name&highlight=true"] {
+        for flags in
+            ["", "&prefix=true", "&highlight=true&prefix=true", "&sort=name", "&count=none", "&fields=name&highlight=true"]
+        {
             let query: String = form_urlencoded::Serializer::new(String::new()).append_pair("q", text).finish();
             let reply = target.server.get(&format!("/api/items?{query}{flags}")).await;
             assert!(reply.status == 200 || reply.status == 400, "{text:?}{flags}: {} {}", reply.status, reply.text);
@@ -117,10 +172,16 @@ async fn hostile_ids_and_paths_are_refused_by_every_method() {
     let target = Target::new().await;
     let long = "x".repeat(1_024);
     let body = item("A", "a");
-    for segment in ["%00", "a%00b", "%2e%2e%2fA", "..%2fA", "%2F", "A%2FB", "%0a", "%7f", "%FF", "%C0%AE", "%", "%4", "%zz", "100%", &long] {
-        for (method, body) in
-            [(Method::GET, None), (Method::HEAD, None), (Method::PUT, Some(&body)), (Method::PATCH, Some(&body)), (Method::DELETE, None)]
-        {
+    for segment in
+        ["%00", "a%00b", "%2e%2e%2fA", "..%2fA", "%2F", "A%2FB", "%0a", "%7f", "%FF", "%C0%AE", "%", "%4", "%zz", "100%", &long]
+    {
+        for (method, body) in [
+            (Method::GET, None),
+            (Method::HEAD, None),
+            (Method::PUT, Some(&body)),
+            (Method::PATCH, Some(&body)),
+            (Method::DELETE, None),
+        ] {
             let path = format!("/api/items/{segment}");
             let reply = target.server.send_with(method.clone(), &path, &[], body).await;
             // A client may refuse to send some of them as they are; the raw tests send the rest.
@@ -133,7 +194,14 @@ async fn hostile_ids_and_paths_are_refused_by_every_method() {
     for id in ["%F0%9F%A6%80", "%2541", "'%20OR%201=1", "null", "undefined", "0", "-1", "%20"] {
         target.server.get(&format!("/api/items/{id}")).await.problem(404, "not_found");
     }
-    for path in ["/api/unknown", "/api/unknown/A", "/api/unknown/_batch", "/api/items/A/tags", "/docs/../Cargo.toml", "/docs/%2e%2e%2fCargo.toml"] {
+    for path in [
+        "/api/unknown",
+        "/api/unknown/A",
+        "/api/unknown/_batch",
+        "/api/items/A/tags",
+        "/docs/../Cargo.toml",
+        "/docs/%2e%2e%2fCargo.toml",
+    ] {
         target.server.get(path).await.problem(404, "not_found");
         let reply = target.server.post(path, &json!({})).await;
         assert!(matches!(reply.status.as_u16(), 404 | 405), "{path}: {}", reply.status);

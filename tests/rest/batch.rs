@@ -148,7 +148,8 @@ async fn if_match_holds_within_a_batch() {
 #[tokio::test]
 async fn a_thousand_operations_are_taken_and_one_more_is_refused() {
     let server = Server::fixture();
-    let notes = |count: usize| operations((0..count).map(|number| json!({"op": "create", "data": {"text": format!("{number}")}})));
+    let notes =
+        |count: usize| operations((0..count).map(|number| json!({"op": "create", "data": {"text": format!("{number}")}})));
     let done = server.post(&format!("{NOTES}/_batch"), &notes(1_000)).await.expect(200);
     assert_eq!(done["results"].as_array().unwrap().len(), 1_000);
     let problem = server.post(&format!("{NOTES}/_batch"), &notes(1_001)).await.problem(422, "validation_failed");

@@ -104,7 +104,8 @@ async fn a_json_filter_combines_tests_with_and_and_or() {
         (json!({"name": "a,b"}), "D"),
         (json!({"tier": 2.0}), "B"),
     ] {
-        let query = format!("filter={}", percent_encoding::utf8_percent_encode(&filter.to_string(), percent_encoding::NON_ALPHANUMERIC));
+        let query =
+            format!("filter={}", percent_encoding::utf8_percent_encode(&filter.to_string(), percent_encoding::NON_ALPHANUMERIC));
         assert_eq!(found(&server, &query).await, expected, "{filter}");
         // Together with a plain condition both must hold.
         let both: String = found(&server, &format!("{query}&filter[sku][in]=A,E")).await;
@@ -115,14 +116,18 @@ async fn a_json_filter_combines_tests_with_and_and_or() {
 #[tokio::test]
 async fn null_and_missing_are_the_same() {
     let server = Server::with_files(
-        &[("things", "name = \"things\"\npath = \"/things\"\nid = \"id\"\nindexes = [\"size\"]\n[schema]\nrequired = [\"id\"]\n[schema.properties]\nid = { type = \"string\" }\nsize = { type = [\"integer\", \"null\"] }\n")],
+        &[(
+            "things",
+            "name = \"things\"\npath = \"/things\"\nid = \"id\"\nindexes = [\"size\"]\n[schema]\nrequired = [\"id\"]\n[schema.properties]\nid = { type = \"string\" }\nsize = { type = [\"integer\", \"null\"] }\n",
+        )],
         &[],
         |_| {},
     );
     for record in [json!({"id": "a", "size": 1}), json!({"id": "b", "size": null}), json!({"id": "c"})] {
         server.post("/things", &record).await.expect(201);
     }
-    for (query, expected) in [("filter[size][null]=true", "bc"), ("filter[size][null]=false", "a"), ("filter[size][ne]=1", "bc")] {
+    for (query, expected) in [("filter[size][null]=true", "bc"), ("filter[size][null]=false", "a"), ("filter[size][ne]=1", "bc")]
+    {
         let page = server.get(&format!("/things?sort=id&{query}")).await.expect(200);
         let ids: String = page["data"].as_array().unwrap().iter().map(|record| record["id"].as_str().unwrap()).collect();
         assert_eq!(ids, expected, "{query}");

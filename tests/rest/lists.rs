@@ -29,12 +29,18 @@ async fn an_empty_list_and_a_page_past_the_end_are_no_errors() {
     let server = Server::fixture();
     let empty = server.get(ITEMS).await;
     assert_eq!(empty.expect(200)["data"], json!([]));
-    assert_eq!(empty.json()["pagination"], json!({"page": 1, "limit": 50, "total": 0, "pages": 0, "hasNext": false, "hasPrev": false}));
+    assert_eq!(
+        empty.json()["pagination"],
+        json!({"page": 1, "limit": 50, "total": 0, "pages": 0, "hasNext": false, "hasPrev": false})
+    );
     assert_eq!(empty.header("x-total-count"), "0");
     server.create_items([item("A", "a")]).await;
     let past = server.get("/api/items?page=9").await;
     assert_eq!(past.expect(200)["data"], json!([]));
-    assert_eq!(past.json()["pagination"], json!({"page": 9, "limit": 50, "total": 1, "pages": 1, "hasNext": false, "hasPrev": true}));
+    assert_eq!(
+        past.json()["pagination"],
+        json!({"page": 9, "limit": 50, "total": 1, "pages": 1, "hasNext": false, "hasPrev": true})
+    );
     assert!(past.header("link").contains("page=1>; rel=\"prev\""), "{}", past.header("link"));
 }
 

@@ -63,9 +63,19 @@ async fn a_client_that_follows_next_sees_each_record_exactly_once() {
 async fn a_walk_by_cursor_meets_the_same_records_in_the_same_order_as_one_by_page() {
     let server = Server::fixture();
     server.create_items(uneven(23)).await;
-    for sort in
-        ["sku", "-sku", "tier", "-tier", "tier,-price", "-tier,price", "-price,-tier", "active,price", "-active", "-updated_at", "name"]
-    {
+    for sort in [
+        "sku",
+        "-sku",
+        "tier",
+        "-tier",
+        "tier,-price",
+        "-tier,price",
+        "-price,-tier",
+        "active,price",
+        "-active",
+        "-updated_at",
+        "name",
+    ] {
         for filter in ["", "&category=b", "&filter[tier][null]=true", "&filter[price][gte]=1"] {
             let by_page = walk(&server, &format!("/api/items?sort={sort}{filter}&limit=4")).await;
             let by_cursor = walk(&server, &format!("/api/items?sort={sort}{filter}&limit=4&cursor=")).await;

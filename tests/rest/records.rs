@@ -20,7 +20,8 @@ fn without_server_members(record: &Value) -> Value {
 #[tokio::test]
 async fn a_created_record_is_answered_with_its_place_its_tag_and_its_position() {
     let server = Server::fixture();
-    let sent = json!({"sku": "A 1", "name": "One", "category": "a", "price": 1.50, "tags": ["x", "y"], "extra": {"b": 1, "a": [null]}});
+    let sent =
+        json!({"sku": "A 1", "name": "One", "category": "a", "price": 1.50, "tags": ["x", "y"], "extra": {"b": 1, "a": [null]}});
     let created = server.create_item(sent.clone()).await;
     assert_eq!(created.header("location"), "/api/items/A%201");
     assert_eq!(created.header("content-type"), "application/json");
@@ -152,13 +153,13 @@ async fn patch_merges_as_rfc_7396_says() {
     let start = json!({"sku": "M", "name": "One", "category": "a", "tags": ["x", "y"], "description": "d", "extra": {"a": 1, "b": {"c": 2, "d": 3}}});
     server.create_item(start).await;
     let patch = json!({"description": null, "tags": ["z"], "extra": {"b": {"c": null, "e": 4}}, "tier": 2});
-    let patched = server
-        .send_with(Method::PATCH, "/api/items/M", &[("content-type", "application/merge-patch+json")], None)
-        .await;
+    let patched =
+        server.send_with(Method::PATCH, "/api/items/M", &[("content-type", "application/merge-patch+json")], None).await;
     patched.problem(400, "malformed_json");
     let request = server.request(Method::PATCH, "/api/items/M").header("content-type", "application/merge-patch+json");
     let patched = crate::support::Reply::read(request.body(patch.to_string())).await;
-    let expected = json!({"sku": "M", "name": "One", "category": "a", "tags": ["z"], "extra": {"a": 1, "b": {"d": 3, "e": 4}}, "tier": 2});
+    let expected =
+        json!({"sku": "M", "name": "One", "category": "a", "tags": ["z"], "extra": {"a": 1, "b": {"d": 3, "e": 4}}, "tier": 2});
     assert_eq!(without_server_members(&patched.expect(200)), expected);
     assert_eq!(server.get("/api/items/M").await.json(), patched.json());
 
@@ -204,7 +205,8 @@ async fn a_schema_violation_names_every_place() {
     let server = Server::fixture();
     let bad = json!({"sku": "A", "name": "", "category": "x", "tier": 1.5, "tags": ["ok", 7], "price": -1, "colour": "red"});
     let problem = server.post(ITEMS, &bad).await.problem(422, "validation_failed");
-    let mut places: Vec<&str> = problem["errors"].as_array().unwrap().iter().map(|one| one["pointer"].as_str().unwrap()).collect();
+    let mut places: Vec<&str> =
+        problem["errors"].as_array().unwrap().iter().map(|one| one["pointer"].as_str().unwrap()).collect();
     places.sort_unstable();
     assert_eq!(places, ["/category", "/colour", "/name", "/price", "/tags/1", "/tier"], "{problem}");
     for error in problem["errors"].as_array().unwrap() {
@@ -227,11 +229,9 @@ async fn fields_and_include_shape_a_record() {
     // An embedded record may be sent back with its host.
     assert_eq!(server.put("/api/items/A", &included).await.expect(200)["version"], 1);
 
-    for (path, parameter) in [
-        ("/api/items/A?fields=colour", "fields"),
-        ("/api/items/A?include=category", "include"),
-        ("/api/items/A?page=1", "page"),
-    ] {
+    for (path, parameter) in
+        [("/api/items/A?fields=colour", "fields"), ("/api/items/A?include=category", "include"), ("/api/items/A?page=1", "page")]
+    {
         let problem = server.get(path).await.problem(400, "invalid_parameter");
         assert_eq!(problem["parameter"], parameter, "{path}");
         assert!(!problem["allowed"].as_array().unwrap().is_empty(), "{path}");

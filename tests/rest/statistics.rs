@@ -41,7 +41,8 @@ async fn statistics_can_be_filtered() {
     assert_eq!((&stats["total"], &stats["by"]["tier"]["distinct"]), (&json!(2), &json!(2)));
     let none = server.get("/api/items/_stats?by=tier&category=c").await.expect(200);
     assert_eq!(none, json!({"total": 0, "by": {"tier": {"distinct": 0, "values": []}}}));
-    for (query, parameter) in [("by=colour", "by"), ("by=unindexed", "by"), ("q=x", "q"), ("page=1", "page"), ("tier=x", "tier")] {
+    for (query, parameter) in [("by=colour", "by"), ("by=unindexed", "by"), ("q=x", "q"), ("page=1", "page"), ("tier=x", "tier")]
+    {
         let problem = server.get(&format!("/api/items/_stats?{query}")).await.problem(400, "invalid_parameter");
         assert_eq!(problem["parameter"], parameter, "{query}");
     }
@@ -53,7 +54,10 @@ async fn a_view_has_the_statistics_of_its_parts() {
     server.post(SHELVES, &json!({"id": "s", "room": "cellar"})).await.expect(201);
     let view = server.get(TOTALS).await.expect(200);
     assert_eq!(view["data"]["items"], server.get("/api/items/_stats?by=category,tier").await.json());
-    assert_eq!(view["data"]["shelves"], json!({"total": 1, "by": {"room": {"distinct": 1, "values": [{"value": "cellar", "count": 1}]}}}));
+    assert_eq!(
+        view["data"]["shelves"],
+        json!({"total": 1, "by": {"room": {"distinct": 1, "values": [{"value": "cellar", "count": 1}]}}})
+    );
     let problem = server.get("/api/totals?by=tier").await.problem(400, "invalid_parameter");
     assert_eq!(problem["parameter"], "by");
 }
