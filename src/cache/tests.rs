@@ -287,6 +287,11 @@ async fn an_encoding_is_made_once_and_counts_as_memory() {
     assert!(bench.cache.occupancy().size_bytes >= weighed + first.body.len() as u64);
 }
 
+#[test]
+fn an_entry_without_encodings_is_a_small_part_of_its_measured_overhead() {
+    assert!(size_of::<Entry>() <= 256, "{} bytes: measure the overhead again", size_of::<Entry>());
+}
+
 #[tokio::test]
 async fn the_tier_stays_within_its_bytes() {
     let capacity = bytesize::ByteSize::kib(64);
