@@ -101,3 +101,18 @@ async fn waiting_for_a_connection_has_an_end() {
     sender.send(()).unwrap();
     holder.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn two_processes_that_migrate_at_once_both_succeed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, other) = (open(&settings(&directory)).await.unwrap(), open(&settings(&directory)).await.unwrap());
+    let (first, second) = futures_util::join!(one.migrate(), other.migrate());
+    first.unwrap();
+    second.unwrap();
+    let collections = [Arc::new(items()), Arc::new(groups())];
+    // Both plan before either has done anything.
+    let (plan, same_plan) = (one.plan(&collections).await.unwrap(), other.plan(&collections).await.unwrap());
+    one.apply(&plan).await.unwrap();
+    other.apply(&same_plan).await.unwrap();
+    assert_eq!(other.plan(&collections).await.unwrap(), Vec::new());
+}
