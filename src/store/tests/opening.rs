@@ -2,9 +2,11 @@
 
 use diesel::connection::{Connection as _, SimpleConnection};
 use diesel::sqlite::SqliteConnection;
+use futures_util::FutureExt as _;
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::store::connection::Access;
 
 async fn open(settings: &DatabaseSettings) -> Result<Store> {
     Store::open(settings, Duration::from_secs(1), &Telemetry::new().unwrap()).await
@@ -115,4 +117,28 @@ async fn two_processes_that_migrate_at_once_both_succeed() {
     one.apply(&plan).await.unwrap();
     other.apply(&same_plan).await.unwrap();
     assert_eq!(other.plan(&collections).await.unwrap(), Vec::new());
+}
+
+/// Lets the one connection of `store` take no more than `pages` pages: what a full disk looks like.
+async fn limit_pages(store: &Store, pages: u32) {
+    let pragma = format!("PRAGMA max_page_count = {pages}");
+    let limit =
+        store.run("limit", "", Access::Read, move |connection| async move { Ok(connection.batch(&pragma).await?) }.boxed());
+    limit.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_until_there_is_room() {
+    let fixture = fresh().await;
+    let big = || [json!({"key": "big", "name": "n".repeat(100_000)})];
+    limit_pages(&fixture.store, 1).await;
+    for _ in 0..3 {
+        let error = try_put(&fixture.store, &fixture.items, &big(), vec![]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.detail().contains("full") && error.detail().contains("database.url"), "{error}");
+        assert_eq!(fixture.store.last_position().await.unwrap(), 0);
+    }
+    limit_pages(&fixture.store, 1_000_000).await;
+    put(&fixture.store, &fixture.items, &big()).await;
+    assert_eq!(fixture.store.last_position().await.unwrap(), 1);
 }
