@@ -69,6 +69,7 @@ pub(super) fn from_database(message: &str) -> Error {
         ("disk I/O error", "The disk that holds the database fails; see database.url."),
         ("disk image is malformed", "The database is damaged; restore the file that database.url names from a backup."),
         ("is not a database", "The file that database.url names is not an SQLite database."),
+        ("file was replaced", "The file that database.url names was removed or replaced while it was open; restart Terrace."),
         ("unable to open", "The database cannot be opened; check the path in database.url and its permissions."),
     ];
     match known.iter().find(|(text, _)| message.contains(text)) {

@@ -111,7 +111,12 @@ impl Store {
 
     /// Fails if the database does not answer.
     pub async fn ping(&self) -> Result<()> {
-        self.run("ping", "", Access::Read, |connection| read::ping(connection).boxed()).await
+        let database = &self.inner.database;
+        let probe = async {
+            database.check_file().await?;
+            database.run("ping", Access::Read, |connection| read::ping(connection).boxed()).await
+        };
+        self.measured("ping", "", probe).await
     }
 
     /// One record.

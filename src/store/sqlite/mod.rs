@@ -5,10 +5,10 @@
 //! few may be lost with the power of the machine, and the file stays consistent.
 
 mod dialect;
+mod file;
 mod structure;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ use crate::config::DatabaseSettings;
 use crate::error::{Error, Result};
 
 pub(super) use dialect::SqliteDialect;
+use file::DatabaseFile;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
@@ -42,6 +43,7 @@ type Wrapped = SyncConnectionWrapper<SqliteConnection>;
 
 /// One database file.
 pub(super) struct SqliteDatabase {
+    file: Arc<DatabaseFile>,
     pool: Pool<Wrapped>,
     /// One permit. Held, in the blocking thread, for the whole of a writing operation: writers queue here, where
     /// waiting costs no thread, and not in SQLite's busy handler, which sleeps and is not fair.
@@ -53,8 +55,9 @@ pub(super) struct SqliteDatabase {
 impl SqliteDatabase {
     /// Opens the file that `database.url` names, creating it and its directory.
     pub async fn open(settings: &DatabaseSettings, meter: &Meter) -> Result<Self> {
-        let path = path_of(&settings.url)?;
-        let is_new = std::fs::metadata(&path).map_or(true, |file| file.len() == 0);
+        let file = Arc::new(DatabaseFile::of_url(&settings.url)?);
+        let path = file.path();
+        let is_new = std::fs::metadata(path).map_or(true, |file| file.len() == 0);
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             std::fs::create_dir_all(directory).map_err(|error| {
                 let detail = format!("The directory {} (database.url) cannot be created: {error}.", directory.display());
@@ -64,14 +67,15 @@ impl SqliteDatabase {
         let busy_timeout = settings.acquire_timeout;
         let mut config = ManagerConfig::default();
         config.recycling_method = RecyclingMethod::Fast;
-        config.custom_setup = Box::new(move |path| establish(path.to_owned(), busy_timeout));
+        let opened = Arc::clone(&file);
+        config.custom_setup = Box::new(move |path| establish(path.to_owned(), Arc::clone(&opened), busy_timeout));
         let manager = AsyncDieselConnectionManager::new_with_config(path.to_string_lossy(), config);
         // One more than for reads, so that a writer seldom waits for readers.
         let size = usize::try_from(settings.max_connections.max(1)).unwrap_or(usize::MAX).saturating_add(1);
         let pool: Pool<Wrapped> = Pool::builder(manager).max_size(size).build().map_err(Error::internal)?;
         watch(&pool, meter);
         let writer = Arc::new(Semaphore::new(1));
-        let database = Self { pool, writer, acquire_timeout: settings.acquire_timeout, is_new };
+        let database = Self { file, pool, writer, acquire_timeout: settings.acquire_timeout, is_new };
         // Opening the first connection here makes a wrong path a start-up error.
         drop(database.connection("open").await.map_err(Failure::into_error)?);
         Ok(database)
@@ -106,6 +110,14 @@ impl SqliteDatabase {
         .await
     }
 
+    /// Fails if the file is no longer the one that was opened.
+    pub async fn check_file(&self) -> Result<(), Failure> {
+        let file = Arc::clone(&self.file);
+        let checked =
+            tokio::task::spawn_blocking(move || file.check()).await.map_err(|error| Failure::Refused(Error::internal(error)))?;
+        checked.map_err(|replaced| Failure::Refused(from_database(replaced)))
+    }
+
     async fn blocking<T, F>(&self, operation: &'static str, access: Access, task: F) -> Result<T, Failure>
     where
         T: Send + 'static,
@@ -116,12 +128,17 @@ impl SqliteDatabase {
             Access::Write => Some(self.write_permit(operation).await?),
         };
         let mut object = self.connection(operation).await?;
+        let file = permit.is_some().then(|| Arc::clone(&self.file));
         let is_cache_full = Object::metrics(&object).recycle_count % USES_PER_STATEMENT_CACHE == USES_PER_STATEMENT_CACHE - 1;
         let work = object.spawn_blocking(move |sqlite| {
             let _permit = permit;
             if is_cache_full {
                 sqlite.set_prepared_statement_cache_size(diesel::connection::CacheSize::Disabled);
                 sqlite.set_prepared_statement_cache_size(diesel::connection::CacheSize::Unbounded);
+            }
+            // Rather no write than one that is acknowledged and gone.
+            if let Some(Err(replaced)) = file.map(|file| file.check()) {
+                return Ok(Err(Failure::Refused(from_database(replaced))));
             }
             // A panic must not leave the wrapper's mutex poisoned: the pool would panic in turn.
             let outcome = catch_unwind(AssertUnwindSafe(|| task(sqlite)));
@@ -174,23 +191,11 @@ fn watch(pool: &Pool<Wrapped>, meter: &Meter) {
     });
 }
 
-fn path_of(url: &str) -> Result<PathBuf> {
-    match url.strip_prefix("sqlite://") {
-        Some(path) if !path.is_empty() && !path.starts_with(':') && !path.starts_with("file:") => {
-            Ok(Path::new(path).to_path_buf())
-        }
-        // The URL itself may hold a password.
-        Some(_) | None => Err(Error::bad_request(
-            "invalid_setting",
-            "database.url is not one that Terrace understands; it takes sqlite://PATH, for example sqlite://data/terrace.db.",
-        )),
-    }
-}
-
-fn establish(path: String, busy_timeout: Duration) -> BoxFuture<'static, ConnectionResult<Wrapped>> {
+fn establish(path: String, file: Arc<DatabaseFile>, busy_timeout: Duration) -> BoxFuture<'static, ConnectionResult<Wrapped>> {
     async move {
         let opened = tokio::task::spawn_blocking(move || {
             let mut connection = SqliteConnection::establish(&path)?;
+            file.check().map_err(|replaced| ConnectionError::BadConnection(replaced.to_owned()))?;
             // busy_timeout first, so that the others wait for locks. 4 MB of page cache for each connection;
             // memory-mapped pages would count against the process, so there are none.
             for pragma in [

@@ -142,3 +142,24 @@ async fn a_full_disk_refuses_writes_until_there_is_room() {
     put(&fixture.store, &fixture.items, &big()).await;
     assert_eq!(fixture.store.last_position().await.unwrap(), 1);
 }
+
+#[tokio::test]
+async fn a_file_that_was_removed_or_replaced_takes_no_more_writes() {
+    let fixture = fresh().await;
+    let path = settings(&fixture.directory).url.strip_prefix("sqlite://").unwrap().to_owned();
+    let aside = format!("{path}.aside");
+    put(&fixture.store, &fixture.items, &[json!({"key": "a"})]).await;
+    std::fs::rename(&path, &aside).unwrap();
+    for _ in ["removed", "replaced"] {
+        let refused = try_put(&fixture.store, &fixture.items, &[json!({"key": "b"})], vec![]).await.unwrap_err();
+        let ping = fixture.store.ping().await.unwrap_err();
+        for error in [refused, ping] {
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+            assert!(error.detail().contains("database.url") && error.detail().contains("replaced"), "{error}");
+        }
+        std::fs::write(&path, "").unwrap();
+    }
+    std::fs::rename(&aside, &path).unwrap();
+    put(&fixture.store, &fixture.items, &[json!({"key": "b"})]).await;
+    fixture.store.ping().await.unwrap();
+}
