@@ -101,8 +101,15 @@ impl App {
         self.store.plan(&collections).await
     }
 
-    /// Brings the database in line with the declared collections; returns what was done.
+    /// Brings the database in line with the declared collections; returns what was done. A database that is made by this
+    /// and not by [`App::serve`] gets no samples.
     pub async fn migrate(&self) -> Result<Vec<Step>> {
+        let steps = self.bring_in_line().await?;
+        self.store.settle().await?;
+        Ok(steps)
+    }
+
+    async fn bring_in_line(&self) -> Result<Vec<Step>> {
         let steps = self.plan().await?;
         self.store.apply(&steps).await?;
         Ok(steps)
@@ -110,9 +117,10 @@ impl App {
 
     /// Migrates, loads the samples into a database that is new, and serves.
     pub async fn serve(self) -> Result<Running> {
-        self.migrate().await?;
-        if self.store.is_new() {
+        self.bring_in_line().await?;
+        if self.store.is_new().await? {
             self.load_samples().await?;
+            self.store.settle().await?;
         }
         let readiness = Readiness::default();
         let burst = BurstLimit::new(&self.settings.limits)?;

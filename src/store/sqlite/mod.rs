@@ -1,4 +1,4 @@
-//! Embedded SQLite: the file, the pool, the write lock and the migrations. An operation runs whole on one blocking
+//! Embedded SQLite: the file, the pool and the write lock. An operation runs whole on one blocking
 //! thread, for a thread hop per statement would cost more than most statements do.
 //!
 //! Durability: `synchronous = NORMAL` in WAL mode. An acknowledged write survives the death of the process; the last
@@ -6,6 +6,7 @@
 
 mod dialect;
 mod file;
+mod migrations;
 mod structure;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +19,6 @@ use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError as DeadpoolError};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, PoolError, RecyclingMethod};
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
-use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use opentelemetry::metrics::Meter;
@@ -32,8 +32,6 @@ use crate::error::{Error, Result};
 
 pub(super) use dialect::SqliteDialect;
 use file::DatabaseFile;
-
-const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
 /// Prepared statements are kept for this many uses of a connection and then made anew: Diesel's cache has no bound,
 /// and filters come in endless variety. 256 statements take about 2 MB; making one anew takes about 30 µs.
@@ -49,7 +47,6 @@ pub(super) struct SqliteDatabase {
     /// waiting costs no thread, and not in SQLite's busy handler, which sleeps and is not fair.
     writer: Arc<Semaphore>,
     acquire_timeout: Duration,
-    is_new: bool,
 }
 
 impl SqliteDatabase {
@@ -57,7 +54,6 @@ impl SqliteDatabase {
     pub async fn open(settings: &DatabaseSettings, meter: &Meter) -> Result<Self> {
         let file = Arc::new(DatabaseFile::of_url(&settings.url)?);
         let path = file.path();
-        let is_new = std::fs::metadata(path).map_or(true, |file| file.len() == 0);
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             std::fs::create_dir_all(directory).map_err(|error| {
                 let detail = format!("The directory {} (database.url) cannot be created: {error}.", directory.display());
@@ -75,15 +71,25 @@ impl SqliteDatabase {
         let pool: Pool<Wrapped> = Pool::builder(manager).max_size(size).build().map_err(Error::internal)?;
         watch(&pool, meter);
         let writer = Arc::new(Semaphore::new(1));
-        let database = Self { file, pool, writer, acquire_timeout: settings.acquire_timeout, is_new };
+        let database = Self { file, pool, writer, acquire_timeout: settings.acquire_timeout };
         // Opening the first connection here makes a wrong path a start-up error.
         drop(database.connection("open").await.map_err(Failure::into_error)?);
         Ok(database)
     }
 
-    /// Whether this opening created the file.
-    pub fn is_new(&self) -> bool {
-        self.is_new
+    /// Whether the tables were made and nothing has called [`Self::settle`] since.
+    pub async fn is_new(&self) -> Result<bool, Failure> {
+        self.blocking("is_new", Access::Read, migrations::is_new).await
+    }
+
+    /// The database is no longer new.
+    pub async fn settle(&self) -> Result<(), Failure> {
+        self.blocking("settle", Access::Write, migrations::settle).await
+    }
+
+    /// The migrations that the tables lack, or `None` if there are no tables at all. It writes nothing.
+    pub async fn pending_migrations(&self) -> Result<Option<Vec<String>>, Failure> {
+        self.blocking("pending_migrations", Access::Read, migrations::pending).await
     }
 
     /// How many writers could start at once: one, or none.
@@ -94,7 +100,7 @@ impl SqliteDatabase {
 
     /// Brings the tables to this version's state; refuses a database that a newer version migrated.
     pub async fn migrate(&self) -> Result<(), Failure> {
-        self.blocking("migrate", Access::Read, migrate).await
+        self.blocking("migrate", Access::Read, migrations::run).await
     }
 
     /// Runs `task` on a connection, under the write lock and in a transaction if it writes.
@@ -217,28 +223,4 @@ fn establish(path: String, file: Arc<DatabaseFile>, busy_timeout: Duration) -> B
         }
     }
     .boxed()
-}
-
-fn migrate(sqlite: &mut SqliteConnection) -> Result<(), Failure> {
-    // Immediate: two processes that start at once must not both find the tables missing.
-    sqlite.immediate_transaction(|sqlite| {
-        let failed = |error: Box<dyn std::error::Error + Send + Sync>| Failure::Refused(from_database(&error.to_string()));
-        let applied = sqlite.applied_migrations().map_err(failed)?;
-        let known: Vec<String> = diesel::migration::MigrationSource::<diesel::sqlite::Sqlite>::migrations(&MIGRATIONS)
-            .map_err(failed)?
-            .iter()
-            .map(|migration| migration.name().version().to_string())
-            .collect();
-        if let Some(unknown) = applied.iter().map(ToString::to_string).find(|version| !known.contains(version)) {
-            return Err(Failure::Refused(Error::new(
-                crate::error::ErrorKind::Internal,
-                "newer_database",
-                format!(
-                    "The database that database.url names was migrated by a newer Terrace (migration {unknown} is unknown here). \
-                     Run that version, or name another database."
-                ),
-            )));
-        }
-        sqlite.run_pending_migrations(MIGRATIONS).map(drop).map_err(failed)
-    })
 }

@@ -17,16 +17,23 @@ fn raw(settings: &DatabaseSettings) -> SqliteConnection {
 }
 
 #[tokio::test]
-async fn a_database_is_new_once() {
+async fn a_database_is_new_until_it_is_settled() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(&settings(&directory)).await.unwrap();
-    assert!(store.is_new());
     assert!(store.ping().await.is_err(), "there are no tables yet");
+    assert_eq!(store.pending_migrations().await.unwrap(), None);
     store.migrate().await.unwrap();
     store.migrate().await.unwrap();
     store.ping().await.unwrap();
+    assert_eq!(store.pending_migrations().await.unwrap(), Some(Vec::new()));
+    assert!(store.is_new().await.unwrap());
+    // As after a crash between the two.
     let again = open(&settings(&directory)).await.unwrap();
-    assert!(!again.is_new());
+    again.migrate().await.unwrap();
+    assert!(again.is_new().await.unwrap());
+    again.settle().await.unwrap();
+    again.migrate().await.unwrap();
+    assert!(!store.is_new().await.unwrap());
 }
 
 #[tokio::test]
