@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use serde_json::Value;
@@ -220,15 +221,22 @@ impl Running {
         &self.addresses
     }
 
-    /// Serves until Ctrl-C or SIGTERM, then lets requests in flight end.
+    /// Serves until Ctrl-C or SIGTERM, then lets requests in flight end. A second signal ends it at once.
     pub async fn until_signal(self) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).map_err(Error::internal)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::internal)?;
+        let mut signalled = async || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        signalled().await;
+        // Without the second one a request that never ends would hold up whoever presses Ctrl-C.
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            stopped = self.stop() => stopped,
+            () = signalled() => Err(Error::unavailable("Requests in flight were cut off.", Duration::ZERO, "a second signal")),
         }
-        self.stop().await
     }
 
     /// Takes no more connections, lets requests in flight end, and returns when they have.

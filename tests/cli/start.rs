@@ -1,7 +1,9 @@
 //! Checking, migrating, serving, and what refuses them.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::TcpStream;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use diesel::SqliteConnection;
 use diesel::connection::{Connection as _, SimpleConnection as _};
@@ -145,4 +147,36 @@ fn serve_says_where_it_is_and_ends_with_sigterm() {
     let stopped = Command::new("kill").args(["-TERM", &server.id().to_string()]).status().unwrap();
     assert!(stopped.success());
     assert_eq!(server.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_requests_in_flight() {
+    let installation = Installation::new();
+    let mut command = installation.command(&["serve"]);
+    command.env("TERRACE_HTTP__LISTEN", "127.0.0.1:0").stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut server = command.spawn().unwrap();
+    let mut banner = BufReader::new(server.stdout.take().unwrap()).lines().map(|line| line.unwrap());
+    let address = banner.nth(1).unwrap().replace("  address  http://", "");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut unfinished = TcpStream::connect(&address).unwrap();
+    let head = "POST /api/v1/items HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{";
+    unfinished.write_all(head.as_bytes()).unwrap();
+    let has_begun = || {
+        let mut asking = TcpStream::connect(&address).unwrap();
+        asking.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        asking.read_to_string(&mut answer).unwrap();
+        answer.contains("terrace_http_requests_in_flight 2\n")
+    };
+    while !has_begun() {
+        assert!(Instant::now() < deadline, "the request does not begin");
+    }
+    let terminate = || assert!(Command::new("kill").args(["-TERM", &server.id().to_string()]).status().unwrap().success());
+    terminate();
+    while TcpStream::connect(&address).is_ok() {
+        assert!(Instant::now() < deadline, "the server still takes connections");
+    }
+    terminate();
+    assert_eq!(server.wait().unwrap().code(), Some(1));
+    assert!(Instant::now() < deadline, "it waited for the request");
 }
