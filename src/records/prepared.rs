@@ -11,7 +11,7 @@ use crate::model::Query;
 /// ever new queries waits for the database, not for the parser.
 const MAX_ENTRIES: usize = 1_024;
 
-/// A longer query string is parsed each time, so that the table stays under 1 MiB.
+/// A longer query string is parsed each time, so that the table stays at a few MiB.
 const MAX_RAW_BYTES: usize = 512;
 
 /// A parsed list request.
