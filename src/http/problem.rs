@@ -173,7 +173,7 @@ mod tests {
         assert_eq!((response.status().as_u16(), response.headers().get(ALLOW).unwrap().to_str().unwrap()), (405, "GET, HEAD"));
         assert_eq!(body["allowed"], json!(["GET", "HEAD"]));
 
-        let (response, body) = shape(&Error::precondition_failed(Some("\"x\"".to_owned())));
+        let (response, body) = shape(&Error::precondition_failed("Changed.", Some("\"x\"".to_owned())));
         assert_eq!((response.status().as_u16(), response.headers().get(ETAG).unwrap().to_str().unwrap()), (412, "\"x\""));
         assert_eq!(body["current_etag"], "\"x\"");
 

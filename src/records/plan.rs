@@ -296,13 +296,16 @@ pub(super) fn id_mismatch(collection: &Collection, id: &RecordId) -> Error {
 
 fn check_precondition(precondition: &Precondition, current: Option<&Stored>) -> Result<()> {
     let tag = current.map(|stored| document::quoted_etag(stored.text.as_bytes()));
-    let holds = match precondition {
-        Precondition::None => true,
-        Precondition::Exists => tag.is_some(),
-        Precondition::Absent => tag.is_none(),
-        Precondition::Matches(tags) => tag.as_ref().is_some_and(|tag| tags.iter().any(|given| same_entity(given, tag))),
+    let failed = match (precondition, &tag) {
+        (Precondition::Exists | Precondition::Matches(_), None) => "There is no such record to match.",
+        (Precondition::Absent, Some(_)) => "There is a record already.",
+        (Precondition::Matches(tags), Some(tag)) if !tags.iter().any(|given| same_entity(given, tag)) => {
+            "The record has another entity tag; it was changed since."
+        }
+        (Precondition::None | Precondition::Exists | Precondition::Matches(_), Some(_))
+        | (Precondition::None | Precondition::Absent, None) => return Ok(()),
     };
-    if holds { Ok(()) } else { Err(Error::precondition_failed(tag)) }
+    Err(Error::precondition_failed(failed, tag))
 }
 
 /// Whether a given tag is `tag` or that of one of its encodings, `"…-br"`.

@@ -67,7 +67,7 @@ const PROBLEMS: [ProblemResponse; 11] = [
         description: "The record is in another state than `If-Match` or `If-None-Match` demands.",
         code: "precondition_failed",
         title: "The record is in another state",
-        detail: "The record is not in the state that If-Match names.",
+        detail: "The record has another entity tag; it was changed since.",
         headers: &["ETag"],
     },
     ProblemResponse {
