@@ -83,6 +83,9 @@ async fn one_bad_operation_stops_all_and_every_failure_is_named_by_its_position(
         assert!(named(position), "{position}: {problem}");
     }
     assert!(!named(0), "{problem}");
+    let no_object = problem["errors"].as_array().unwrap().iter().find(|error| error["pointer"] == "/operations/9").unwrap();
+    let expected = "invalid type: integer `7`, expected an object such as {\"op\": \"delete\", \"id\": \"…\"}.";
+    assert_eq!(no_object["detail"], expected);
     assert_eq!(server.get("/api/items").await.text, before);
     assert_eq!(database.stored(), stored);
 }
