@@ -4,7 +4,7 @@
 use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CONTENT_TYPE, ETAG, HeaderValue, RETRY_AFTER};
+use actix_web::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Violation};
@@ -63,6 +63,8 @@ pub(super) fn response(error: &Error) -> HttpResponse {
 fn add_headers(response: &mut HttpResponse, error: &Error) {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    // Without it a proxy may keep a 404 for as long as it likes (RFC 9110, 15.1), and hide a record that is created next.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if error.kind() == ErrorKind::MethodNotAllowed
         && let Ok(methods) = HeaderValue::try_from(error.allowed().join(", "))
     {
@@ -144,6 +146,7 @@ mod tests {
         let (response, body) = id.scope(async { shape(&error) }).await;
         assert_eq!(response.status(), 422);
         assert_eq!(response.headers().get(CONTENT_TYPE).unwrap(), "application/problem+json");
+        assert_eq!(response.headers().get(CACHE_CONTROL).unwrap(), "no-store");
         assert_eq!(
             body,
             json!({
