@@ -148,7 +148,7 @@ pub(super) fn parse_list(collection: &Collection, raw: &str) -> Result<Query> {
     Ok(Query { selection: Selection { filter, search }, sort, paging, count, fields, include, highlight })
 }
 
-/// Parses the query string of statistics: the counted fields, in the order asked for, and the filter.
+/// Parses the query string of statistics: the counted fields, sorted, and the filter.
 pub(super) fn parse_stats(collection: &Collection, raw: &str) -> Result<(Vec<String>, Option<Filter>)> {
     let parameters = Parameters::parse(raw)?;
     let by = parameters.names("by", || collection.term_fields())?;
