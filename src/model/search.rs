@@ -35,7 +35,7 @@ pub struct SearchClause {
 /// A word or a phrase: words in lower case that stand next to each other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SearchTerm {
-    /// One word, or the words of a phrase; only letters and digits.
+    /// One word, or the words of a phrase; only letters, digits and the marks on them.
     pub words: Vec<String>,
     /// Whether the (last) word also matches words that begin with it.
     pub prefix: bool,
@@ -138,8 +138,8 @@ fn tokenize(text: &str) -> Vec<Token> {
             continue;
         }
         let words: Vec<String> = chunk
-            .split(|character: char| !character.is_alphanumeric())
-            .filter(|word| !word.is_empty())
+            .split(|character: char| !character.is_alphanumeric() && !is_combining_mark(character))
+            .filter(|word| word.chars().any(char::is_alphanumeric))
             .map(str::to_lowercase)
             .collect();
         if !words.is_empty() {
@@ -147,6 +147,11 @@ fn tokenize(text: &str) -> Vec<Token> {
         }
     }
     tokens
+}
+
+/// An accent that stands behind its letter (U+0300 to U+036F), which the tokenizers take as part of the word.
+fn is_combining_mark(character: char) -> bool {
+    matches!(character, '\u{300}'..='\u{36f}')
 }
 
 #[cfg(test)]
@@ -182,6 +187,12 @@ mod tests {
         assert_eq!(parse("the rate of change"), parse("rate change"));
         assert_eq!(parse("\"rate of change\"").clauses[0].required, vec![term(&["rate", "of", "change"])]);
         assert!(parse("the of").matches_nothing());
+    }
+
+    #[test]
+    fn an_accent_behind_its_letter_belongs_to_the_word() {
+        assert_eq!(parse("cafe\u{301}s").clauses[0].required, vec![term(&["cafe\u{301}s"])]);
+        assert!(parse("\u{301}").matches_nothing());
     }
 
     #[test]
