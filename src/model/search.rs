@@ -80,13 +80,50 @@ impl SearchExpression {
         Ok(Self { clauses })
     }
 
+    /// A text that [`SearchExpression::parse`] reads back, given [`Self::has_prefix`].
+    pub fn to_text(&self) -> String {
+        if self.matches_nothing() {
+            // Not the empty text, which is no search at all.
+            return "\"\"".to_owned();
+        }
+        let mut clauses: Vec<&SearchClause> = self.clauses.iter().collect();
+        // The prefix is that of the last word.
+        clauses.sort_by_key(|clause| clause.has_prefix());
+        clauses.into_iter().map(SearchClause::to_text).collect::<Vec<_>>().join(" or ")
+    }
+
+    /// Whether a word also matches words that begin with it.
+    pub fn has_prefix(&self) -> bool {
+        self.clauses.iter().any(SearchClause::has_prefix)
+    }
+
     /// Whether no record can match.
     pub fn matches_nothing(&self) -> bool {
         self.clauses.is_empty()
     }
 }
 
+impl SearchClause {
+    fn has_prefix(&self) -> bool {
+        self.required.iter().any(|term| term.prefix)
+    }
+
+    fn to_text(&self) -> String {
+        let mut required: Vec<&SearchTerm> = self.required.iter().collect();
+        required.sort_by_key(|term| term.prefix);
+        let excluded = self.excluded.iter().map(|term| format!("-{}", term.to_text()));
+        excluded.chain(required.into_iter().map(SearchTerm::to_text)).collect::<Vec<_>>().join(" ")
+    }
+}
+
 impl SearchTerm {
+    fn to_text(&self) -> String {
+        match self.words.as_slice() {
+            [word] if word != "or" => word.clone(),
+            words => format!("\"{}\"", words.join(" ")),
+        }
+    }
+
     /// A single stop word is left out of a search; inside a phrase it counts.
     fn is_stop_word(&self) -> bool {
         match self.words.as_slice() {

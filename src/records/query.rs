@@ -18,7 +18,7 @@ use crate::model::{
 const MAX_OFFSET: u64 = 1_000_000;
 
 /// What the parameters of a list may be called, beside the names of fields.
-const LIST_PARAMETERS: [&str; 11] =
+pub(super) const LIST_PARAMETERS: [&str; 11] =
     ["page", "limit", "sort", "q", "fields", "filter", "count", "cursor", "prefix", "highlight", "include"];
 
 /// The decoded parameters of a query string, in their order.
