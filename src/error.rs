@@ -111,13 +111,10 @@ impl Error {
         error
     }
 
-    /// `If-Match` named another state; `current_etag` is the stored one, `None` if there is no record.
-    pub fn precondition_failed(current_etag: Option<String>) -> Self {
-        let mut error = Self::new(
-            ErrorKind::PreconditionFailed,
-            "precondition_failed",
-            "The record is not in the state that If-Match names.",
-        );
+    /// The record is not in the state that the caller demands; `current_etag` is the stored one, `None` if there is no
+    /// record.
+    pub fn precondition_failed(detail: impl Into<String>, current_etag: Option<String>) -> Self {
+        let mut error = Self::new(ErrorKind::PreconditionFailed, "precondition_failed", detail);
         error.extras.current_etag = current_etag;
         error
     }

@@ -105,5 +105,6 @@ fn read_filter(filter: &Value, key: &str, collection: &Collection, report: &mut 
         let allowed = if allowed.is_empty() { allowed } else { format!(" Allowed are {allowed}.") };
         report.add(key, format!("{}{allowed}", error.detail()));
     };
-    Filter::from_json(collection, &json).map_err(|error| refused(&error)).ok()
+    let checked = Filter::from_json(collection, &json).and_then(|filter| filter.check_indexes(collection).map(|()| filter));
+    checked.map_err(|error| refused(&error)).ok()
 }

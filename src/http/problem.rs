@@ -4,7 +4,7 @@
 use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CONTENT_TYPE, ETAG, HeaderValue, RETRY_AFTER};
+use actix_web::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Violation};
@@ -63,6 +63,8 @@ pub(super) fn response(error: &Error) -> HttpResponse {
 fn add_headers(response: &mut HttpResponse, error: &Error) {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    // Without it a proxy may keep a 404 for as long as it likes (RFC 9110, 15.1), and hide a record that is created next.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if error.kind() == ErrorKind::MethodNotAllowed
         && let Ok(methods) = HeaderValue::try_from(error.allowed().join(", "))
     {
@@ -144,6 +146,7 @@ mod tests {
         let (response, body) = id.scope(async { shape(&error) }).await;
         assert_eq!(response.status(), 422);
         assert_eq!(response.headers().get(CONTENT_TYPE).unwrap(), "application/problem+json");
+        assert_eq!(response.headers().get(CACHE_CONTROL).unwrap(), "no-store");
         assert_eq!(
             body,
             json!({
@@ -173,7 +176,7 @@ mod tests {
         assert_eq!((response.status().as_u16(), response.headers().get(ALLOW).unwrap().to_str().unwrap()), (405, "GET, HEAD"));
         assert_eq!(body["allowed"], json!(["GET", "HEAD"]));
 
-        let (response, body) = shape(&Error::precondition_failed(Some("\"x\"".to_owned())));
+        let (response, body) = shape(&Error::precondition_failed("Changed.", Some("\"x\"".to_owned())));
         assert_eq!((response.status().as_u16(), response.headers().get(ETAG).unwrap().to_str().unwrap()), (412, "\"x\""));
         assert_eq!(body["current_etag"], "\"x\"");
 

@@ -26,11 +26,9 @@ pub enum Operand<'a> {
 
 impl Filter {
     /// Reads the JSON form: `{"field": value}`, `{"field": {"operator": value, …}, …}`, `{"or": […]}`, `{"and": […]}`;
-    /// the members of an object must all hold.
+    /// the members of an object must all hold. The caller checks the whole filter with [`Filter::check_indexes`].
     pub fn from_json(collection: &Collection, json: &Value) -> Result<Self> {
-        let filter = read_group(collection, json, 0)?;
-        filter.check_indexes(collection)?;
-        Ok(filter)
+        read_group(collection, json, 0)
     }
 
     /// Reads one test of one field. The caller checks the whole filter with [`Filter::check_indexes`].

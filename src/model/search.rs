@@ -35,7 +35,7 @@ pub struct SearchClause {
 /// A word or a phrase: words in lower case that stand next to each other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SearchTerm {
-    /// One word, or the words of a phrase; only letters and digits.
+    /// One word, or the words of a phrase; only letters, digits and the marks on them.
     pub words: Vec<String>,
     /// Whether the (last) word also matches words that begin with it.
     pub prefix: bool,
@@ -80,13 +80,50 @@ impl SearchExpression {
         Ok(Self { clauses })
     }
 
+    /// A text that [`SearchExpression::parse`] reads back, given [`Self::has_prefix`].
+    pub fn to_text(&self) -> String {
+        if self.matches_nothing() {
+            // Not the empty text, which is no search at all.
+            return "\"\"".to_owned();
+        }
+        let mut clauses: Vec<&SearchClause> = self.clauses.iter().collect();
+        // The prefix is that of the last word.
+        clauses.sort_by_key(|clause| clause.has_prefix());
+        clauses.into_iter().map(SearchClause::to_text).collect::<Vec<_>>().join(" or ")
+    }
+
+    /// Whether a word also matches words that begin with it.
+    pub fn has_prefix(&self) -> bool {
+        self.clauses.iter().any(SearchClause::has_prefix)
+    }
+
     /// Whether no record can match.
     pub fn matches_nothing(&self) -> bool {
         self.clauses.is_empty()
     }
 }
 
+impl SearchClause {
+    fn has_prefix(&self) -> bool {
+        self.required.iter().any(|term| term.prefix)
+    }
+
+    fn to_text(&self) -> String {
+        let mut required: Vec<&SearchTerm> = self.required.iter().collect();
+        required.sort_by_key(|term| term.prefix);
+        let excluded = self.excluded.iter().map(|term| format!("-{}", term.to_text()));
+        excluded.chain(required.into_iter().map(SearchTerm::to_text)).collect::<Vec<_>>().join(" ")
+    }
+}
+
 impl SearchTerm {
+    fn to_text(&self) -> String {
+        match self.words.as_slice() {
+            [word] if word != "or" => word.clone(),
+            words => format!("\"{}\"", words.join(" ")),
+        }
+    }
+
     /// A single stop word is left out of a search; inside a phrase it counts.
     fn is_stop_word(&self) -> bool {
         match self.words.as_slice() {
@@ -138,8 +175,8 @@ fn tokenize(text: &str) -> Vec<Token> {
             continue;
         }
         let words: Vec<String> = chunk
-            .split(|character: char| !character.is_alphanumeric())
-            .filter(|word| !word.is_empty())
+            .split(|character: char| !character.is_alphanumeric() && !is_combining_mark(character))
+            .filter(|word| word.chars().any(char::is_alphanumeric))
             .map(str::to_lowercase)
             .collect();
         if !words.is_empty() {
@@ -147,6 +184,11 @@ fn tokenize(text: &str) -> Vec<Token> {
         }
     }
     tokens
+}
+
+/// An accent that stands behind its letter (U+0300 to U+036F), which the tokenizers take as part of the word.
+fn is_combining_mark(character: char) -> bool {
+    matches!(character, '\u{300}'..='\u{36f}')
 }
 
 #[cfg(test)]
@@ -182,6 +224,12 @@ mod tests {
         assert_eq!(parse("the rate of change"), parse("rate change"));
         assert_eq!(parse("\"rate of change\"").clauses[0].required, vec![term(&["rate", "of", "change"])]);
         assert!(parse("the of").matches_nothing());
+    }
+
+    #[test]
+    fn an_accent_behind_its_letter_belongs_to_the_word() {
+        assert_eq!(parse("cafe\u{301}s").clauses[0].required, vec![term(&["cafe\u{301}s"])]);
+        assert!(parse("\u{301}").matches_nothing());
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub const MAX_OPERATIONS: usize = 1_000;
 
 /// One operation as the client sends it.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object such as {\"op\": \"delete\", \"id\": \"…\"}")]
 struct Requested {
     op: Verb,
     id: Option<String>,

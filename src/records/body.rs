@@ -8,10 +8,10 @@ use serde_json::{Map, Value, json};
 
 use super::cursor;
 use super::document::quoted_etag;
-use super::query::Parameters;
+use super::spelling;
 use crate::cache::{Content, Presence};
 use crate::error::{Error, Result};
-use crate::model::{Paging, Query, SortKey, View};
+use crate::model::{Collection, Paging, Query, SortKey, View};
 use crate::store::{Row, Stats};
 
 /// What stays readable in a link; brackets and the rest are escaped.
@@ -34,13 +34,13 @@ pub(super) fn missing() -> Content {
     Content { presence: Presence::Missing, body: Bytes::new(), etag, headers: Vec::new() }
 }
 
-/// A page. `rows` may hold one record more than the page, which then says only that there are more. `raw` is the query
-/// string that was asked with; links keep its other parameters.
-pub(super) fn page(path: &str, raw: &str, query: &Query, mut rows: Vec<Row>, total: Option<u64>) -> Result<Content> {
+/// A page. `rows` may hold one record more than the page, which then says only that there are more. Links
+/// mean the same query.
+pub(super) fn page(collection: &Collection, query: &Query, mut rows: Vec<Row>, total: Option<u64>) -> Result<Content> {
     let limit = query.paging.limit();
     let more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
-    let links = Links::new(path, raw)?;
+    let links = Links::new(collection, query);
     let mut headers = vec![(HeaderName::from_static("x-per-page"), HeaderValue::from(limit))];
     let (pagination, link) = match &query.paging {
         Paging::Page { page, .. } => offset_pagination(*page, limit, total, more, &links, &mut headers),
@@ -151,18 +151,18 @@ fn stats_json(stats: &Stats) -> Value {
     json!({"total": stats.total, "by": by})
 }
 
-/// Builds link targets (RFC 8288) that keep every other parameter of the request.
+/// Builds link targets (RFC 8288) that keep every other parameter, in one spelling for all requests that share the page.
 struct Links {
     base: String,
 }
 
 impl Links {
-    fn new(path: &str, raw: &str) -> Result<Self> {
-        let mut base = format!("{path}?");
-        for (name, value) in Parameters::parse(raw)?.iter().filter(|(name, _)| !matches!(*name, "page" | "cursor")) {
-            base.push_str(&format!("{}={}&", utf8_percent_encode(name, LINK_VALUE), utf8_percent_encode(value, LINK_VALUE)));
+    fn new(collection: &Collection, query: &Query) -> Self {
+        let mut base = format!("{}?", collection.path);
+        for (name, value) in spelling::parameters(collection, query) {
+            base.push_str(&format!("{}={}&", utf8_percent_encode(&name, LINK_VALUE), utf8_percent_encode(&value, LINK_VALUE)));
         }
-        Ok(Self { base })
+        Self { base }
     }
 
     fn page(&self, relation: &str, page: u64) -> String {

@@ -14,6 +14,7 @@ mod plan;
 mod prepared;
 mod query;
 mod read;
+mod spelling;
 mod write;
 
 use std::sync::Arc;

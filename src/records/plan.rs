@@ -83,6 +83,8 @@ pub(super) struct Planner {
 /// A record as the drafts before have left it.
 struct State {
     original: Option<Stored>,
+    /// What the next version continues: the original, until a draft deletes the record.
+    base: Option<Stored>,
     current: Option<Stored>,
     pointer: String,
 }
@@ -140,6 +142,7 @@ impl Planner {
             }
             (Action::Update(_) | Action::Patch(_) | Action::Delete, None) => return Err(missing()),
             (Action::Delete, Some(_)) => {
+                state.base = None;
                 state.current = None;
                 return Ok(WriteOutcome::Deleted);
             }
@@ -153,14 +156,18 @@ impl Planner {
             return Ok(WriteOutcome::Unchanged);
         }
         let outcome = if state.current.is_some() { WriteOutcome::Updated } else { WriteOutcome::Created };
-        state.current = Some(self.next(draft, state, &members)?);
+        state.current = Some(match &state.base {
+            // Back where it began: the drafts before have changed nothing.
+            Some(base) if self.own_members(base)? == members => base.clone(),
+            Some(_) | None => self.next(draft, state, &members)?,
+        });
         Ok(outcome)
     }
 
     /// The document that follows `state`'s: one version on, unless the record begins anew.
     fn next(&self, draft: &Draft, state: &State, members: &Members) -> Result<Stored> {
         // Several drafts on one record are one write, so one version.
-        let base = state.original.as_ref().filter(|_| state.current.is_some());
+        let base = state.base.as_ref();
         let version = base.map_or(1, |stored| stored.version + 1);
         let member = |stored: &Stored, name: &str| stored.members.get(name).and_then(Value::as_str).map(str::to_owned);
         let updated_at =
@@ -204,6 +211,8 @@ impl Planner {
             (None, None) => return,
             (Some(original), Some(current)) if original.text == current.text => {
                 let record = Record { id: id.clone(), version: original.version, data: original.text.clone() };
+                let own = findings.outcomes.iter_mut().filter(|(named, _)| named == id);
+                own.for_each(|(_, outcome)| *outcome = WriteOutcome::Unchanged);
                 return findings.untouched.push((id.clone(), record));
             }
             (None, Some(_)) => Operation::Create,
@@ -258,7 +267,7 @@ impl State {
             }
             None => None,
         };
-        Ok(Self { current: original.clone(), original, pointer: draft.pointer.clone() })
+        Ok(Self { base: original.clone(), current: original.clone(), original, pointer: draft.pointer.clone() })
     }
 }
 
@@ -287,13 +296,16 @@ pub(super) fn id_mismatch(collection: &Collection, id: &RecordId) -> Error {
 
 fn check_precondition(precondition: &Precondition, current: Option<&Stored>) -> Result<()> {
     let tag = current.map(|stored| document::quoted_etag(stored.text.as_bytes()));
-    let holds = match precondition {
-        Precondition::None => true,
-        Precondition::Exists => tag.is_some(),
-        Precondition::Absent => tag.is_none(),
-        Precondition::Matches(tags) => tag.as_ref().is_some_and(|tag| tags.iter().any(|given| same_entity(given, tag))),
+    let failed = match (precondition, &tag) {
+        (Precondition::Exists | Precondition::Matches(_), None) => "There is no such record to match.",
+        (Precondition::Absent, Some(_)) => "There is a record already.",
+        (Precondition::Matches(tags), Some(tag)) if !tags.iter().any(|given| same_entity(given, tag)) => {
+            "The record has another entity tag; it was changed since."
+        }
+        (Precondition::None | Precondition::Exists | Precondition::Matches(_), Some(_))
+        | (Precondition::None | Precondition::Absent, None) => return Ok(()),
     };
-    if holds { Ok(()) } else { Err(Error::precondition_failed(tag)) }
+    Err(Error::precondition_failed(failed, tag))
 }
 
 /// Whether a given tag is `tag` or that of one of its encodings, `"…-br"`.

@@ -18,7 +18,7 @@ use crate::model::{
 const MAX_OFFSET: u64 = 1_000_000;
 
 /// What the parameters of a list may be called, beside the names of fields.
-const LIST_PARAMETERS: [&str; 11] =
+pub(super) const LIST_PARAMETERS: [&str; 11] =
     ["page", "limit", "sort", "q", "fields", "filter", "count", "cursor", "prefix", "highlight", "include"];
 
 /// The decoded parameters of a query string, in their order.
@@ -148,7 +148,7 @@ pub(super) fn parse_list(collection: &Collection, raw: &str) -> Result<Query> {
     Ok(Query { selection: Selection { filter, search }, sort, paging, count, fields, include, highlight })
 }
 
-/// Parses the query string of statistics: the counted fields, in the order asked for, and the filter.
+/// Parses the query string of statistics: the counted fields, sorted, and the filter.
 pub(super) fn parse_stats(collection: &Collection, raw: &str) -> Result<(Vec<String>, Option<Filter>)> {
     let parameters = Parameters::parse(raw)?;
     let by = parameters.names("by", || collection.term_fields())?;

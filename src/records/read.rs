@@ -128,8 +128,8 @@ impl Records {
         let mut guards = vec![selection_guard(collection, query.selection.filter.as_ref())];
         guards.extend(include_guards(collection, &query.include));
         let loader = PageLoader { store: self.store.clone(), cache: Arc::clone(&self.cache), resource: Arc::clone(resource) };
-        let (query, raw) = (query.clone(), raw.to_owned());
-        let load = move || loader.load(query, raw);
+        let query = query.clone();
+        let load = move || loader.load(query);
         let lookup = Box::pin(self.cache.get_or_load(&resource.lists, key, &guards, load)).await?;
         Ok(Answer::new(lookup, key.clone(), &self.cache))
     }
@@ -172,7 +172,7 @@ struct PageLoader {
 }
 
 impl PageLoader {
-    async fn load(self, query: Query, raw: String) -> Result<Content> {
+    async fn load(self, query: Query) -> Result<Content> {
         let (rows, total) = match query.count {
             CountMode::Exact => {
                 let (rows, total) = tokio::try_join!(self.rows(&query), self.total(&query.selection))?;
@@ -180,7 +180,7 @@ impl PageLoader {
             }
             CountMode::None => (self.rows(&query).await?, None),
         };
-        body::page(&self.resource.collection().path, &raw, &query, rows, total)
+        body::page(self.resource.collection(), &query, rows, total)
     }
 
     /// The rows of the page, and one more if there is a next one.

@@ -83,6 +83,9 @@ async fn one_bad_operation_stops_all_and_every_failure_is_named_by_its_position(
         assert!(named(position), "{position}: {problem}");
     }
     assert!(!named(0), "{problem}");
+    let no_object = problem["errors"].as_array().unwrap().iter().find(|error| error["pointer"] == "/operations/9").unwrap();
+    let expected = "invalid type: integer `7`, expected an object such as {\"op\": \"delete\", \"id\": \"…\"}.";
+    assert_eq!(no_object["detail"], expected);
     assert_eq!(server.get("/api/items").await.text, before);
     assert_eq!(database.stored(), stored);
 }
@@ -132,6 +135,51 @@ async fn operations_on_one_record_see_each_other_and_are_one_change() {
     let twice = operations([json!({"op": "create", "data": item("B", "a")}), json!({"op": "create", "data": item("B", "a")})]);
     let problem = server.post(BATCH, &twice).await.problem(409, "batch_failed");
     assert_eq!(problem["errors"][0]["pointer"], "/operations/1");
+}
+
+#[tokio::test]
+async fn operations_that_cancel_each_other_change_nothing() {
+    let server = Server::fixture();
+    let etag = server.create_item(item("A", "a")).await.header("etag").to_owned();
+    let mut database = Database::of(&server);
+    let stored = database.stored();
+    let there_and_back = operations([
+        json!({"op": "patch", "id": "A", "data": {"category": "b"}}),
+        json!({"op": "patch", "id": "A", "data": {"category": "a"}}),
+        json!({"op": "create", "data": item("T", "a")}),
+        json!({"op": "delete", "id": "T"}),
+    ]);
+    let reply = server.post(BATCH, &there_and_back).await;
+    let answer = reply.expect(200);
+    for position in [0, 1] {
+        assert_eq!(answer["results"][position]["status"], "unchanged", "{answer}");
+        assert_eq!(answer["results"][position]["etag"], etag, "{answer}");
+    }
+    assert!(!reply.headers.contains_key("consistency-token"));
+    assert_eq!(server.get("/api/items/A").await.header("etag"), etag);
+    assert_eq!(database.stored(), stored);
+}
+
+#[tokio::test]
+async fn a_record_that_is_deleted_and_created_in_one_batch_begins_anew() {
+    let server = Server::fixture();
+    server.create_items([item("A", "a"), item("B", "a")]).await;
+    for id in ["A", "B"] {
+        server.patch(&format!("/api/items/{id}"), &json!({"tier": 1})).await.expect(200);
+    }
+    let anew = operations([
+        json!({"op": "delete", "id": "A"}),
+        json!({"op": "create", "data": item("A", "a")}),
+        json!({"op": "delete", "id": "B"}),
+        json!({"op": "create", "data": item("B", "a")}),
+        json!({"op": "patch", "id": "B", "data": {"tier": 2}}),
+    ]);
+    server.post(BATCH, &anew).await.expect(200);
+    for id in ["A", "B"] {
+        let record = server.get(&format!("/api/items/{id}")).await.json();
+        assert_eq!(record["version"], 1, "{record}");
+        assert_eq!(record["created_at"], record["updated_at"], "{record}");
+    }
 }
 
 #[tokio::test]

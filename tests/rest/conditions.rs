@@ -79,6 +79,7 @@ async fn if_match_lets_only_the_state_that_it_names_be_written() {
         let problem = refused.problem(412, "precondition_failed");
         assert_eq!(refused.header("etag"), second, "{method}");
         assert_eq!(problem["current_etag"], second.as_str(), "{method}");
+        assert_eq!(problem["detail"], "The record has another entity tag; it was changed since.");
         let weak = server.send_with(method.clone(), path, &[("if-match", &format!("W/{second}"))], body).await;
         weak.problem(412, "precondition_failed");
     }
@@ -97,10 +98,12 @@ async fn if_match_star_demands_a_record_and_if_none_match_star_that_there_is_non
     let server = Server::fixture();
     let (path, body) = ("/api/items/A", item("A", "a"));
     let absent = server.send_with(Method::PUT, path, &[("if-match", "*")], Some(&body)).await;
-    assert!(absent.problem(412, "precondition_failed").get("current_etag").is_none());
+    let problem = absent.problem(412, "precondition_failed");
+    assert!(problem.get("current_etag").is_none(), "{problem}");
+    assert_eq!(problem["detail"], "There is no such record to match.");
     server.send_with(Method::PUT, path, &[("if-none-match", "*")], Some(&body)).await.expect(201);
     let present = server.send_with(Method::PUT, path, &[("if-none-match", "*")], Some(&item("A", "b"))).await;
-    present.problem(412, "precondition_failed");
+    assert_eq!(present.problem(412, "precondition_failed")["detail"], "There is a record already.");
     assert_eq!(present.header("etag"), server.get(path).await.header("etag"));
     assert_eq!(server.get(path).await.json()["category"], "a");
     server.send_with(Method::PUT, path, &[("if-match", "*")], Some(&item("A", "b"))).await.expect(200);

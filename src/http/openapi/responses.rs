@@ -67,7 +67,7 @@ const PROBLEMS: [ProblemResponse; 11] = [
         description: "The record is in another state than `If-Match` or `If-None-Match` demands.",
         code: "precondition_failed",
         title: "The record is in another state",
-        detail: "The record is not in the state that If-Match names.",
+        detail: "The record has another entity tag; it was changed since.",
         headers: &["ETag"],
     },
     ProblemResponse {
@@ -175,7 +175,7 @@ pub(super) fn problems() -> Map<String, Value> {
             "request_id": "0199f3b1-7c1e-7d1a-9b57-2f2f6a3f8a10",
         });
         if let (422, Some(members)) = (status, example.as_object_mut()) {
-            let errors = json!([{"pointer": "/name", "code": "required", "detail": "\"name\" is a required property"}]);
+            let errors = json!([{"pointer": "/name", "code": "required", "detail": "This property is required."}]);
             members.insert("errors".to_owned(), errors);
         }
         let content = json!({"application/problem+json": {"schema": component("schemas", "Problem"), "example": example}});

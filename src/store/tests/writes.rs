@@ -41,7 +41,7 @@ async fn every_change_is_logged_with_before_and_after_in_the_order_of_the_writes
 async fn a_refusal_or_a_missing_reference_leaves_nothing() {
     let Fixture { store, items, directory: _directory, .. } = fresh().await;
     let error = store
-        .record_write(&items, "x", vec![], Arc::new(|_| Err(Error::precondition_failed(Some("\"1\"".into())))))
+        .record_write(&items, "x", vec![], Arc::new(|_| Err(Error::precondition_failed("Changed.", Some("\"1\"".into())))))
         .await
         .unwrap_err();
     assert_eq!((error.kind(), error.current_etag()), (ErrorKind::PreconditionFailed, Some("\"1\"")));
