@@ -24,23 +24,32 @@ impl CatalogedLog {
         Self { store, catalog }
     }
 
-    /// A change of a collection that is no longer declared has no terms, and nothing depends on them.
-    fn change(&self, logged: LoggedChange) -> Result<Change> {
+    /// A change of a collection that is no longer declared has no terms, and nothing depends on them. A document that
+    /// cannot be read gives none either: lists by its terms then wait for their TTL, and later changes do not wait for ever.
+    fn change(&self, logged: LoggedChange) -> Change {
         let mut terms: Vec<Term> = Vec::new();
         if let Some(declared) = self.catalog.get(&logged.collection) {
             for text in [&logged.before, &logged.after].into_iter().flatten() {
-                terms.extend(declared.collection.terms(&document::stored_members(text)?));
+                match document::stored_members(text) {
+                    Ok(members) => terms.extend(declared.collection.terms(&members)),
+                    Err(error) => {
+                        tracing::error!(position = logged.position, %error, "the change log has a document that is none")
+                    }
+                }
             }
         }
         terms.sort();
         terms.dedup();
-        Ok(Change { position: logged.position, collection: logged.collection, id: logged.id, operation: logged.operation, terms })
+        Change { position: logged.position, collection: logged.collection, id: logged.id, operation: logged.operation, terms }
     }
 }
 
 impl ChangeLog for CatalogedLog {
     fn changes_after(&self, position: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Change>>> {
-        async move { self.store.changes_after(position, limit).await?.into_iter().map(|logged| self.change(logged)).collect() }
-            .boxed()
+        async move {
+            let logged = self.store.changes_after(position, limit).await?;
+            Ok(logged.into_iter().map(|logged| self.change(logged)).collect())
+        }
+        .boxed()
     }
 }

@@ -8,6 +8,7 @@ use terrace::model::{Principal, RecordId};
 use terrace::records::Precondition;
 
 use crate::support::Server;
+use crate::support::database::Database;
 use crate::support::fixture::{SHELVES, item};
 
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -79,4 +80,18 @@ async fn two_servers_on_one_file_agree_after_writes_on_both() {
             })
             .await;
     }
+}
+
+#[tokio::test]
+async fn a_change_that_cannot_be_read_does_not_hide_later_ones() {
+    let server = Server::fixture_with(|settings| settings.cache.reconcile_interval = INTERVAL);
+    server.create_items([item("A", "a")]).await;
+    server.get("/api/items/A").await;
+    Database::of(&server).execute(
+        "INSERT INTO changes (collection, id, operation, version, actor, at, after) \
+         VALUES ('items', 'X', 'create', 1, 'x', 'x', '{\"half');\
+         UPDATE records SET data = json_set(data, '$.tier', 9) WHERE id = 'A';\
+         INSERT INTO changes (collection, id, operation, version, actor, at) VALUES ('items', 'A', 'update', 2, 'x', 'x');",
+    );
+    server.eventually("the later change", async || server.get("/api/items/A").await.json()["tier"] == 9).await;
 }
