@@ -304,6 +304,11 @@ fn read_sort(
             keys.push(SortKey { field: name.to_owned(), direction });
         }
     }
+    // Ties are broken by the id, going up, in any case.
+    let by_id = |key: &SortKey| key.field == collection.id_field() && key.direction == Direction::Ascending;
+    if keys.len() > 1 && keys.last().is_some_and(by_id) {
+        keys.pop();
+    }
     Ok(keys)
 }
 
