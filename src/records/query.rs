@@ -271,6 +271,9 @@ fn bracketed(name: &str) -> Option<(&str, &str)> {
 
 fn unknown_parameter(collection: &Collection, name: &str, known: &[&str]) -> Error {
     let fields = collection.leading_fields();
+    if name.starts_with("filter[") {
+        return Error::parameter(name, "A filter is written filter[field][operator]=value.").with_allowed(fields);
+    }
     Error::parameter(name, format!("{name:?} is neither a parameter nor an indexed field of {}.", collection.name))
         .with_allowed(known.iter().copied().chain(fields))
 }
