@@ -60,6 +60,20 @@ impl From<Vec<Mistake>> for StartError {
     }
 }
 
+/// What [`App::migrate`] would do to the database that exists, which stays as it is; `None` if it has no tables.
+pub async fn preview(settings: &Settings) -> Result<Option<Vec<String>>, StartError> {
+    let catalog = Catalog::load(&settings.collections)?;
+    let store = Store::open(&settings.database, settings.log.slow_query, &Telemetry::new()?).await?;
+    let Some(migrations) = store.pending_migrations().await? else { return Ok(None) };
+    let steps = store.plan(&collections(&catalog)).await?;
+    let migrations = migrations.iter().map(|version| format!("apply migration {version}"));
+    Ok(Some(migrations.chain(steps.iter().map(Step::to_string)).collect()))
+}
+
+fn collections(catalog: &Catalog) -> Vec<Arc<Collection>> {
+    catalog.collections().iter().map(|declared| Arc::clone(&declared.collection)).collect()
+}
+
 /// An installation: declarations and database, joined but not yet serving.
 pub struct App {
     settings: Settings,
@@ -96,13 +110,18 @@ impl App {
 
     /// What the database lacks, or has too much, for the declared collections.
     pub async fn plan(&self) -> Result<Vec<Step>> {
-        let collections: Vec<Arc<Collection>> =
-            self.catalog.collections().iter().map(|declared| Arc::clone(&declared.collection)).collect();
-        self.store.plan(&collections).await
+        self.store.plan(&collections(&self.catalog)).await
     }
 
-    /// Brings the database in line with the declared collections; returns what was done.
+    /// Brings the database in line with the declared collections; returns what was done. A database that is made by this
+    /// and not by [`App::serve`] gets no samples.
     pub async fn migrate(&self) -> Result<Vec<Step>> {
+        let steps = self.bring_in_line().await?;
+        self.store.settle().await?;
+        Ok(steps)
+    }
+
+    async fn bring_in_line(&self) -> Result<Vec<Step>> {
         let steps = self.plan().await?;
         self.store.apply(&steps).await?;
         Ok(steps)
@@ -110,9 +129,10 @@ impl App {
 
     /// Migrates, loads the samples into a database that is new, and serves.
     pub async fn serve(self) -> Result<Running> {
-        self.migrate().await?;
-        if self.store.is_new() {
+        self.bring_in_line().await?;
+        if self.store.is_new().await? {
             self.load_samples().await?;
+            self.store.settle().await?;
         }
         let readiness = Readiness::default();
         let burst = BurstLimit::new(&self.settings.limits)?;

@@ -241,3 +241,20 @@ async fn the_shipped_samples_are_loaded_once_and_are_believable() {
     let again = server.beside(|_| {});
     again.get("/api/v1/objectives/OBJ-2026-PRIVACY").await.problem(404, "not_found");
 }
+
+#[tokio::test]
+async fn samples_that_did_not_go_in_at_the_first_start_go_in_at_the_next() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let mut settings = crate::support::settings(directory.path());
+    settings.collections.samples_dir = directory.path().join("samples");
+    std::fs::create_dir(&settings.collections.samples_dir).unwrap();
+    let file = settings.collections.samples_dir.join("domains.ndjson");
+    let shipped = std::fs::read_to_string(root().join("config/samples/domains.ndjson")).unwrap();
+    std::fs::write(&file, format!("{shipped}{{\"half a line")).unwrap();
+    let refused = terrace::app::App::open(settings.clone()).await.unwrap().serve().await.map(drop).unwrap_err();
+    assert!(refused.detail().contains("domains.ndjson"), "{refused}");
+    std::fs::write(&file, &shipped).unwrap();
+    let server = Server::start_again(directory, settings);
+    let page = server.get("/api/v1/domains").await.expect(200);
+    assert_eq!(page["pagination"]["total"], shipped.lines().count());
+}

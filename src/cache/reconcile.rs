@@ -11,8 +11,8 @@ use super::Cache;
 use crate::error::Result;
 use crate::model::{Change, Position};
 
-/// How many changes are read at a time.
-const BATCH: u32 = 1_000;
+/// How many changes are read at a time. Each brings two documents, either of which may be as large as a request.
+const BATCH: u32 = 200;
 
 /// The change log, as far as the cache needs it.
 pub trait ChangeLog: Send + Sync {
@@ -35,6 +35,17 @@ struct Progress {
     beyond: BTreeSet<Position>,
 }
 
+impl Progress {
+    /// Moves `through` over the own changes that follow it without a gap, so that their documents are not read again
+    /// from the log, and forgets what lies behind it.
+    fn catch_up(&mut self) {
+        while self.beyond.contains(&(self.through + 1)) {
+            self.through += 1;
+        }
+        self.beyond = self.beyond.split_off(&(self.through + 1));
+    }
+}
+
 impl Reconciler {
     /// A reconciler that has applied everything up to `position`.
     pub fn new(cache: Arc<Cache>, log: Box<dyn ChangeLog>, position: Position) -> Self {
@@ -44,7 +55,10 @@ impl Reconciler {
     /// Announces changes that this process has just committed.
     pub fn announce(&self, changes: &[Change]) {
         self.cache.announce(changes);
-        self.update(|progress| progress.beyond.extend(changes.iter().map(|change| change.position)));
+        self.update(|progress| {
+            progress.beyond.extend(changes.iter().map(|change| change.position));
+            progress.catch_up();
+        });
     }
 
     /// The position up to which everything has been applied.
@@ -59,14 +73,17 @@ impl Reconciler {
             let changes = self.log.changes_after(self.position(), BATCH).await?;
             let Some(last) = changes.last().map(|change| change.position) else { return Ok(applied) };
             let foreign: Vec<Change> = self.update(|progress| {
-                changes.iter().filter(|change| !progress.beyond.contains(&change.position)).cloned().collect()
+                let is_foreign =
+                    |change: &&Change| change.position > progress.through && !progress.beyond.contains(&change.position);
+                changes.iter().filter(is_foreign).cloned().collect()
             });
             self.cache.announce(&foreign);
             applied += foreign.len();
             // Only now: the position promises that everything up to it has been applied.
             self.update(|progress| {
-                progress.through = last;
-                progress.beyond = progress.beyond.split_off(&(last + 1));
+                // Own changes may have taken it further while the log was read.
+                progress.through = progress.through.max(last);
+                progress.catch_up();
             });
         }
     }
@@ -75,11 +92,19 @@ impl Reconciler {
     pub async fn run(self: Arc<Self>, interval: Duration) {
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Each state is told once: the lines of an hour without the database would bury all others.
+        let mut was_failing = false;
         loop {
             ticks.tick().await;
-            if let Err(error) = self.reconcile().await {
-                tracing::warn!(%error, "cannot read the change log; changes by other processes stay unseen meanwhile");
+            let outcome = self.reconcile().await;
+            match &outcome {
+                Ok(_) if was_failing => tracing::info!("the change log can be read again"),
+                Err(error) if !was_failing => {
+                    tracing::warn!(%error, "cannot read the change log; changes by other processes stay unseen meanwhile");
+                }
+                Ok(_) | Err(_) => {}
             }
+            was_failing = outcome.is_err();
         }
     }
 

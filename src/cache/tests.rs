@@ -287,6 +287,11 @@ async fn an_encoding_is_made_once_and_counts_as_memory() {
     assert!(bench.cache.occupancy().size_bytes >= weighed + first.body.len() as u64);
 }
 
+#[test]
+fn an_entry_without_encodings_is_a_small_part_of_its_measured_overhead() {
+    assert!(size_of::<Entry>() <= 256, "{} bytes: measure the overhead again", size_of::<Entry>());
+}
+
 #[tokio::test]
 async fn the_tier_stays_within_its_bytes() {
     let capacity = bytesize::ByteSize::kib(64);
@@ -320,10 +325,28 @@ async fn reconciling_applies_what_others_wrote_and_skips_what_was_announced_here
     let own = change(1, "M-1");
     log.0.lock().unwrap().push(own.clone());
     reconciler.announce(&[own]);
+    assert_eq!(reconciler.position(), 1, "an own change is read from the log again");
     bench.read("one").await.unwrap();
     assert_eq!((reconciler.reconcile().await.unwrap(), reconciler.position()), (0, 1));
     assert_eq!(bench.body("two").await, "one", "an announced change invalidated again");
     log.0.lock().unwrap().extend((2..2_600).map(|position| change(position, "M-1")));
     assert_eq!((reconciler.reconcile().await.unwrap(), reconciler.position()), (2_598, 2_599));
     assert_eq!(bench.body("two").await, "two", "a foreign change did not invalidate");
+}
+
+#[tokio::test]
+async fn a_committed_change_that_was_never_announced_is_found_behind_later_own_ones() {
+    let bench = Bench::new();
+    let log = Arc::new(FakeLog(std::sync::Mutex::new(vec![change(1, "M-1"), change(2, "M-2"), change(3, "M-3")])));
+    let reconciler = Reconciler::new(Arc::clone(&bench.cache), Box::new(Arc::clone(&log)), 0);
+    bench.read("one").await.unwrap();
+    // The announcement of 1 was lost. Two writers announce 3 before 2.
+    reconciler.announce(&[change(3, "M-3")]);
+    reconciler.announce(&[change(2, "M-2")]);
+    assert_eq!(reconciler.position(), 0);
+    assert_eq!((reconciler.reconcile().await.unwrap(), reconciler.position()), (1, 3));
+    assert_eq!(bench.body("two").await, "two", "the lost announcement was not made up for");
+    // One that comes late, after the log was read, takes nothing back.
+    reconciler.announce(&[change(1, "M-1")]);
+    assert_eq!(reconciler.position(), 3);
 }

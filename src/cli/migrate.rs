@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Done, Failure, print, session};
-use crate::app::App;
+use crate::app::{self, App};
 use crate::config::Settings;
 use crate::store::Step;
 
@@ -22,25 +22,26 @@ pub(super) async fn run(settings: Settings, mode: Mode) -> Result<Done, Failure>
     Ok(Done::Whole)
 }
 
-fn report(steps: &[Step], none: &str) -> Result<(), Failure> {
+fn report(steps: &[impl ToString], none: &str) -> Result<(), Failure> {
     if steps.is_empty() {
         return print(none);
     }
     steps.iter().try_for_each(|step| print(&step.to_string()))
 }
 
-/// A plan creates nothing, so for a database that does not exist it is made in one that is thrown away.
-async fn plan(mut settings: Settings) -> Result<Vec<Step>, Failure> {
-    match session::missing_database(&settings) {
-        Some(file) => {
-            let scratch = Scratch::new()?;
-            settings.database.url = format!("sqlite://{}", scratch.0.join("plan.db").display());
-            let steps = App::open(settings).await?.plan().await?;
-            print(&format!("create database {}", file.display()))?;
-            Ok(steps)
-        }
-        None => Ok(App::open(settings).await?.plan().await?),
+/// A plan writes nothing, so for a database that does not exist it is made in one that is thrown away.
+async fn plan(mut settings: Settings) -> Result<Vec<String>, Failure> {
+    let url = settings.database.url.clone();
+    if session::missing_database(&settings).is_none()
+        && let Some(steps) = app::preview(&settings).await?
+    {
+        return Ok(steps);
     }
+    let scratch = Scratch::new()?;
+    settings.database.url = format!("sqlite://{}", scratch.0.join("plan.db").display());
+    let steps = App::open(settings).await?.plan().await?;
+    let create = format!("create database {}", url.trim_start_matches("sqlite://"));
+    Ok(std::iter::once(create).chain(steps.iter().map(Step::to_string)).collect())
 }
 
 /// A directory that is removed again.

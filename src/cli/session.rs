@@ -23,10 +23,14 @@ pub(super) fn check_collection(settings: &Settings, name: &str) -> Result<(), Fa
     Err(Failure::Message(format!("there is no collection {name:?}; allowed are {}", declared.join(", "))))
 }
 
-/// The file of an embedded database that does not exist yet. Opening it would create it, and a server that finds it
-/// would not load the samples.
+/// The file of an embedded database that does not exist yet, or is empty. Opening it would make a database of it.
 pub(super) fn missing_database(settings: &Settings) -> Option<PathBuf> {
-    settings.database.url.strip_prefix("sqlite://").map(PathBuf::from).filter(|file| !file.exists())
+    settings
+        .database
+        .url
+        .strip_prefix("sqlite://")
+        .map(PathBuf::from)
+        .filter(|file| std::fs::metadata(file).map_or(true, |found| found.len() == 0))
 }
 
 /// Opens the database and brings it to the state that the declarations need, as `serve` does.

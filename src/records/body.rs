@@ -23,7 +23,9 @@ type Headers = Vec<(HeaderName, HeaderValue)>;
 /// A found answer with this body.
 pub(super) fn found(body: String, headers: Headers) -> Result<Content> {
     let etag = HeaderValue::try_from(quoted_etag(body.as_bytes())).map_err(Error::internal)?;
-    Ok(Content { presence: Presence::Found, body: Bytes::from(body), etag, headers })
+    // Without its spare capacity, which would be kept as long as the entry and is not weighed.
+    let body = Bytes::from(body.into_bytes().into_boxed_slice());
+    Ok(Content { presence: Presence::Found, body, etag, headers })
 }
 
 /// "There is no such record."

@@ -67,8 +67,9 @@ pub(super) fn from_database(message: &str) -> Error {
         ("disk is full", "The disk that holds the database is full; see database.url."),
         ("readonly database", "The database cannot be written to; check the permissions of the file that database.url names."),
         ("disk I/O error", "The disk that holds the database fails; see database.url."),
-        ("malformed", "The database is damaged; restore the file that database.url names from a backup."),
+        ("disk image is malformed", "The database is damaged; restore the file that database.url names from a backup."),
         ("is not a database", "The file that database.url names is not an SQLite database."),
+        ("file was replaced", "The file that database.url names was removed or replaced while it was open; restart Terrace."),
         ("unable to open", "The database cannot be opened; check the path in database.url and its permissions."),
     ];
     match known.iter().find(|(text, _)| message.contains(text)) {
@@ -88,5 +89,7 @@ mod tests {
         assert!(error.detail().contains("database.url"));
         assert_eq!(error.internal_message(), Some("database or disk is full"));
         assert_eq!(from_database("no such column: x").kind(), ErrorKind::Internal);
+        assert_eq!(from_database("malformed JSON").kind(), ErrorKind::Internal, "one bad document is no damaged file");
+        assert_eq!(from_database("database disk image is malformed").kind(), ErrorKind::Unavailable);
     }
 }

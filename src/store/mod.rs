@@ -77,9 +77,20 @@ impl Store {
         Ok(Self { inner: Arc::new(Inner { database, metrics }) })
     }
 
-    /// Whether this opening created the database.
-    pub fn is_new(&self) -> bool {
-        self.inner.database.is_new()
+    /// Whether nobody has called [`Store::settle`] since the base tables were made: what a new database needs is not
+    /// done yet, or a crash interrupted it.
+    pub async fn is_new(&self) -> Result<bool> {
+        self.measured("is_new", "", self.inner.database.is_new()).await
+    }
+
+    /// From now on the database is not new.
+    pub async fn settle(&self) -> Result<()> {
+        self.measured("settle", "", self.inner.database.settle()).await
+    }
+
+    /// The migrations that the base tables lack, or `None` if there are no tables at all. Changes nothing.
+    pub async fn pending_migrations(&self) -> Result<Option<Vec<String>>> {
+        self.measured("pending_migrations", "", self.inner.database.pending_migrations()).await
     }
 
     /// Brings the base tables to this version's state. Refuses a database that a newer Terrace migrated.
@@ -111,7 +122,12 @@ impl Store {
 
     /// Fails if the database does not answer.
     pub async fn ping(&self) -> Result<()> {
-        self.run("ping", "", Access::Read, |connection| read::ping(connection).boxed()).await
+        let database = &self.inner.database;
+        let probe = async {
+            database.check_file().await?;
+            database.run("ping", Access::Read, |connection| read::ping(connection).boxed()).await
+        };
+        self.measured("ping", "", probe).await
     }
 
     /// One record.

@@ -98,11 +98,17 @@ pub(super) async fn plan(connection: &mut Connection<'_>, collections: &[Arc<Col
     Ok(steps)
 }
 
-/// Does one step. It runs in a transaction, so a failure leaves nothing half made.
+/// Does one step. It runs in a transaction, so a failure leaves nothing half made. What another process has made
+/// since the plan is left as it is: the name stands for the definition.
 pub(super) async fn apply(connection: &mut Connection<'_>, step: &Step) -> Result<(), Failure> {
     let Artifact { name, collection, description, creation, removal } = &step.artifact;
     match step.change {
         StepChange::Create => {
+            let mut present = Statement::new("SELECT name, collection, description, removal FROM artifacts WHERE name = ");
+            present.text(name);
+            if !connection.load::<ArtifactRow>(present).await?.is_empty() {
+                return Ok(());
+            }
             connection.batch(creation).await?;
             let mut record = Statement::new("INSERT INTO artifacts (name, collection, description, removal) VALUES (");
             record.text(name).sql(", ").text(collection.as_str()).sql(", ").text(description).sql(", ").text(removal).sql(")");

@@ -3,6 +3,9 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
+use diesel::SqliteConnection;
+use diesel::connection::{Connection as _, SimpleConnection as _};
+
 use super::*;
 
 #[test]
@@ -80,6 +83,21 @@ fn a_plan_changes_nothing_and_migrate_does_what_it_says() {
     assert!(steps.iter().any(|step| step.starts_with("create index on items (size")), "{steps:#?}");
     assert_eq!(installation.run(&["migrate", "--plan"]).stdout, planned.stdout);
     assert_eq!(installation.run(&["migrate"]).stdout, planned.stdout);
+}
+
+#[test]
+fn a_plan_writes_nothing_and_so_waits_for_nobody() {
+    let installation = Installation::new();
+    installation.write("data/terrace.db", "");
+    let planned = installation.run(&["migrate", "--plan"]);
+    assert!(planned.stdout.starts_with("create database data/terrace.db\ncreate "), "{planned:?}");
+    let file = installation.path("data/terrace.db");
+    assert_eq!(fs::metadata(&file).unwrap().len(), 0);
+    assert_eq!(installation.run(&["migrate"]).code, Some(0));
+    let mut writer = SqliteConnection::establish(file.to_str().unwrap()).unwrap();
+    writer.batch_execute("BEGIN IMMEDIATE").unwrap();
+    let planned = installation.run(&["migrate", "--plan"]);
+    assert_eq!((planned.code, planned.stdout.as_str()), (Some(0), "There is nothing to do.\n"), "{planned:?}");
 }
 
 #[test]

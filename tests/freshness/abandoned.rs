@@ -8,8 +8,8 @@ use crate::support::Server;
 use crate::support::database::Database;
 use crate::support::fixture::item;
 
-/// Sends a whole PATCH of `A` and hangs up without reading the answer.
-async fn abandon(server: &Server, tier: usize) {
+/// Sends a whole PATCH of `A` and does not wait for the answer.
+async fn send(server: &Server, tier: usize) -> TcpStream {
     let body = json!({"tier": tier, "category": (["a", "b"][tier % 2])}).to_string();
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let head = format!(
@@ -17,32 +17,74 @@ async fn abandon(server: &Server, tier: usize) {
         body.len()
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    // Some hang up at once, some while the transaction runs, some about when it ends.
-    tokio::time::sleep(std::time::Duration::from_micros(tier as u64 * 150)).await;
-    drop(stream);
+    stream
+}
+
+/// Waits until just `count` requests are being answered; the scrape itself is one more.
+async fn in_flight(server: &Server, count: usize) {
+    let line = format!("terrace_http_requests_in_flight {}\n", count + 1);
+    server.eventually("the number of requests in flight", async || server.get("/metrics").await.text.contains(&line)).await;
+}
+
+const READS: [&str; 4] = ["/api/items/A", "/api/items?category=a", "/api/items?category=b", "/api/items/_stats?by=tier,category"];
+
+/// Reconciling would repair within its interval what a lost announcement broke, so it is as good as off.
+fn without_reconciling() -> Server {
+    Server::fixture_with(|settings| settings.cache.reconcile_interval = std::time::Duration::from_secs(3600))
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_during_its_write_leaves_nothing_stale() {
-    // Reconciling would repair within its interval what a lost announcement broke, so it is as good as off.
-    let server = Server::fixture_with(|settings| settings.cache.reconcile_interval = std::time::Duration::from_secs(3600));
+async fn a_write_whose_client_is_gone_before_it_commits_is_announced_all_the_same() {
+    let server = without_reconciling();
     let truth = server.beside(|settings| settings.cache.enabled = false);
     server.create_item(item("A", "a")).await;
-    let mut database = Database::of(&server);
-    let paths = ["/api/items/A", "/api/items?category=a", "/api/items?category=b", "/api/items/_stats?by=tier,category"];
-    for tier in 0..30 {
-        for path in paths {
+    let (mut lock, mut database) = (Database::of(&server), Database::of(&server));
+    for tier in 1..=4 {
+        for path in READS {
             server.get(path).await.expect(200);
         }
-        abandon(&server, tier).await;
+        let changes = database.stored().changes;
+        lock.execute("BEGIN IMMEDIATE");
+        let stream = send(&server, tier).await;
+        in_flight(&server, 1).await;
+        // A reset, and not just an end: the server gives the request up.
+        stream.set_zero_linger().unwrap();
+        drop(stream);
+        in_flight(&server, 0).await;
+        assert_eq!(database.stored().changes, changes, "it still waits for the lock");
+        lock.execute("COMMIT");
+        server.eventually("the abandoned write", async || truth.get("/api/items/A").await.json()["tier"] == tier).await;
+        for path in READS {
+            let agrees = async || server.get(path).await.text == truth.get(path).await.text;
+            server.eventually(&format!("{path} after an abandoned write"), agrees).await;
+        }
     }
+}
+
+#[tokio::test]
+async fn clients_that_hang_up_at_any_moment_leave_nothing_stale() {
+    let server = without_reconciling();
+    let truth = server.beside(|settings| settings.cache.enabled = false);
+    server.create_item(item("A", "a")).await;
+    for tier in 0..30 {
+        for path in READS {
+            server.get(path).await.expect(200);
+        }
+        let stream = send(&server, tier).await;
+        // Some hang up at once, some while the transaction runs, some about when it ends.
+        tokio::time::sleep(std::time::Duration::from_micros(tier as u64 * 150)).await;
+        if tier % 3 > 0 {
+            stream.set_zero_linger().unwrap();
+        }
+    }
+    in_flight(&server, 0).await;
     // A later write queues behind all earlier ones; when it is answered, none is under way.
     server.create_item(item("LAST", "c")).await;
-    let in_flight = async || server.get("/metrics").await.text.contains("terrace_http_requests_in_flight 1\n");
-    server.eventually("all abandoned requests have ended", in_flight).await;
-    assert!(database.number("SELECT count(*) AS value FROM changes WHERE id = 'A'") > 5, "too few writes arrived to tell");
-    for path in paths {
-        assert_eq!(server.get(path).await.text, truth.get(path).await.text, "{path}");
+    let written = Database::of(&server).number("SELECT count(*) AS value FROM changes WHERE id = 'A'");
+    assert!(written > 5, "too few writes arrived to tell: {written}");
+    for path in READS {
+        let agrees = async || server.get(path).await.text == truth.get(path).await.text;
+        server.eventually(&format!("{path} after abandoned writes"), agrees).await;
     }
 }
 
@@ -58,8 +100,7 @@ async fn half_a_body_is_no_write() {
         stream.write_all(head).await.unwrap();
         drop(stream);
     }
-    let in_flight = async || server.get("/metrics").await.text.contains("terrace_http_requests_in_flight 1\n");
-    server.eventually("all abandoned requests have ended", in_flight).await;
+    in_flight(&server, 0).await;
     assert_eq!(database.stored(), stored);
     server.get("/api/items/H").await.problem(404, "not_found");
 }

@@ -1,14 +1,15 @@
-//! Embedded SQLite: the file, the pool, the write lock and the migrations. An operation runs whole on one blocking
+//! Embedded SQLite: the file, the pool and the write lock. An operation runs whole on one blocking
 //! thread, for a thread hop per statement would cost more than most statements do.
 //!
 //! Durability: `synchronous = NORMAL` in WAL mode. An acknowledged write survives the death of the process; the last
 //! few may be lost with the power of the machine, and the file stays consistent.
 
 mod dialect;
+mod file;
+mod migrations;
 mod structure;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,6 @@ use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError as DeadpoolError};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, PoolError, RecyclingMethod};
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
-use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use opentelemetry::metrics::Meter;
@@ -31,8 +31,7 @@ use crate::config::DatabaseSettings;
 use crate::error::{Error, Result};
 
 pub(super) use dialect::SqliteDialect;
-
-const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+use file::DatabaseFile;
 
 /// Prepared statements are kept for this many uses of a connection and then made anew: Diesel's cache has no bound,
 /// and filters come in endless variety. 256 statements take about 2 MB; making one anew takes about 30 µs.
@@ -42,19 +41,19 @@ type Wrapped = SyncConnectionWrapper<SqliteConnection>;
 
 /// One database file.
 pub(super) struct SqliteDatabase {
+    file: Arc<DatabaseFile>,
     pool: Pool<Wrapped>,
     /// One permit. Held, in the blocking thread, for the whole of a writing operation: writers queue here, where
     /// waiting costs no thread, and not in SQLite's busy handler, which sleeps and is not fair.
     writer: Arc<Semaphore>,
     acquire_timeout: Duration,
-    is_new: bool,
 }
 
 impl SqliteDatabase {
     /// Opens the file that `database.url` names, creating it and its directory.
     pub async fn open(settings: &DatabaseSettings, meter: &Meter) -> Result<Self> {
-        let path = path_of(&settings.url)?;
-        let is_new = std::fs::metadata(&path).map_or(true, |file| file.len() == 0);
+        let file = Arc::new(DatabaseFile::of_url(&settings.url)?);
+        let path = file.path();
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             std::fs::create_dir_all(directory).map_err(|error| {
                 let detail = format!("The directory {} (database.url) cannot be created: {error}.", directory.display());
@@ -64,22 +63,33 @@ impl SqliteDatabase {
         let busy_timeout = settings.acquire_timeout;
         let mut config = ManagerConfig::default();
         config.recycling_method = RecyclingMethod::Fast;
-        config.custom_setup = Box::new(move |path| establish(path.to_owned(), busy_timeout));
+        let opened = Arc::clone(&file);
+        config.custom_setup = Box::new(move |path| establish(path.to_owned(), Arc::clone(&opened), busy_timeout));
         let manager = AsyncDieselConnectionManager::new_with_config(path.to_string_lossy(), config);
         // One more than for reads, so that a writer seldom waits for readers.
         let size = usize::try_from(settings.max_connections.max(1)).unwrap_or(usize::MAX).saturating_add(1);
         let pool: Pool<Wrapped> = Pool::builder(manager).max_size(size).build().map_err(Error::internal)?;
         watch(&pool, meter);
         let writer = Arc::new(Semaphore::new(1));
-        let database = Self { pool, writer, acquire_timeout: settings.acquire_timeout, is_new };
+        let database = Self { file, pool, writer, acquire_timeout: settings.acquire_timeout };
         // Opening the first connection here makes a wrong path a start-up error.
         drop(database.connection("open").await.map_err(Failure::into_error)?);
         Ok(database)
     }
 
-    /// Whether this opening created the file.
-    pub fn is_new(&self) -> bool {
-        self.is_new
+    /// Whether the tables were made and nothing has called [`Self::settle`] since.
+    pub async fn is_new(&self) -> Result<bool, Failure> {
+        self.blocking("is_new", Access::Read, migrations::is_new).await
+    }
+
+    /// The database is no longer new.
+    pub async fn settle(&self) -> Result<(), Failure> {
+        self.blocking("settle", Access::Write, migrations::settle).await
+    }
+
+    /// The migrations that the tables lack, or `None` if there are no tables at all. It writes nothing.
+    pub async fn pending_migrations(&self) -> Result<Option<Vec<String>>, Failure> {
+        self.blocking("pending_migrations", Access::Read, migrations::pending).await
     }
 
     /// How many writers could start at once: one, or none.
@@ -90,7 +100,7 @@ impl SqliteDatabase {
 
     /// Brings the tables to this version's state; refuses a database that a newer version migrated.
     pub async fn migrate(&self) -> Result<(), Failure> {
-        self.blocking("migrate", Access::Read, migrate).await
+        self.blocking("migrate", Access::Read, migrations::run).await
     }
 
     /// Runs `task` on a connection, under the write lock and in a transaction if it writes.
@@ -106,6 +116,14 @@ impl SqliteDatabase {
         .await
     }
 
+    /// Fails if the file is no longer the one that was opened.
+    pub async fn check_file(&self) -> Result<(), Failure> {
+        let file = Arc::clone(&self.file);
+        let checked =
+            tokio::task::spawn_blocking(move || file.check()).await.map_err(|error| Failure::Refused(Error::internal(error)))?;
+        checked.map_err(|replaced| Failure::Refused(from_database(replaced)))
+    }
+
     async fn blocking<T, F>(&self, operation: &'static str, access: Access, task: F) -> Result<T, Failure>
     where
         T: Send + 'static,
@@ -116,12 +134,17 @@ impl SqliteDatabase {
             Access::Write => Some(self.write_permit(operation).await?),
         };
         let mut object = self.connection(operation).await?;
+        let file = permit.is_some().then(|| Arc::clone(&self.file));
         let is_cache_full = Object::metrics(&object).recycle_count % USES_PER_STATEMENT_CACHE == USES_PER_STATEMENT_CACHE - 1;
         let work = object.spawn_blocking(move |sqlite| {
             let _permit = permit;
             if is_cache_full {
                 sqlite.set_prepared_statement_cache_size(diesel::connection::CacheSize::Disabled);
                 sqlite.set_prepared_statement_cache_size(diesel::connection::CacheSize::Unbounded);
+            }
+            // Rather no write than one that is acknowledged and gone.
+            if let Some(Err(replaced)) = file.map(|file| file.check()) {
+                return Ok(Err(Failure::Refused(from_database(replaced))));
             }
             // A panic must not leave the wrapper's mutex poisoned: the pool would panic in turn.
             let outcome = catch_unwind(AssertUnwindSafe(|| task(sqlite)));
@@ -174,23 +197,11 @@ fn watch(pool: &Pool<Wrapped>, meter: &Meter) {
     });
 }
 
-fn path_of(url: &str) -> Result<PathBuf> {
-    match url.strip_prefix("sqlite://") {
-        Some(path) if !path.is_empty() && !path.starts_with(':') && !path.starts_with("file:") => {
-            Ok(Path::new(path).to_path_buf())
-        }
-        // The URL itself may hold a password.
-        Some(_) | None => Err(Error::bad_request(
-            "invalid_setting",
-            "database.url is not one that Terrace understands; it takes sqlite://PATH, for example sqlite://data/terrace.db.",
-        )),
-    }
-}
-
-fn establish(path: String, busy_timeout: Duration) -> BoxFuture<'static, ConnectionResult<Wrapped>> {
+fn establish(path: String, file: Arc<DatabaseFile>, busy_timeout: Duration) -> BoxFuture<'static, ConnectionResult<Wrapped>> {
     async move {
         let opened = tokio::task::spawn_blocking(move || {
             let mut connection = SqliteConnection::establish(&path)?;
+            file.check().map_err(|replaced| ConnectionError::BadConnection(replaced.to_owned()))?;
             // busy_timeout first, so that the others wait for locks. 4 MB of page cache for each connection;
             // memory-mapped pages would count against the process, so there are none.
             for pragma in [
@@ -212,28 +223,4 @@ fn establish(path: String, busy_timeout: Duration) -> BoxFuture<'static, Connect
         }
     }
     .boxed()
-}
-
-fn migrate(sqlite: &mut SqliteConnection) -> Result<(), Failure> {
-    // Immediate: two processes that start at once must not both find the tables missing.
-    sqlite.immediate_transaction(|sqlite| {
-        let failed = |error: Box<dyn std::error::Error + Send + Sync>| Failure::Refused(from_database(&error.to_string()));
-        let applied = sqlite.applied_migrations().map_err(failed)?;
-        let known: Vec<String> = diesel::migration::MigrationSource::<diesel::sqlite::Sqlite>::migrations(&MIGRATIONS)
-            .map_err(failed)?
-            .iter()
-            .map(|migration| migration.name().version().to_string())
-            .collect();
-        if let Some(unknown) = applied.iter().map(ToString::to_string).find(|version| !known.contains(version)) {
-            return Err(Failure::Refused(Error::new(
-                crate::error::ErrorKind::Internal,
-                "newer_database",
-                format!(
-                    "The database that database.url names was migrated by a newer Terrace (migration {unknown} is unknown here). \
-                     Run that version, or name another database."
-                ),
-            )));
-        }
-        sqlite.run_pending_migrations(MIGRATIONS).map(drop).map_err(failed)
-    })
 }

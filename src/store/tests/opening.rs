@@ -2,9 +2,11 @@
 
 use diesel::connection::{Connection as _, SimpleConnection};
 use diesel::sqlite::SqliteConnection;
+use futures_util::FutureExt as _;
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::store::connection::Access;
 
 async fn open(settings: &DatabaseSettings) -> Result<Store> {
     Store::open(settings, Duration::from_secs(1), &Telemetry::new().unwrap()).await
@@ -15,16 +17,23 @@ fn raw(settings: &DatabaseSettings) -> SqliteConnection {
 }
 
 #[tokio::test]
-async fn a_database_is_new_once() {
+async fn a_database_is_new_until_it_is_settled() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(&settings(&directory)).await.unwrap();
-    assert!(store.is_new());
     assert!(store.ping().await.is_err(), "there are no tables yet");
+    assert_eq!(store.pending_migrations().await.unwrap(), None);
     store.migrate().await.unwrap();
     store.migrate().await.unwrap();
     store.ping().await.unwrap();
+    assert_eq!(store.pending_migrations().await.unwrap(), Some(Vec::new()));
+    assert!(store.is_new().await.unwrap());
+    // As after a crash between the two.
     let again = open(&settings(&directory)).await.unwrap();
-    assert!(!again.is_new());
+    again.migrate().await.unwrap();
+    assert!(again.is_new().await.unwrap());
+    again.settle().await.unwrap();
+    again.migrate().await.unwrap();
+    assert!(!store.is_new().await.unwrap());
 }
 
 #[tokio::test]
@@ -100,4 +109,64 @@ async fn waiting_for_a_connection_has_an_end() {
     store.ping().await.unwrap();
     sender.send(()).unwrap();
     holder.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn two_processes_that_migrate_at_once_both_succeed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, other) = (open(&settings(&directory)).await.unwrap(), open(&settings(&directory)).await.unwrap());
+    let (first, second) = futures_util::join!(one.migrate(), other.migrate());
+    first.unwrap();
+    second.unwrap();
+    let collections = [Arc::new(items()), Arc::new(groups())];
+    // Both plan before either has done anything.
+    let (plan, same_plan) = (one.plan(&collections).await.unwrap(), other.plan(&collections).await.unwrap());
+    one.apply(&plan).await.unwrap();
+    other.apply(&same_plan).await.unwrap();
+    assert_eq!(other.plan(&collections).await.unwrap(), Vec::new());
+}
+
+/// Lets the one connection of `store` take no more than `pages` pages: what a full disk looks like.
+async fn limit_pages(store: &Store, pages: u32) {
+    let pragma = format!("PRAGMA max_page_count = {pages}");
+    let limit =
+        store.run("limit", "", Access::Read, move |connection| async move { Ok(connection.batch(&pragma).await?) }.boxed());
+    limit.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_until_there_is_room() {
+    let fixture = fresh().await;
+    let big = || [json!({"key": "big", "name": "n".repeat(100_000)})];
+    limit_pages(&fixture.store, 1).await;
+    for _ in 0..3 {
+        let error = try_put(&fixture.store, &fixture.items, &big(), vec![]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.detail().contains("full") && error.detail().contains("database.url"), "{error}");
+        assert_eq!(fixture.store.last_position().await.unwrap(), 0);
+    }
+    limit_pages(&fixture.store, 1_000_000).await;
+    put(&fixture.store, &fixture.items, &big()).await;
+    assert_eq!(fixture.store.last_position().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_file_that_was_removed_or_replaced_takes_no_more_writes() {
+    let fixture = fresh().await;
+    let path = settings(&fixture.directory).url.strip_prefix("sqlite://").unwrap().to_owned();
+    let aside = format!("{path}.aside");
+    put(&fixture.store, &fixture.items, &[json!({"key": "a"})]).await;
+    std::fs::rename(&path, &aside).unwrap();
+    for _ in ["removed", "replaced"] {
+        let refused = try_put(&fixture.store, &fixture.items, &[json!({"key": "b"})], vec![]).await.unwrap_err();
+        let ping = fixture.store.ping().await.unwrap_err();
+        for error in [refused, ping] {
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+            assert!(error.detail().contains("database.url") && error.detail().contains("replaced"), "{error}");
+        }
+        std::fs::write(&path, "").unwrap();
+    }
+    std::fs::rename(&aside, &path).unwrap();
+    put(&fixture.store, &fixture.items, &[json!({"key": "b"})]).await;
+    fixture.store.ping().await.unwrap();
 }
