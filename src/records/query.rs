@@ -271,6 +271,9 @@ fn bracketed(name: &str) -> Option<(&str, &str)> {
 
 fn unknown_parameter(collection: &Collection, name: &str, known: &[&str]) -> Error {
     let fields = collection.leading_fields();
+    if name.starts_with("filter[") {
+        return Error::parameter(name, "A filter is written filter[field][operator]=value.").with_allowed(fields);
+    }
     Error::parameter(name, format!("{name:?} is neither a parameter nor an indexed field of {}.", collection.name))
         .with_allowed(known.iter().copied().chain(fields))
 }
@@ -303,6 +306,11 @@ fn read_sort(
         if !decided {
             keys.push(SortKey { field: name.to_owned(), direction });
         }
+    }
+    // Ties are broken by the id, going up, in any case.
+    let by_id = |key: &SortKey| key.field == collection.id_field() && key.direction == Direction::Ascending;
+    if keys.len() > 1 && keys.last().is_some_and(by_id) {
+        keys.pop();
     }
     Ok(keys)
 }

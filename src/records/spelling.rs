@@ -163,5 +163,6 @@ mod tests {
         let padding = format!("limit=00050&prefix=true&q=&fields=note{}&filter={{\"and\":[{{}}]}}", ",".repeat(2000));
         assert_eq!(spelt(&padding), "fields=note");
         assert_eq!(spelt(&format!("kind=a&filter={{{}\"kind\":\"a\"}}&sort=-updated_at&page=1", " ".repeat(2000))), "kind=a");
+        assert_eq!((spelt("sort=-updated_at,id"), spelt("sort=-price,id,kind")), (String::new(), "sort=-price".to_owned()));
     }
 }

@@ -28,6 +28,17 @@ fn bad_lines_are_told_and_left_out_and_the_rest_is_written() {
 }
 
 #[test]
+fn lines_that_change_a_record_and_change_it_back_leave_it_unchanged() {
+    let installation = Installation::new();
+    let there_and_back = b"{\"key\":\"a\",\"title\":\"B\"}\n{\"key\":\"a\",\"title\":\"A\"}\n";
+    let summary = |ran: Ran| ran.report().1.to_owned();
+    let first = installation.pipe(&["import", "items", "-", "--upsert"], there_and_back);
+    assert_eq!(summary(first), "created 1, updated 1, unchanged 0, failed 0");
+    let again = installation.pipe(&["import", "items", "-", "--upsert"], there_and_back);
+    assert_eq!(summary(again), "created 0, updated 0, unchanged 2, failed 0");
+}
+
+#[test]
 fn an_existing_id_stops_the_import_and_undoes_its_batch() {
     let installation = Installation::new();
     let line = |key: &str| format!("{{\"key\":\"{key}\",\"title\":\"T\"}}\n");

@@ -83,6 +83,8 @@ async fn absurd_and_malformed_parameters_are_refused_by_name() {
         assert_eq!(reply.status, 400, "{case}");
         assert!(reply.text.len() < 30_000, "{case}: an answer must not be larger than what provoked it");
     }
+    let half = target.server.get("/api/items?filter[tier]=1").await.problem(400, "invalid_parameter");
+    assert_eq!(half["detail"], "A filter is written filter[field][operator]=value.");
     for query in ["category=%FF", "%FF=a", "q=%C0%AF", "filter=%ED%A0%80"] {
         target.server.get(&format!("/api/items?{query}")).await.problem(400, "invalid_encoding");
         target.server.get(&format!("/api/items/_stats?{query}")).await.problem(400, "invalid_encoding");

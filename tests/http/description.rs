@@ -60,6 +60,8 @@ fn operation_ids_are_unique_and_each_operation_can_fail_only_in_described_ways()
                 let id = operation["operationId"].as_str().unwrap();
                 assert!(ids.insert(id), "{id}");
                 assert!(!operation["responses"].as_object().unwrap().is_empty(), "{method} {path}");
+                let is_data = operation["responses"].get("400").is_some();
+                assert_eq!(operation["responses"].get("429").is_some(), is_data, "{method} {path}: limits.burst");
                 let mut names = HashSet::new();
                 for parameter in operation["parameters"].as_array().into_iter().flatten() {
                     let parameter = match parameter["$ref"].as_str() {

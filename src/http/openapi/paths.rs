@@ -12,8 +12,8 @@ const READ_HEADERS: [&str; 9] =
 /// The headers that lists have beside those.
 const PAGE_HEADERS: [&str; 4] = ["X-Total-Count", "X-Page", "X-Per-Page", "X-Total-Pages"];
 /// The problems of reads, of writes of one record, and of creations and batches.
-const READ_PROBLEMS: [&str; 6] = ["400", "401", "404", "406", "500", "503"];
-const WRITE_PROBLEMS: [&str; 11] = ["400", "401", "404", "406", "409", "412", "413", "415", "422", "500", "503"];
+const READ_PROBLEMS: [&str; 7] = ["400", "401", "404", "406", "429", "500", "503"];
+const WRITE_PROBLEMS: [&str; 12] = ["400", "401", "404", "406", "409", "412", "413", "415", "422", "429", "500", "503"];
 
 /// The paths of a collection.
 pub(super) fn collection(collection: &Collection) -> Vec<(String, Value)> {

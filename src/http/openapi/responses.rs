@@ -15,7 +15,7 @@ struct ProblemResponse {
     headers: &'static [&'static str],
 }
 
-const PROBLEMS: [ProblemResponse; 11] = [
+const PROBLEMS: [ProblemResponse; 12] = [
     ProblemResponse {
         name: "BadRequest",
         status: "400",
@@ -96,6 +96,15 @@ const PROBLEMS: [ProblemResponse; 11] = [
         title: "The document is not valid",
         detail: "The document breaks rules of its collection.",
         headers: &[],
+    },
+    ProblemResponse {
+        name: "TooManyRequests",
+        status: "429",
+        description: "The client sends more than `limits.burst` and `limits.per_second` let it.",
+        code: "too_many_requests",
+        title: "Too many requests",
+        detail: "This client asks too often; see limits.burst.",
+        headers: &["Retry-After"],
     },
     ProblemResponse {
         name: "Internal",
