@@ -182,11 +182,17 @@ impl Entry {
     pub fn size_bytes(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(_, value)| value.len() + 48).sum();
         let compressed = self.compressed.get().map_or(0, |slots| {
-            let made = slots.iter().filter_map(OnceCell::get).map(|made| made.body.len() + made.etag.len());
+            let made = slots.iter().filter_map(OnceCell::get).map(|made| allocated(made.body.len()) + made.etag.len());
             size_of::<Encodings>() + made.sum::<usize>()
         });
-        OVERHEAD_BYTES + self.identity.body.len() + headers + compressed
+        OVERHEAD_BYTES + allocated(self.identity.body.len()) + headers + compressed
     }
+}
+
+/// The memory behind `length` bytes. An allocator rounds a large block up to its size class and leaves a rest of each of
+/// its pages: 4,000 pages of 59 kB made the process grow by 1.4 times their bytes.
+fn allocated(length: usize) -> usize {
+    if length < 1_024 { length } else { length + 3 * length / 8 }
 }
 
 /// Where in [`Encodings`] it stands; identity does not.
