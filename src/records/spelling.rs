@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use super::cursor;
 use super::query::LIST_PARAMETERS;
-use crate::model::{Collection, Condition, CountMode, DEFAULT_LIMIT, Filter, Paging, Query, Test};
+use crate::model::{Collection, Condition, CountMode, Filter, Paging, Query, Test};
 
-/// Names and values that mean `query`, without its page or cursor and without what is so by default.
+/// Names and values that mean `query`, without its page or cursor. The limit is always there; what else is so by default is not.
 pub(super) fn parameters(collection: &Collection, query: &Query) -> Vec<(String, String)> {
     let mut spelt = query.selection.filter.as_ref().map(|filter| filter_parameters(collection, filter)).unwrap_or_default();
     let mut push = |name: &str, value: String| spelt.push((name.to_owned(), value));
@@ -37,9 +37,7 @@ pub(super) fn parameters(collection: &Collection, query: &Query) -> Vec<(String,
         (CountMode::Exact, Paging::Cursor { .. }) => push("count", "exact".to_owned()),
         (CountMode::Exact, Paging::Page { .. }) | (CountMode::None, Paging::Cursor { .. }) => {}
     }
-    if query.paging.limit() != DEFAULT_LIMIT {
-        push("limit", query.paging.limit().to_string());
-    }
+    push("limit", query.paging.limit().to_string());
     spelt
 }
 
@@ -161,8 +159,14 @@ mod tests {
     #[test]
     fn padding_is_not_spelt() {
         let padding = format!("limit=00050&prefix=true&q=&fields=note{}&filter={{\"and\":[{{}}]}}", ",".repeat(2000));
-        assert_eq!(spelt(&padding), "fields=note");
-        assert_eq!(spelt(&format!("kind=a&filter={{{}\"kind\":\"a\"}}&sort=-updated_at&page=1", " ".repeat(2000))), "kind=a");
-        assert_eq!((spelt("sort=-updated_at,id"), spelt("sort=-price,id,kind")), (String::new(), "sort=-price".to_owned()));
+        assert_eq!(spelt(&padding), "fields=note&limit=50");
+        assert_eq!(
+            spelt(&format!("kind=a&filter={{{}\"kind\":\"a\"}}&sort=-updated_at&page=1", " ".repeat(2000))),
+            "kind=a&limit=50"
+        );
+        assert_eq!(
+            (spelt("sort=-updated_at,id"), spelt("sort=-price,id,kind")),
+            ("limit=50".to_owned(), "sort=-price&limit=50".to_owned())
+        );
     }
 }
