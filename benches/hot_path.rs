@@ -14,11 +14,11 @@
 mod support;
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use actix_web::dev::Service;
 use actix_web::http::Method;
 use actix_web::{App as ActixApp, test};
-use bytesize::ByteSize;
 use criterion::{Criterion, criterion_group, criterion_main};
 use terrace::app::App;
 use terrace::config::Settings;
@@ -37,9 +37,9 @@ criterion_group!(benches, hits, misses, canonicalisation);
 criterion_main!(benches);
 
 /// The sample collections and `RECORDS` metrics.
-async fn installation(directory: &std::path::Path, l1: ByteSize) -> (Settings, App) {
+async fn installation(directory: &std::path::Path, max_ttl: Duration) -> (Settings, App) {
     let mut settings = support::settings(directory);
-    settings.cache.l1_bytes = l1;
+    settings.cache.max_ttl = max_ttl;
     let app = App::open(settings.clone()).await.unwrap();
     app.migrate().await.unwrap();
     let metrics = app.records().resource("metrics").unwrap();
@@ -52,7 +52,7 @@ async fn installation(directory: &std::path::Path, l1: ByteSize) -> (Settings, A
 fn hits(criterion: &mut Criterion) {
     let system = actix_web::rt::System::new();
     let directory = tempfile::TempDir::new().unwrap();
-    let (settings, app) = system.block_on(installation(directory.path(), ByteSize::mib(64)));
+    let (settings, app) = system.block_on(installation(directory.path(), Duration::from_secs(3600)));
     let telemetry = Telemetry::new().unwrap();
     let front =
         Front::new(&settings, app.records().clone(), telemetry, Readiness::default(), BurstLimit::new(&settings.limits).unwrap())
@@ -77,11 +77,11 @@ fn hits(criterion: &mut Criterion) {
     }
 }
 
-/// A tier of one byte keeps nothing, so each read is a whole miss: guards, flight, store, body, insertion, eviction.
+/// Entries expire as they are made, so each read is a whole miss: guards, flight, store, count, body, insertion.
 fn misses(criterion: &mut Criterion) {
     let system = actix_web::rt::System::new();
     let directory = tempfile::TempDir::new().unwrap();
-    let (_, app) = system.block_on(installation(directory.path(), ByteSize::b(1)));
+    let (_, app) = system.block_on(installation(directory.path(), Duration::from_nanos(1)));
     let (records, metrics) = (app.records(), app.records().resource("metrics").unwrap());
     let id = RecordId::parse(&support::corpus::metric_id(9)).unwrap();
     let mut group = criterion.benchmark_group("miss");
