@@ -1,8 +1,6 @@
 //! Reads: records, lists, statistics and views. Parse, call, shape. The shape is the hot path of the whole server: bodies
 //! are shared, and every header value that can be is made beforehand.
 
-use std::time::Duration;
-
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
@@ -14,7 +12,7 @@ use super::routes::{CollectionRoutes, ViewRoute};
 use super::seconds::{AGE_VALUES, HIT_VALUES};
 use super::{conditional, identifier, negotiation, problem};
 use crate::error::{Error, Result};
-use crate::model::{AccessRule, Principal};
+use crate::model::Principal;
 use crate::records::{Answer, Encoding, Outcome, Presence, Records, Representation};
 
 static X_CACHE: HeaderName = HeaderName::from_static("x-cache");
@@ -62,18 +60,6 @@ pub(super) fn no_parameters(request: &HttpRequest) -> Result<()> {
         }
         None => Ok(()),
     }
-}
-
-/// The `Cache-Control` of a resource. `max-age=0` lets clients and proxies keep an answer but makes them ask each time
-/// whether it still holds: they are answered from L1 with a 304 and no body, and never show what has been overwritten.
-/// When Terrace itself is away they may serve what they have for as long as the collection allows.
-pub(super) fn cache_control(read: AccessRule, stale_if_error: Duration) -> HeaderValue {
-    let scope = match read {
-        AccessRule::Public => "public",
-        AccessRule::Viewer | AccessRule::Editor | AccessRule::Admin | AccessRule::Owner => "private",
-    };
-    let text = format!("{scope}, max-age=0, stale-if-error={}", stale_if_error.as_secs());
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("no-cache"))
 }
 
 /// Makes the response: 200, 304 or 404. A `HEAD` request gets the same; the server leaves the body out.

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::http::Method;
 use actix_web::http::header::HeaderValue;
 
 use super::observe::{HttpMetrics, RouteMetrics};
-use super::reads;
+use crate::model::AccessRule;
 use crate::records::{Records, Resource, ViewResource};
 
 /// The sub-resource of a collection that takes several writes at once.
@@ -109,7 +110,7 @@ impl Routes {
             let view = resource.view();
             let route = ViewRoute {
                 resource: Arc::clone(resource),
-                cache_control: reads::cache_control(view.read, view.stale_if_error),
+                cache_control: cache_control(view.read, view.stale_if_error),
                 metrics: metrics.route(view.path.as_str()),
             };
             places.insert(view.path.as_str().into(), Place::View(Box::new(route)));
@@ -152,13 +153,25 @@ impl CollectionRoutes {
         let path = collection.path.as_str();
         Self {
             resource: Arc::clone(resource),
-            cache_control: reads::cache_control(collection.access.read, collection.cache.stale_if_error),
+            cache_control: cache_control(collection.access.read, collection.cache.stale_if_error),
             list: metrics.route(path),
             record: metrics.route(format!("{path}/{{id}}")),
             batch: metrics.route(format!("{path}/{BATCH}")),
             stats: metrics.route(format!("{path}/{STATS}")),
         }
     }
+}
+
+/// The `Cache-Control` of a resource. `max-age=0` lets clients and proxies keep an answer but makes them ask each time
+/// whether it still holds: they are answered from L1 with a 304 and no body, and never show what has been overwritten.
+/// When Terrace itself is away they may serve what they have for as long as the collection allows.
+fn cache_control(read: AccessRule, stale_if_error: Duration) -> HeaderValue {
+    let scope = match read {
+        AccessRule::Public => "public",
+        AccessRule::Viewer | AccessRule::Editor | AccessRule::Admin | AccessRule::Owner => "private",
+    };
+    let text = format!("{scope}, max-age=0, stale-if-error={}", stale_if_error.as_secs());
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("no-cache"))
 }
 
 impl Target<'_> {

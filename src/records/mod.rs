@@ -22,10 +22,10 @@ use std::sync::Arc;
 pub use answer::Answer;
 pub use batch::MAX_OPERATIONS;
 pub use log::CatalogedLog;
-pub use plan::{BatchError, Precondition};
+pub use plan::{BatchError, Precondition, WriteOutcome};
 pub use query::canonical_query;
 pub use read::{Resource, ViewResource};
-pub use write::{ImportMode, WriteOutcome, Written};
+pub use write::{ImportMode, Written};
 
 use crate::cache::{Cache, Reconciler};
 pub use crate::cache::{Encoding, Occupancy, Outcome, Presence, Representation};

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::document::{self, Members};
-use super::write::WriteOutcome;
 use crate::catalog::Declared;
 use crate::error::{Error, ErrorKind, Result, Violation};
 use crate::model::{Collection, CollectionName, IdRule, Operation, Record, RecordId, Term};
@@ -25,6 +24,19 @@ pub enum Precondition {
     Absent,
     /// It has one of these entity tags, given with quotes (`If-Match`).
     Matches(Vec<String>),
+}
+
+/// What a write did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// The record is new.
+    Created,
+    /// The record has a new document.
+    Updated,
+    /// The document was equal to the stored one; nothing was written.
+    Unchanged,
+    /// The record is gone.
+    Deleted,
 }
 
 /// One requested operation.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 
 use super::document::{self, Members};
-use super::plan::{Action, BatchError, Draft, Findings, Planner, Precondition, combined, id_mismatch};
+use super::plan::{Action, BatchError, Draft, Findings, Planner, Precondition, WriteOutcome, combined, id_mismatch};
 use super::{Records, Resource};
 use crate::auth::authorize;
 use crate::cache::Reconciler;
@@ -14,19 +14,6 @@ use crate::error::{Error, ErrorKind, Result, Violation};
 use crate::model::{Change, CollectionName, IdRule, Operation, Position, Principal, Record, RecordId, Term};
 use crate::store::{Committed, Existing, Store};
 use crate::telemetry::RequestId;
-
-/// What a write did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WriteOutcome {
-    /// The record is new.
-    Created,
-    /// The record has a new document.
-    Updated,
-    /// The document was equal to the stored one; nothing was written.
-    Unchanged,
-    /// The record is gone.
-    Deleted,
-}
 
 /// The result of one write.
 #[derive(Clone, Debug)]
