@@ -1,6 +1,7 @@
 //! The composition root: builds every room, joins them, and runs them. Everything that lives long is made here.
 
 use std::fmt;
+use std::io::BufRead as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +9,6 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use serde_json::Value;
-use tokio::io::AsyncBufReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -172,33 +172,26 @@ impl App {
         Ok(())
     }
 
+    /// Sample files are small, so each is read whole. A bad line is told with its number.
     async fn load_sample(&self, resource: &Arc<Resource>, path: &Path) -> Result<()> {
-        let file = match tokio::fs::File::open(path).await {
-            Ok(file) => file,
+        let bytes = match tokio::fs::read(path).await {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(sample_error(path, 0, error)),
         };
-        let mut lines = tokio::io::BufReader::new(file).lines();
-        let (mut first, mut documents): (usize, Vec<Value>) = (1, Vec::new());
-        loop {
-            let line = lines.next_line().await.map_err(|error| sample_error(path, first + documents.len(), error))?;
-            match &line {
-                Some(line) => documents
-                    .push(serde_json::from_str(line).map_err(|error| sample_error(path, first + documents.len(), error))?),
-                None if documents.is_empty() => return Ok(()),
-                None => {}
-            }
-            if line.is_none() || documents.len() == SAMPLE_BATCH {
-                let count = documents.len();
-                let batch = std::mem::take(&mut documents);
-                let written = self.records.import(resource, Principal::Operator, batch, ImportMode::Upsert).await;
-                let results = written.map_err(|failure| sample_error(path, first + failure.index, failure.error))?;
-                for (position, result) in results.into_iter().enumerate() {
-                    result.map_err(|error| sample_error(path, first + position, error))?;
-                }
-                first += count;
+        let parsed = bytes.lines().zip(1..).map(|(line, number)| {
+            let line = line.map_err(|error| sample_error(path, number, error))?;
+            serde_json::from_str(&line).map_err(|error| sample_error(path, number, error))
+        });
+        let documents: Vec<Value> = parsed.collect::<Result<_>>()?;
+        for (batch, first) in documents.chunks(SAMPLE_BATCH).zip((1..).step_by(SAMPLE_BATCH)) {
+            let written = self.records.import(resource, Principal::Operator, batch.to_vec(), ImportMode::Upsert).await;
+            let results = written.map_err(|failure| sample_error(path, first + failure.index, failure.error))?;
+            for (result, number) in results.into_iter().zip(first..) {
+                result.map_err(|error| sample_error(path, number, error))?;
             }
         }
+        Ok(())
     }
 }
 

@@ -44,11 +44,6 @@ impl Captured {
         // Acquire pairs with the release in `advance`: who sees the answer to a write sees its new generation.
         self.cell.load(Ordering::Acquire) == self.generation
     }
-
-    /// The captured generation.
-    pub fn generation(&self) -> u64 {
-        self.generation
-    }
 }
 
 impl Default for Guards {
@@ -81,8 +76,9 @@ impl Guards {
         }
     }
 
-    /// How many cells are in use, for tests and for a look at memory.
-    pub fn live_cells(&self) -> usize {
+    /// How many cells are in use.
+    #[cfg(test)]
+    fn live_cells(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).cells.values().filter(|cell| cell.strong_count() > 0).count()).sum()
     }
 
