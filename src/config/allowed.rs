@@ -18,9 +18,14 @@ const ALLOWED: &[(&str, &str)] = &[
     ("http.max_body_bytes", SIZE),
     ("http.shutdown_timeout", "a duration such as \"30s\""),
     ("http.keep_alive", DURATION),
-    ("database.url", "sqlite://PATH, for example \"sqlite://data/terrace.db\""),
+    ("database.url", "sqlite://PATH such as \"sqlite://data/terrace.db\", or postgres://USER:PASSWORD@HOST:PORT/DATABASE"),
+    ("database.ca_file", "the path of a PEM file, or \"\" for the system's certificate authorities"),
+    ("database.min_connections", "a whole number from 0 to 1024"),
     ("database.max_connections", "a whole number from 1 to 1024"),
     ("database.acquire_timeout", DURATION),
+    ("database.connect_timeout", DURATION),
+    ("database.idle_timeout", DURATION),
+    ("database.statement_timeout", DURATION),
     ("cache.enabled", "true or false"),
     ("cache.l1_bytes", SIZE),
     ("cache.max_ttl", DURATION),
@@ -29,6 +34,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("collections.dir", "the path of a directory"),
     ("collections.views_dir", "the path of a directory"),
     ("collections.samples_dir", "the path of a directory"),
+    ("changes.retention", "a duration of at least 10m such as \"90days\""),
     ("limits.burst", "a whole number; 0 is no limit"),
     ("limits.per_second", "a whole number from 1"),
     ("log.format", "\"text\" or \"json\""),
@@ -48,17 +54,30 @@ pub(super) fn allowed(key: &str) -> &'static str {
 
 /// Whether every setting of `settings` is in its range.
 pub(super) fn in_range(settings: &Settings) -> bool {
-    let Settings { http, database, cache, collections, limits, log } = settings;
-    let positive = [http.keep_alive, database.acquire_timeout, cache.max_ttl, log.slow_request, log.slow_query];
+    let Settings { http, database, cache, collections, changes, limits, log } = settings;
+    let positive = [
+        http.keep_alive,
+        database.acquire_timeout,
+        database.connect_timeout,
+        database.idle_timeout,
+        database.statement_timeout,
+        cache.max_ttl,
+        log.slow_request,
+        log.slow_query,
+    ];
     http.listen.parse::<SocketAddr>().is_ok()
         && http.workers <= 1024
         && http.max_body_bytes.as_u64() > 0
-        && database.url.strip_prefix("sqlite://").is_some_and(|path| !path.is_empty())
+        && ["sqlite://", "postgres://", "postgresql://"]
+            .iter()
+            .any(|scheme| database.url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
+        && database.min_connections <= 1024
         && (1..=1024).contains(&database.max_connections)
         && cache.l1_bytes.as_u64() > 0
         && cache.jitter_percent <= 50
         && cache.reconcile_interval >= Duration::from_millis(10)
         && [&collections.dir, &collections.views_dir, &collections.samples_dir].iter().all(|path| !path.as_os_str().is_empty())
+        && changes.retention >= Duration::from_secs(10 * 60)
         && limits.per_second > 0
         && is_log_filter(&log.level)
         && positive.iter().all(|duration| !duration.is_zero())

@@ -18,6 +18,8 @@ pub struct Settings {
     pub cache: CacheSettings,
     /// Where collection, view and sample files are.
     pub collections: CollectionsSettings,
+    /// The change log.
+    pub changes: ChangesSettings,
     /// How often clients may ask.
     pub limits: LimitsSettings,
     /// What is logged, and how.
@@ -58,18 +60,44 @@ impl Default for HttpSettings {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DatabaseSettings {
-    /// `sqlite://PATH`; the file and its directory are created.
+    /// `sqlite://PATH`, whose file and directory are created, or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`.
     pub url: String,
-    /// Connections for reads. Too few queue cache misses behind each other, too many only cost memory.
+    /// A PEM file with the certificate authorities that PostgreSQL's certificate may come from; empty for the system's.
+    pub ca_file: PathBuf,
+    /// Connections that are kept open to PostgreSQL. Too few make the first requests of a burst wait for new ones, too
+    /// many take them from other clients of the server.
+    pub min_connections: u32,
+    /// The most connections. Too few queue cache misses behind each other, too many only cost memory; all instances
+    /// together must stay below PostgreSQL's own `max_connections`.
     pub max_connections: u32,
-    /// How long a request waits for a connection, or for SQLite's write lock, before it is refused with 503.
+    /// How long a request waits for a connection, or for a lock, before it is refused with 503.
     #[serde(with = "humantime_text")]
     pub acquire_timeout: Duration,
+    /// How long making a connection to PostgreSQL may take. Too low fails on a busy network, too high hides a dead host.
+    #[serde(with = "humantime_text")]
+    pub connect_timeout: Duration,
+    /// How long a PostgreSQL connection beyond `min_connections` may be unused before it is closed. Too low makes
+    /// new ones all the time, too high holds them for a burst long past.
+    #[serde(with = "humantime_text")]
+    pub idle_timeout: Duration,
+    /// How long one PostgreSQL statement may run. Too low ends honest searches, too high lets one bad query hold a
+    /// connection.
+    #[serde(with = "humantime_text")]
+    pub statement_timeout: Duration,
 }
 
 impl Default for DatabaseSettings {
     fn default() -> Self {
-        Self { url: "sqlite://data/terrace.db".to_owned(), max_connections: 8, acquire_timeout: Duration::from_secs(5) }
+        Self {
+            url: "sqlite://data/terrace.db".to_owned(),
+            ca_file: PathBuf::new(),
+            min_connections: 5,
+            max_connections: 20,
+            acquire_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(10 * 60),
+            statement_timeout: Duration::from_secs(30),
+        }
     }
 }
 
@@ -121,6 +149,22 @@ pub struct CollectionsSettings {
 impl Default for CollectionsSettings {
     fn default() -> Self {
         Self { dir: "config/collections".into(), views_dir: "config/views".into(), samples_dir: "config/samples".into() }
+    }
+}
+
+/// The change log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChangesSettings {
+    /// How long changes are kept, at least 10 minutes: every process must have seen a change before it goes. Too low
+    /// forgets who did what, too high fills the disk.
+    #[serde(with = "humantime_text")]
+    pub retention: Duration,
+}
+
+impl Default for ChangesSettings {
+    fn default() -> Self {
+        Self { retention: Duration::from_secs(90 * 24 * 60 * 60) }
     }
 }
 
