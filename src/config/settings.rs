@@ -86,6 +86,13 @@ pub struct DatabaseSettings {
     pub statement_timeout: Duration,
 }
 
+impl DatabaseSettings {
+    /// Whether the database is a server of its own, which may be away and come back, and not a file.
+    pub fn is_server(&self) -> bool {
+        ["postgres://", "postgresql://"].iter().any(|scheme| self.url.starts_with(scheme))
+    }
+}
+
 impl Default for DatabaseSettings {
     fn default() -> Self {
         Self {
