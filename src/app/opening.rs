@@ -30,14 +30,14 @@ pub fn serve(settings: Settings) -> Result<Running, StartError> {
 }
 
 async fn open(foundation: Arc<Foundation>, entrance: Entrance) -> Result<Background, StartError> {
-    let is_server = foundation.settings.database.is_server();
+    let is_postgres = foundation.settings.database.is_postgres();
     let opened = OnceCell::new();
     let delays =
         ExponentialBuilder::default().with_min_delay(FIRST_DELAY).with_max_delay(LONGEST_DELAY).without_max_times().with_jitter();
     let mut wait = Wait::default();
     let app = (|| attempt(&foundation, &opened))
         .retry(delays)
-        .when(|error| is_server && error.kind() == ErrorKind::Unavailable)
+        .when(|error| is_postgres && error.kind() == ErrorKind::Unavailable)
         .notify(|error, _| {
             entrance.refuse(error.detail());
             wait.tell(error);

@@ -87,8 +87,8 @@ pub struct DatabaseSettings {
 }
 
 impl DatabaseSettings {
-    /// Whether the database is a server of its own, which may be away and come back, and not a file.
-    pub fn is_server(&self) -> bool {
+    /// Whether `url` names a PostgreSQL server, and not an SQLite file.
+    pub fn is_postgres(&self) -> bool {
         ["postgres://", "postgresql://"].iter().any(|scheme| self.url.starts_with(scheme))
     }
 }
