@@ -61,6 +61,9 @@ impl Running {
         let resources = Arc::clone(&foundation.resources);
         let front = Front::new(settings, Arc::clone(&resources), foundation.telemetry.clone(), readiness.clone(), burst.clone())?;
         let listening = http::serve(&settings.http, front.clone())?;
+        for address in &listening.addresses {
+            tracing::info!(%address, "listening");
+        }
         Ok(Self {
             addresses: listening.addresses,
             handle: listening.server.handle(),
