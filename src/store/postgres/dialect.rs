@@ -6,7 +6,7 @@
 use super::search::PostgresSearch;
 use super::structure;
 use crate::error::Result;
-use crate::model::{Collection, CollectionName, Field, Scalar, ScalarType, SearchExpression};
+use crate::model::{Collection, CollectionName, Field, Position, Scalar, ScalarType, SearchExpression, Snapshot};
 use crate::store::column::Column;
 use crate::store::dialect::{Dialect, SearchDialect};
 use crate::store::statement::Statement;
@@ -147,6 +147,40 @@ impl Dialect for PostgresDialect {
 
     fn artifacts(&self, collection: &Collection) -> Result<Vec<Artifact>> {
         structure::artifacts(collection)
+    }
+
+    /// A transaction's number has 64 bits, but no cast to any other number.
+    fn change_transaction(&self) -> &'static str {
+        "changes.transaction::text::bigint"
+    }
+
+    fn change_document(&self, column: &str) -> String {
+        format!("changes.{column}::text")
+    }
+
+    fn snapshot(&self) -> &'static str {
+        "SELECT pg_snapshot_xmax(current.snapshot)::text::bigint AS next, \
+         to_json(ARRAY(SELECT xip::text::bigint FROM pg_snapshot_xip(current.snapshot) AS xip))::text AS in_progress \
+         FROM (SELECT pg_current_snapshot() AS snapshot) AS current"
+    }
+
+    fn push_unseen(&self, statement: &mut Statement, seen: &Snapshot, after: Option<Position>, limit: u32) {
+        // A bound for the index; what is noted as unseen may be far behind `next`, and then its range is filtered.
+        let lowest = after.map_or(0, |after| after.transaction).max(seen.oldest_unseen());
+        statement.sql("SELECT transaction::text::bigint AS transaction_id, position FROM changes WHERE transaction >= CAST(");
+        statement.text(lowest.to_string()).sql(" AS xid8) AND (transaction >= CAST(").text(seen.next.to_string());
+        let in_progress: Vec<String> = seen.in_progress.iter().map(ToString::to_string).collect();
+        statement.sql(" AS xid8) OR transaction = ANY(CAST(").text(array_text(in_progress.iter().map(String::as_str)));
+        statement.sql(" AS xid8[])))");
+        if let Some(after) = after {
+            statement.sql(" AND (transaction, position) > (CAST(").text(after.transaction.to_string());
+            statement.sql(" AS xid8), ").bigint(after.sequence).sql(")");
+        }
+        statement.sql(" ORDER BY transaction, position LIMIT ").bigint(i64::from(limit));
+    }
+
+    fn change_lock(&self) -> &'static str {
+        " FOR UPDATE OF changes SKIP LOCKED"
     }
 }
 
