@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::cache::{Cache, Reconciler};
@@ -215,9 +215,7 @@ impl Running {
     }
 
     /// Serves until Ctrl-C or SIGTERM, then lets requests in flight end. A second signal ends it at once.
-    pub async fn until_signal(self) -> Result<()> {
-        let mut terminate = signal(SignalKind::terminate()).map_err(Error::internal)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::internal)?;
+    pub async fn until_signal(self, Signals { mut terminate, mut interrupt }: Signals) -> Result<()> {
         let mut signalled = async || {
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -238,5 +236,19 @@ impl Running {
         self.handle.stop(true).await;
         self.background.iter().for_each(JoinHandle::abort);
         self.server.await.map_err(Error::internal)?.map_err(Error::internal)
+    }
+}
+
+/// Signals that end a server, caught from [`Self::catch`] on: one that comes earlier kills the process.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Begins to catch them.
+    pub fn catch() -> Result<Self> {
+        let catch = |kind| signal(kind).map_err(Error::internal);
+        Ok(Self { terminate: catch(SignalKind::terminate())?, interrupt: catch(SignalKind::interrupt())? })
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::{Done, Failure, counted, print};
-use crate::app::App;
+use crate::app::{App, Signals};
 use crate::config::Settings;
 use crate::model::{AccessRule, Collection};
 use crate::records::Records;
@@ -15,11 +15,13 @@ pub(super) async fn run(settings: Settings) -> Result<Done, Failure> {
     let app = App::open(settings).await?;
     let records = Arc::clone(app.records());
     let running = app.serve().await?;
+    // Before anybody is told that it runs, and may end it.
+    let signals = Signals::catch()?;
     if let Some(address) = running.addresses().first() {
         // A closed standard output must not end the server.
         let _ = print(&banner(*address, &records));
     }
-    running.until_signal().await?;
+    running.until_signal(signals).await?;
     Ok(Done::Whole)
 }
 
