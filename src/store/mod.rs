@@ -12,6 +12,7 @@
 mod column;
 mod connection;
 mod contract;
+mod copy;
 mod dialect;
 mod failure;
 mod filter;
@@ -44,6 +45,7 @@ use crate::telemetry::Telemetry;
 pub use contract::{
     Committed, Existing, FieldStats, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Shape, Stats, WritePlan,
 };
+pub use copy::{BatchLimit, Contents, CopyMark, RawChange, RawRecord};
 pub use structure::Step;
 
 use connection::{Access, Connection};
