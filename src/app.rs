@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use crate::cache::{Cache, Reconciler};
 use crate::catalog::Catalog;
 use crate::config::{Mistake, Settings};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::http::{self, Front, Readiness, Ready};
 use crate::limits::BurstLimit;
 use crate::model::{Collection, Principal};
@@ -71,6 +71,19 @@ pub async fn preview(settings: &Settings) -> Result<Option<Vec<String>>, StartEr
     Ok(Some(migrations.chain(steps.iter().map(Step::to_string)).collect()))
 }
 
+/// Half a copy looks like a whole database, and `terrace copy` could not go on after what somebody wrote into it.
+async fn refuse_unfinished_copy(store: &Store) -> Result<()> {
+    match store.copy_mark().await? {
+        None => Ok(()),
+        Some(_) => Err(Error::new(
+            ErrorKind::Internal,
+            "unfinished_copy",
+            "The database that database.url names holds a copy that is not whole. Run `terrace copy` again: it goes on where \
+             it stopped.",
+        )),
+    }
+}
+
 fn collections(catalog: &Catalog) -> Vec<Arc<Collection>> {
     catalog.collections().iter().map(|declared| Arc::clone(&declared.collection)).collect()
 }
@@ -92,6 +105,7 @@ impl App {
         let catalog = Arc::new(Catalog::load(&settings.collections)?);
         let store = Store::open(&settings.database, settings.log.slow_query, &telemetry).await?;
         store.migrate().await?;
+        refuse_unfinished_copy(&store).await?;
         let cache = Cache::new(&settings.cache, &telemetry)?;
         let log = CatalogedLog::new(store.clone(), Arc::clone(&catalog));
         let reconciler = Arc::new(Reconciler::new(Arc::clone(&cache), Box::new(log), store.last_position().await?));
