@@ -108,7 +108,7 @@ impl App {
         refuse_unfinished_copy(&store).await?;
         let cache = Cache::new(&settings.cache, &telemetry)?;
         let log = CatalogedLog::new(store.clone(), Arc::clone(&catalog));
-        let reconciler = Arc::new(Reconciler::new(Arc::clone(&cache), Box::new(log), store.last_position().await?));
+        let reconciler = Arc::new(Reconciler::new(Arc::clone(&cache), Box::new(log), store.snapshot().await?));
         let records = Records::new(store.clone(), cache, Arc::clone(&catalog), Arc::clone(&reconciler))?;
         Ok(Self { settings, telemetry, catalog, store, reconciler, records })
     }

@@ -13,6 +13,7 @@ mod observability;
 mod plans;
 mod rest;
 mod search;
+mod servers;
 mod shutdown;
 mod stale;
 mod support;

@@ -168,13 +168,13 @@ async fn a_write_that_waits_too_long_for_the_lock_is_a_503_and_reads_go_on() {
     let server = short_lived();
     server.create_items([item("A", "a")]).await;
     let mut database = Database::of(&server);
-    database.execute("BEGIN IMMEDIATE");
+    database.hold_writers();
     let reply = server.patch("/api/items/A", &json!({"tier": 1})).await;
     reply.problem(503, "unavailable");
     assert!(reply.header("retry-after").parse::<u64>().unwrap() >= 1);
     server.get("/api/items/A").await.expect(200);
     assert_eq!(server.get("/health").await.status, 200);
-    database.execute("COMMIT");
+    database.let_writers_go();
     server.patch("/api/items/A", &json!({"tier": 2})).await.expect(200);
     assert_eq!(server.get("/api/items/A").await.json()["tier"], 2);
 }

@@ -86,6 +86,13 @@ pub struct DatabaseSettings {
     pub statement_timeout: Duration,
 }
 
+impl DatabaseSettings {
+    /// Whether `url` names a PostgreSQL server, and not an SQLite file.
+    pub fn is_postgres(&self) -> bool {
+        ["postgres://", "postgresql://"].iter().any(|scheme| self.url.starts_with(scheme))
+    }
+}
+
 impl Default for DatabaseSettings {
     fn default() -> Self {
         Self {

@@ -1,12 +1,15 @@
 //! The connection that the store's logic is written against, once for all databases. It knows how to run a
 //! [`Statement`] and which [`Dialect`] to spell it in; it knows nothing of pools or of what the statements mean.
 
-use diesel::connection::SimpleConnection;
+use diesel::QueryResult;
+use diesel::connection::SimpleConnection as _;
 use diesel::deserialize::QueryableByName;
+use diesel::pg::Pg;
 use diesel::sqlite::{Sqlite, SqliteConnection};
-use diesel::{QueryResult, RunQueryDsl};
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _};
 
 use super::dialect::Dialect;
+use super::postgres::PostgresDialect;
 use super::sqlite::SqliteDialect;
 use super::statement::Statement;
 
@@ -15,7 +18,7 @@ use super::statement::Statement;
 pub(super) enum Access {
     /// No transaction of its own: each reading operation is one statement, and so sees one state.
     Read,
-    /// A transaction that has the write lock from its first statement on.
+    /// A transaction. On SQLite it has the write lock from its first statement on.
     Write,
 }
 
@@ -24,6 +27,8 @@ pub(super) enum Access {
 pub(super) enum Connection<'c> {
     /// Embedded SQLite.
     Sqlite(&'c mut SqliteConnection),
+    /// A PostgreSQL server.
+    Postgres(&'c mut AsyncPgConnection),
 }
 
 impl Connection<'_> {
@@ -31,23 +36,26 @@ impl Connection<'_> {
     pub fn dialect(&self) -> &'static dyn Dialect {
         match self {
             Self::Sqlite(_) => &SqliteDialect,
+            Self::Postgres(_) => &PostgresDialect,
         }
     }
 
     /// The rows of a query.
     pub async fn load<R>(&mut self, statement: Statement) -> QueryResult<Vec<R>>
     where
-        R: QueryableByName<Sqlite> + Send + 'static,
+        R: QueryableByName<Sqlite> + QueryableByName<Pg> + Send + 'static,
     {
         match self {
-            Self::Sqlite(connection) => statement.load(*connection),
+            Self::Sqlite(connection) => diesel::RunQueryDsl::load(statement, *connection),
+            Self::Postgres(connection) => diesel_async::RunQueryDsl::load(statement, *connection).await,
         }
     }
 
     /// Runs a statement and counts the rows it touched.
     pub async fn execute(&mut self, statement: Statement) -> QueryResult<usize> {
         match self {
-            Self::Sqlite(connection) => statement.execute(*connection),
+            Self::Sqlite(connection) => diesel::RunQueryDsl::execute(statement, *connection),
+            Self::Postgres(connection) => diesel_async::RunQueryDsl::execute(statement, *connection).await,
         }
     }
 
@@ -55,6 +63,7 @@ impl Connection<'_> {
     pub async fn batch(&mut self, sql: &str) -> QueryResult<()> {
         match self {
             Self::Sqlite(connection) => connection.batch_execute(sql),
+            Self::Postgres(connection) => connection.batch_execute(sql).await,
         }
     }
 }

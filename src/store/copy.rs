@@ -4,6 +4,8 @@
 //! Rows are written in the order of their keys, each batch in one transaction. So the newest key of the target says how
 //! far a copy has come, and the mark only has to say of what it is a copy.
 
+mod statements;
+
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
@@ -19,6 +21,8 @@ use super::failure::Failure;
 use super::statement::Statement;
 use crate::error::{Error, Result};
 use crate::model::CollectionName;
+
+use statements::{changes_statement, insert_changes, insert_records, push_ids, record_columns, records_statement, spelling};
 
 /// The name of the mark among those of the installation.
 const MARK: &str = "copy";
@@ -123,41 +127,6 @@ struct CountRow {
     collection: String,
     #[diesel(sql_type = BigInt)]
     records: i64,
-}
-
-/// What the databases spell differently here. `{}` stands for a column or expression.
-struct Spelling {
-    /// JSON as text.
-    json_text: fn(&str) -> String,
-    /// Text as JSON.
-    text_json: fn(&str) -> String,
-    /// Between the columns and the rows of an insertion that names its own sequence numbers.
-    overriding: &'static str,
-    /// The last sequence number that was given out, whether its row is still there or not.
-    counter: &'static str,
-    /// What the next number follows.
-    set_counter: fn(i64) -> Statement,
-    /// Which database this is, whatever its URL.
-    identity: &'static str,
-}
-
-static SQLITE: Spelling = Spelling {
-    json_text: str::to_owned,
-    text_json: str::to_owned,
-    overriding: "",
-    counter: "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0) AS value",
-    set_counter: |last| {
-        let mut statement = Statement::new("INSERT OR REPLACE INTO sqlite_sequence (rowid, name, seq) VALUES (");
-        statement.sql("(SELECT rowid FROM sqlite_sequence WHERE name = 'changes'), 'changes', ").bigint(last).sql(")");
-        statement
-    },
-    identity: "SELECT file AS value FROM pragma_database_list WHERE name = 'main'",
-};
-
-fn spelling(connection: &Connection<'_>) -> &'static Spelling {
-    match connection {
-        Connection::Sqlite(_) => &SQLITE,
-    }
 }
 
 impl Store {
@@ -362,6 +331,7 @@ async fn identity(connection: &mut Connection<'_>) -> Result<String, Failure> {
     let found = text(connection, Statement::new(spelling(connection).identity)).await?;
     let found = found.ok_or_else(|| Error::internal("the database does not say which it is"))?;
     match connection {
+        Connection::Postgres(_) => Ok(format!("postgres {found}")),
         // Links lead to the same file.
         Connection::Sqlite(_) => {
             let file = std::fs::metadata(&found).map_err(Error::internal)?;
@@ -386,93 +356,4 @@ async fn mark(connection: &mut Connection<'_>) -> Result<Option<CopyMark>, Failu
     statement.text(MARK);
     let found = text(connection, statement).await?;
     Ok(found.map(|text| serde_json::from_str(&text).map_err(Error::internal)).transpose()?)
-}
-
-fn push_ids(connection: &Connection<'_>, statement: &mut Statement, ids: &[String]) {
-    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    connection.dialect().push_text_set(statement, &ids);
-}
-
-fn record_columns(connection: &Connection<'_>) -> String {
-    let data = (spelling(connection).json_text)("records.data");
-    format!("records.collection, records.id, records.version, {data} AS data, records.created_at, records.updated_at")
-}
-
-/// A page that ends early when it is large: sizes are added up in the database, and only what fits leaves it.
-fn records_statement(connection: &Connection<'_>, collection: &CollectionName, after: &str, limit: BatchLimit) -> Statement {
-    let collection = literal(collection);
-    let data = (spelling(connection).json_text)("data");
-    let mut statement = Statement::new(format!(
-        "WITH page AS (SELECT id, octet_length({data}) AS size_bytes FROM records WHERE collection = {collection} AND id > "
-    ));
-    statement.text(after).sql(" ORDER BY id LIMIT ").bigint(i64::from(limit.rows));
-    statement.sql(format!(
-        "), summed AS (SELECT id, sum(size_bytes) OVER (ORDER BY id) - size_bytes AS size_before FROM page) \
-         SELECT {} FROM summed JOIN records ON records.collection = {collection} AND records.id = summed.id \
-         WHERE summed.size_before < ",
-        record_columns(connection)
-    ));
-    statement.bigint(limit.size_bytes).sql(" ORDER BY records.id");
-    statement
-}
-
-fn changes_statement(connection: &Connection<'_>, after: i64, limit: BatchLimit) -> Statement {
-    let text = spelling(connection).json_text;
-    let size = |column: &str| format!("coalesce(octet_length({}), 0)", text(column));
-    let mut statement = Statement::new(format!(
-        "WITH page AS (SELECT position, {} + {} AS size_bytes FROM changes WHERE position > ",
-        size("before"),
-        size("after")
-    ));
-    statement.bigint(after).sql(" ORDER BY position LIMIT ").bigint(i64::from(limit.rows));
-    statement.sql(format!(
-        "), summed AS (SELECT position, sum(size_bytes) OVER (ORDER BY position) - size_bytes AS size_before FROM page) \
-         SELECT changes.position, changes.collection, changes.id, changes.operation, changes.version, changes.actor, changes.at, \
-         {} AS before, {} AS after FROM summed JOIN changes ON changes.position = summed.position WHERE summed.size_before < ",
-        text("changes.before"),
-        text("changes.after")
-    ));
-    statement.bigint(limit.size_bytes).sql(" ORDER BY changes.position");
-    statement
-}
-
-async fn insert_records(connection: &mut Connection<'_>, texts: &str) -> Result<(), Failure> {
-    let dialect = connection.dialect();
-    let text = |member| dialect.write_text(member);
-    let mut statement = Statement::new(format!(
-        "INSERT INTO records (collection, id, version, data, created_at, updated_at) SELECT {}, {}, {}, {}, {}, {} FROM ",
-        text("collection"),
-        text("id"),
-        dialect.write_number("version"),
-        (spelling(connection).text_json)(&text("data")),
-        text("created_at"),
-        text("updated_at"),
-    ));
-    dialect.push_writes(&mut statement, texts);
-    statement.sql(" ORDER BY write.ordinal");
-    connection.execute(statement).await?;
-    Ok(())
-}
-
-async fn insert_changes(connection: &mut Connection<'_>, texts: &str) -> Result<(), Failure> {
-    let (dialect, spelling) = (connection.dialect(), spelling(connection));
-    let text = |member| dialect.write_text(member);
-    let mut statement = Statement::new(format!(
-        "INSERT INTO changes (position, collection, id, operation, version, actor, at, before, after){} \
-         SELECT {}, {}, {}, {}, {}, {}, {}, {}, {} FROM ",
-        spelling.overriding,
-        dialect.write_number("position"),
-        text("collection"),
-        text("id"),
-        text("operation"),
-        dialect.write_number("version"),
-        text("actor"),
-        text("at"),
-        (spelling.text_json)(&text("before")),
-        (spelling.text_json)(&text("after")),
-    ));
-    dialect.push_writes(&mut statement, texts);
-    statement.sql(" ORDER BY write.ordinal");
-    connection.execute(statement).await?;
-    Ok(())
 }

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use diesel::result::Error as DatabaseError;
+use diesel::result::{DatabaseErrorKind, Error as DatabaseError};
 
 use crate::error::{Error, ErrorKind};
 
 /// When a client may try again after the database refused.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why an operation failed.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(super) enum Failure {
     Refused(Error),
     /// The database said no.
     Database(DatabaseError),
+    /// There was no connection to ask it over.
+    Unreachable(Error),
 }
 
 impl From<Error> for Failure {
@@ -35,15 +37,49 @@ impl Failure {
     /// Whether the database (and not the request) is to blame.
     pub fn is_fault(&self) -> bool {
         match self {
-            Self::Database(_) => true,
+            Self::Database(_) | Self::Unreachable(_) => true,
             Self::Refused(error) => matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Internal),
         }
+    }
+
+    /// Whether the connection was lost or could not be made, so that another one may do better.
+    pub fn is_lost_connection(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            Self::Database(DatabaseError::DatabaseError(kind, information)) => {
+                matches!(kind, DatabaseErrorKind::UnableToSendCommand | DatabaseErrorKind::ClosedConnection)
+                    || information.message().starts_with("terminating connection")
+            }
+            Self::Database(DatabaseError::BrokenTransactionManager) => true,
+            Self::Database(_) | Self::Refused(_) => false,
+        }
+    }
+
+    /// Whether another transaction was in the way, so that the same may succeed when it is run again.
+    pub fn is_transient_conflict(&self) -> bool {
+        match self {
+            Self::Database(DatabaseError::DatabaseError(kind, information)) => {
+                matches!(kind, DatabaseErrorKind::SerializationFailure) || information.message() == "deadlock detected"
+            }
+            Self::Database(_) | Self::Refused(_) | Self::Unreachable(_) => false,
+        }
+    }
+
+    /// The failure of a COMMIT: unless the database refused it, nobody knows whether it was carried out.
+    pub fn into_unknown_outcome(self) -> Self {
+        if !self.is_lost_connection() {
+            return self;
+        }
+        let detail = "The connection to the database was lost during the commit: the write may or may not have happened. Read \
+                      the record before you send it again.";
+        let internal = self.into_error().to_string();
+        Self::Refused(Error::unavailable(detail, RETRY_AFTER, internal))
     }
 
     /// The domain error.
     pub fn into_error(self) -> Error {
         match self {
-            Self::Refused(error) => error,
+            Self::Refused(error) | Self::Unreachable(error) => error,
             Self::Database(error) => from_database(&error.to_string()),
         }
     }
@@ -57,6 +93,11 @@ pub(super) fn exhausted(waited: Duration, what: &str) -> Failure {
         waited.as_millis()
     );
     Failure::Refused(Error::unavailable(detail, RETRY_AFTER, internal))
+}
+
+/// Why no connection could be made.
+pub(super) fn from_connect(error: &tokio_postgres::Error) -> Error {
+    Error::unavailable("PostgreSQL cannot be reached; see database.url.", RETRY_AFTER, error)
 }
 
 /// Recognises SQLite's failures by their text: Diesel keeps no other trace of them.

@@ -2,7 +2,8 @@
 //! declared collections need, and the database's metrics. It knows nothing of HTTP, of caches or of who is asking.
 //!
 //! The logic is written once, over `connection::Connection`; what a database spells its own way is in its
-//! `dialect::Dialect`. `sqlite` has the pool, the file and the dialect of the embedded default.
+//! `dialect::Dialect`. `sqlite` has the pool, the file and the dialect of the embedded default, `postgres` the pool, the
+//! transactions and the dialect of a server.
 //!
 //! A read: `Store::record_list` → `Store::run` takes a connection and times the operation → `read::page` builds
 //! one `statement::Statement` (`filter`, `order`, `projection`) and turns its rows into texts for the body.
@@ -13,13 +14,16 @@ mod column;
 mod connection;
 mod contract;
 mod copy;
+mod database;
 mod dialect;
 mod failure;
 mod filter;
 mod highlight;
 mod log;
 mod metrics;
+mod migration;
 mod order;
+mod postgres;
 mod projection;
 mod read;
 mod sqlite;
@@ -39,7 +43,7 @@ use futures_util::future::BoxFuture;
 
 use crate::config::DatabaseSettings;
 use crate::error::Result;
-use crate::model::{Collection, Filter, LoggedChange, Position, Query, Record, RecordId, Selection};
+use crate::model::{ChangePage, Collection, Filter, Position, Query, Record, RecordId, Selection, Snapshot};
 use crate::telemetry::Telemetry;
 
 pub use contract::{
@@ -49,9 +53,9 @@ pub use copy::{BatchLimit, Contents, CopyMark, RawChange, RawRecord};
 pub use structure::Step;
 
 use connection::{Access, Connection};
+use database::Database;
 use failure::Failure;
 use metrics::Metrics;
-use sqlite::SqliteDatabase;
 
 /// The database. Clones share it.
 #[derive(Clone)]
@@ -60,7 +64,7 @@ pub struct Store {
 }
 
 struct Inner {
-    database: SqliteDatabase,
+    database: Database,
     metrics: Metrics,
 }
 
@@ -75,7 +79,7 @@ impl Store {
     /// `database.url` if that cannot be. Operations slower than `slow_query` are logged.
     pub async fn open(settings: &DatabaseSettings, slow_query: Duration, telemetry: &Telemetry) -> Result<Self> {
         let metrics = Metrics::new(telemetry.meter(), slow_query);
-        let database = SqliteDatabase::open(settings, telemetry.meter()).await?;
+        let database = Database::open(settings, telemetry.meter()).await?;
         Ok(Self { inner: Arc::new(Inner { database, metrics }) })
     }
 
@@ -103,8 +107,9 @@ impl Store {
     /// What has to change in the database for `collections`. Nothing, right after [`Store::apply`].
     pub async fn plan(&self, collections: &[Arc<Collection>]) -> Result<Vec<Step>> {
         collections.iter().try_for_each(|collection| structure::check_names(collection))?;
-        let collections = collections.to_vec();
+        let request: Arc<[_]> = collections.into();
         self.run("plan", "", Access::Read, move |connection| {
+            let collections = Arc::clone(&request);
             async move { structure::plan(connection, &collections).await }.boxed()
         })
         .await
@@ -113,11 +118,7 @@ impl Store {
     /// Makes the changes, each in a transaction of its own. Never removes records or changes.
     pub async fn apply(&self, steps: &[Step]) -> Result<()> {
         for step in steps {
-            let step = step.clone();
-            self.run("apply", "", Access::Write, move |connection| {
-                async move { structure::apply(connection, &step).await }.boxed()
-            })
-            .await?;
+            self.measured("apply", "", self.inner.database.apply(step.clone())).await?;
         }
         Ok(())
     }
@@ -126,7 +127,7 @@ impl Store {
     pub async fn ping(&self) -> Result<()> {
         let database = &self.inner.database;
         let probe = async {
-            database.check_file().await?;
+            database.check().await?;
             database.run("ping", Access::Read, |connection| read::ping(connection).boxed()).await
         };
         self.measured("ping", "", probe).await
@@ -134,45 +135,50 @@ impl Store {
 
     /// One record.
     pub async fn record_read(&self, collection: &Arc<Collection>, id: &RecordId, shape: &Shape) -> Result<Option<Row>> {
-        let (owned, id, shape) = (Arc::clone(collection), id.clone(), shape.clone());
+        let request = Arc::new((Arc::clone(collection), id.clone(), shape.clone()));
         self.run("record_read", collection.name.as_str(), Access::Read, move |connection| {
-            async move { read::one(connection, &owned, &id, &shape).await }.boxed()
+            let request = Arc::clone(&request);
+            async move { read::one(connection, &request.0, &request.1, &request.2).await }.boxed()
         })
         .await
     }
 
     /// One page, and one record more if there is a next page.
     pub async fn record_list(&self, collection: &Arc<Collection>, query: &Query) -> Result<Vec<Row>> {
-        let (owned, query) = (Arc::clone(collection), query.clone());
+        let request = Arc::new((Arc::clone(collection), query.clone()));
         self.run("record_list", collection.name.as_str(), Access::Read, move |connection| {
-            async move { read::page(connection, &owned, &query).await }.boxed()
+            let request = Arc::clone(&request);
+            async move { read::page(connection, &request.0, &request.1).await }.boxed()
         })
         .await
     }
 
     /// How many records `selection` selects.
     pub async fn record_count(&self, collection: &Arc<Collection>, selection: &Selection) -> Result<u64> {
-        let (owned, selection) = (Arc::clone(collection), selection.clone());
+        let request = Arc::new((Arc::clone(collection), selection.clone()));
         self.run("record_count", collection.name.as_str(), Access::Read, move |connection| {
-            async move { read::count(connection, &owned, &selection).await }.boxed()
+            let request = Arc::clone(&request);
+            async move { read::count(connection, &request.0, &request.1).await }.boxed()
         })
         .await
     }
 
     /// How often each value of the fields `by` occurs in the records that `filter` selects.
     pub async fn record_stats(&self, collection: &Arc<Collection>, by: &[String], filter: Option<&Filter>) -> Result<Stats> {
-        let (owned, by, filter) = (Arc::clone(collection), by.to_vec(), filter.cloned());
+        let request = Arc::new((Arc::clone(collection), by.to_vec(), filter.cloned()));
         self.run("record_stats", collection.name.as_str(), Access::Read, move |connection| {
-            async move { stats::stats(connection, &owned, &by, filter.as_ref()).await }.boxed()
+            let request = Arc::clone(&request);
+            async move { stats::stats(connection, &request.0, &request.1, request.2.as_ref()).await }.boxed()
         })
         .await
     }
 
     /// The next `limit` records by id, to walk a whole collection.
     pub async fn record_scan(&self, collection: &Arc<Collection>, after: Option<&RecordId>, limit: u32) -> Result<Vec<Record>> {
-        let (owned, after) = (Arc::clone(collection), after.cloned());
+        let request = Arc::new((Arc::clone(collection), after.cloned()));
         self.run("record_scan", collection.name.as_str(), Access::Read, move |connection| {
-            async move { read::scan(connection, &owned, after.as_ref(), limit).await }.boxed()
+            let request = Arc::clone(&request);
+            async move { read::scan(connection, &request.0, request.1.as_ref(), limit).await }.boxed()
         })
         .await
     }
@@ -186,27 +192,44 @@ impl Store {
         ids: Vec<RecordId>,
         planner: Planner,
     ) -> Result<Committed> {
-        let (owned, actor) = (Arc::clone(collection), actor.to_owned());
+        let request = Arc::new((Arc::clone(collection), actor.to_owned(), ids, planner));
         self.run("record_write", collection.name.as_str(), Access::Write, move |connection| {
-            async move { write::write(connection, &owned, &actor, &ids, &planner).await }.boxed()
+            let request = Arc::clone(&request);
+            async move { write::write(connection, &request.0, &request.1, &request.2, &request.3).await }.boxed()
         })
         .await
     }
 
-    /// The changes after `position`, at most `limit`, in order.
-    pub async fn changes_after(&self, position: Position, limit: u32) -> Result<Vec<LoggedChange>> {
-        self.run("changes_after", "", Access::Read, move |connection| log::after(connection, position, limit).boxed()).await
+    /// What the database sees now: where a reader of the change log begins.
+    pub async fn snapshot(&self) -> Result<Snapshot> {
+        self.run("snapshot", "", Access::Read, |connection| log::snapshot(connection).boxed()).await
     }
 
-    /// The newest position of the change log; 0 for an empty one.
-    pub async fn last_position(&self) -> Result<Position> {
-        self.run("last_position", "", Access::Read, |connection| log::last(connection).boxed()).await
+    /// The first `limit` changes after `after` that `seen` did not see, by position, and the snapshot they were read
+    /// under. To see each change once, read until a page has nothing after it and go on from the snapshot of the first one.
+    pub async fn changes_since(&self, seen: &Snapshot, after: Option<Position>, limit: u32) -> Result<ChangePage> {
+        let seen = seen.clone();
+        self.run("changes_since", "", Access::Read, move |connection| {
+            async move { log::since(connection, &seen, after, limit).await }.boxed()
+        })
+        .await
+    }
+
+    /// Removes the changes among the `limit` oldest whose time is before `before` and that `seen` saw: with a snapshot
+    /// of some minutes ago, every process had these minutes to see them, also those that were committed late. Says how
+    /// many went; call it again until that is none.
+    pub async fn changes_prune(&self, before: &str, seen: &Snapshot, limit: u32) -> Result<u64> {
+        let (before, seen) = (before.to_owned(), seen.clone());
+        self.run("changes_prune", "", Access::Write, move |connection| {
+            async move { log::prune(connection, &before, &seen, limit).await }.boxed()
+        })
+        .await
     }
 
     async fn run<T, F>(&self, operation: &'static str, collection: &str, access: Access, task: F) -> Result<T>
     where
         T: Send + 'static,
-        F: for<'a> FnOnce(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>> + Send + 'static,
+        F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>> + Send + Sync + 'static,
     {
         self.measured(operation, collection, self.inner.database.run(operation, access, task)).await
     }

@@ -44,7 +44,7 @@ async fn a_write_whose_client_is_gone_before_it_commits_is_announced_all_the_sam
             server.get(path).await.expect(200);
         }
         let changes = database.stored().changes;
-        lock.execute("BEGIN IMMEDIATE");
+        lock.hold_writers();
         let stream = send(&server, tier).await;
         in_flight(&server, 1).await;
         // A reset, and not just an end: the server gives the request up.
@@ -52,7 +52,7 @@ async fn a_write_whose_client_is_gone_before_it_commits_is_announced_all_the_sam
         drop(stream);
         in_flight(&server, 0).await;
         assert_eq!(database.stored().changes, changes, "it still waits for the lock");
-        lock.execute("COMMIT");
+        lock.let_writers_go();
         server.eventually("the abandoned write", async || truth.get("/api/items/A").await.json()["tier"] == tier).await;
         for path in READS {
             let agrees = async || server.get(path).await.text == truth.get(path).await.text;

@@ -6,6 +6,7 @@ use diesel::sql_types::BigInt;
 use diesel::sqlite::SqliteConnection;
 
 use super::Server;
+use super::schema::Session;
 
 #[derive(QueryableByName)]
 struct Number {
@@ -20,15 +21,19 @@ pub struct Stored {
     pub changes: i64,
 }
 
-/// A connection of its own to a server's file.
-pub struct Database(SqliteConnection);
+/// A connection of its own to a server's database.
+pub enum Database {
+    Sqlite(SqliteConnection),
+    Postgres(Session),
+}
 
 impl Database {
     pub fn of(server: &Server) -> Self {
-        let path = server.settings.database.url.strip_prefix("sqlite://").unwrap();
+        let url = &server.settings.database.url;
+        let Some(path) = url.strip_prefix("sqlite://") else { return Self::Postgres(Session::open(url).unwrap()) };
         let mut connection = SqliteConnection::establish(path).unwrap();
         connection.batch_execute("PRAGMA busy_timeout = 10000").unwrap();
-        Self(connection)
+        Self::Sqlite(connection)
     }
 
     pub fn stored(&mut self) -> Stored {
@@ -36,11 +41,30 @@ impl Database {
         Stored { records, changes: self.number("SELECT count(*) AS value FROM changes") }
     }
 
+    /// The one number, named `value`, that a query answers.
     pub fn number(&mut self, query: &str) -> i64 {
-        diesel::sql_query(query).get_result::<Number>(&mut self.0).unwrap().value
+        match self {
+            Self::Sqlite(connection) => diesel::sql_query(query).get_result::<Number>(connection).unwrap().value,
+            Self::Postgres(session) => session.query(query).unwrap()[0][0].as_ref().unwrap().parse().unwrap(),
+        }
     }
 
     pub fn execute(&mut self, statements: &str) {
-        self.0.batch_execute(statements).unwrap();
+        match self {
+            Self::Sqlite(connection) => connection.batch_execute(statements).unwrap(),
+            Self::Postgres(session) => session.execute(statements),
+        }
+    }
+
+    /// Keeps every write of records waiting, and no read, until [`Self::let_writers_go`].
+    pub fn hold_writers(&mut self) {
+        self.execute(match self {
+            Self::Sqlite(_) => "BEGIN IMMEDIATE",
+            Self::Postgres(_) => "BEGIN; LOCK TABLE records IN SHARE ROW EXCLUSIVE MODE",
+        });
+    }
+
+    pub fn let_writers_go(&mut self) {
+        self.execute("COMMIT");
     }
 }

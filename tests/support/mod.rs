@@ -2,6 +2,9 @@
 
 pub mod database;
 pub mod fixture;
+pub mod postgres;
+pub mod schema;
+pub mod tls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,17 +18,21 @@ use terrace::app::App;
 use terrace::config::Settings;
 use tokio::sync::oneshot;
 
+use schema::{Schema, Tested};
+
 /// How long a condition may take to come true before a test gives up.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A running server. Dropping it stops it and removes its files.
+/// A running server. Dropping it stops it and removes its files and its schema.
 pub struct Server {
     pub address: SocketAddr,
     pub settings: Settings,
     client: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
+    /// Both are another's if this server runs beside that one.
     directory: Option<TempDir>,
+    schema: Option<Schema>,
 }
 
 /// The root of the package, whatever directory the tests run in.
@@ -33,12 +40,30 @@ pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Settings with the sample collections and a database in `directory`.
+/// Settings with the sample collections and a new database of the kind that this run is about: a file in `directory`, or
+/// a schema of its own, which a server that is started with these settings drops.
 pub fn settings(directory: &Path) -> Settings {
+    let mut settings = settings_on(sqlite_url(directory));
+    if Tested::now() == Tested::Postgres {
+        settings.database.url = Schema::create().into_url();
+        // Many tests share the server.
+        settings.database.min_connections = 1;
+        settings.database.max_connections = 4;
+    }
+    settings
+}
+
+/// A file in `directory`, for tests of what only SQLite does.
+pub fn sqlite_url(directory: &Path) -> String {
+    format!("sqlite://{}", directory.join("terrace.db").display())
+}
+
+/// Settings with the sample collections, on the database that a URL names.
+pub fn settings_on(database_url: String) -> Settings {
     let mut settings = Settings::default();
     settings.http.listen = "127.0.0.1:0".to_owned();
     settings.http.workers = 2;
-    settings.database.url = format!("sqlite://{}", directory.join("terrace.db").display());
+    settings.database.url = database_url;
     settings.collections.dir = root().join("config/collections");
     settings.collections.views_dir = root().join("config/views");
     settings.collections.samples_dir = root().join("config/samples");
@@ -85,15 +110,16 @@ impl Server {
     pub fn beside(&self, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = self.settings.clone();
         change(&mut settings);
-        Self::start_in(TempDir::new().unwrap(), settings)
+        Self::launch(settings)
     }
 
-    /// Takes its files, so that they outlive it.
+    /// Takes its files, so that they and its schema outlive it.
     pub fn keep_files(&mut self) -> TempDir {
+        let _ = self.schema.take().map(Schema::into_url);
         self.directory.take().unwrap()
     }
 
-    /// A server on files that another one has left.
+    /// A server on files and a schema that another one has left.
     pub fn start_again(directory: TempDir, settings: Settings) -> Self {
         Self::start_in(directory, settings)
     }
@@ -104,6 +130,13 @@ impl Server {
     }
 
     fn start_in(directory: TempDir, settings: Settings) -> Self {
+        let mut server = Self::launch(settings);
+        server.directory = Some(directory);
+        server.schema = Schema::of(&server.settings.database.url);
+        server
+    }
+
+    fn launch(settings: Settings) -> Self {
         if std::env::var_os("TEST_LOG").is_some() {
             // Fails when another test has done it already.
             let _ = terrace::telemetry::logs::init(&settings.log);
@@ -121,7 +154,7 @@ impl Server {
         });
         let address = has_started.recv_timeout(DEADLINE).expect("the server did not start");
         let client = reqwest::Client::builder().timeout(DEADLINE).build().unwrap();
-        Self { address, settings, client, stop: Some(stop), thread: Some(thread), directory: Some(directory) }
+        Self { address, settings, client, stop: Some(stop), thread: Some(thread), directory: None, schema: None }
     }
 
     /// A request to `path`, which may have a query string and is sent as it is.

@@ -28,7 +28,8 @@ impl DatabaseFile {
             // The URL itself may hold a password.
             Some(_) | None => Err(Error::bad_request(
                 "invalid_setting",
-                "database.url is not one that Terrace understands; it takes sqlite://PATH, for example sqlite://data/terrace.db.",
+                "database.url is not one that Terrace understands; it takes sqlite://PATH, for example sqlite://data/terrace.db, or \
+                 postgres://USER:PASSWORD@HOST:PORT/DATABASE.",
             )),
         }
     }

@@ -9,7 +9,7 @@ use diesel::sqlite::Sqlite;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 
 use super::super::failure::{Failure, from_database};
-use crate::error::{Error, ErrorKind};
+use super::super::migration;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
@@ -43,17 +43,7 @@ pub(super) fn pending(sqlite: &mut SqliteConnection) -> Result<Option<Vec<String
     let applied: Vec<String> = sqlite.applied_migrations().map_err(failed)?.iter().map(ToString::to_string).collect();
     let known = MigrationSource::<Sqlite>::migrations(&MIGRATIONS).map_err(failed)?;
     let known: Vec<String> = known.iter().map(|migration| migration.name().version().to_string()).collect();
-    if let Some(unknown) = applied.iter().find(|version| !known.contains(version)) {
-        return Err(Failure::Refused(Error::new(
-            ErrorKind::Internal,
-            "newer_database",
-            format!(
-                "The database that database.url names was migrated by a newer Terrace (migration {unknown} is unknown here). \
-                 Run that version, or name another database."
-            ),
-        )));
-    }
-    Ok(Some(known.into_iter().filter(|version| !applied.contains(version)).collect()))
+    Ok(Some(migration::pending(known, &applied)?))
 }
 
 /// Whether the mark stands.

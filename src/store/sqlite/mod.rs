@@ -27,6 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::connection::{Access, Connection};
 use super::failure::{Failure, exhausted, from_database};
 use super::metrics::{Metrics, PoolState};
+use super::structure::{Step, apply};
 use crate::config::DatabaseSettings;
 use crate::error::{Error, Result};
 
@@ -36,6 +37,9 @@ use file::DatabaseFile;
 /// Prepared statements are kept for this many uses of a connection and then made anew: Diesel's cache has no bound,
 /// and filters come in endless variety. 256 statements take about 2 MB; making one anew takes about 30 µs.
 const USES_PER_STATEMENT_CACHE: usize = 256;
+
+/// Page cache of all connections together. Memory-mapped pages would count against the process, so there are none.
+const PAGE_CACHE_KIB: usize = 36 * 1024;
 
 type Wrapped = SyncConnectionWrapper<SqliteConnection>;
 
@@ -60,14 +64,14 @@ impl SqliteDatabase {
                 Error::unavailable(detail, Duration::from_secs(1), error)
             })?;
         }
-        let busy_timeout = settings.acquire_timeout;
+        // One more than for reads, so that a writer seldom waits for readers.
+        let size = usize::try_from(settings.max_connections.max(1)).unwrap_or(usize::MAX).saturating_add(1);
+        let pragmas = pragmas(settings.acquire_timeout, PAGE_CACHE_KIB / size);
         let mut config = ManagerConfig::default();
         config.recycling_method = RecyclingMethod::Fast;
         let opened = Arc::clone(&file);
-        config.custom_setup = Box::new(move |path| establish(path.to_owned(), Arc::clone(&opened), busy_timeout));
+        config.custom_setup = Box::new(move |path| establish(path.to_owned(), Arc::clone(&opened), pragmas.clone()));
         let manager = AsyncDieselConnectionManager::new_with_config(path.to_string_lossy(), config);
-        // One more than for reads, so that a writer seldom waits for readers.
-        let size = usize::try_from(settings.max_connections.max(1)).unwrap_or(usize::MAX).saturating_add(1);
         let pool: Pool<Wrapped> = Pool::builder(manager).max_size(size).build().map_err(Error::internal)?;
         watch(&pool, meter);
         let writer = Arc::new(Semaphore::new(1));
@@ -103,11 +107,20 @@ impl SqliteDatabase {
         self.blocking("migrate", Access::Read, migrations::run).await
     }
 
+    /// Does one step of the structure, in a transaction.
+    pub async fn apply(&self, step: Step) -> Result<(), Failure> {
+        self.run("apply", Access::Write, move |connection| {
+            let step = step.clone();
+            async move { apply(connection, &step).await }.boxed()
+        })
+        .await
+    }
+
     /// Runs `task` on a connection, under the write lock and in a transaction if it writes.
     pub async fn run<T, F>(&self, operation: &'static str, access: Access, task: F) -> Result<T, Failure>
     where
         T: Send + 'static,
-        F: for<'a> FnOnce(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>> + Send + 'static,
+        F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>> + Send + 'static,
     {
         self.blocking(operation, access, move |sqlite| match access {
             Access::Read => finish(task, sqlite),
@@ -197,24 +210,25 @@ fn watch(pool: &Pool<Wrapped>, meter: &Meter) {
     });
 }
 
-fn establish(path: String, file: Arc<DatabaseFile>, busy_timeout: Duration) -> BoxFuture<'static, ConnectionResult<Wrapped>> {
+/// busy_timeout first, so that the others wait for locks.
+fn pragmas(busy_timeout: Duration, page_cache_kib: usize) -> String {
+    let busy_timeout_ms = busy_timeout.as_millis();
+    format!(
+        "PRAGMA busy_timeout = {busy_timeout_ms};\
+         PRAGMA journal_mode = WAL;\
+         PRAGMA synchronous = NORMAL;\
+         PRAGMA foreign_keys = ON;\
+         PRAGMA cache_size = -{page_cache_kib};\
+         PRAGMA journal_size_limit = 67108864;"
+    )
+}
+
+fn establish(path: String, file: Arc<DatabaseFile>, pragmas: String) -> BoxFuture<'static, ConnectionResult<Wrapped>> {
     async move {
         let opened = tokio::task::spawn_blocking(move || {
             let mut connection = SqliteConnection::establish(&path)?;
             file.check().map_err(|replaced| ConnectionError::BadConnection(replaced.to_owned()))?;
-            // busy_timeout first, so that the others wait for locks. 4 MB of page cache for each connection;
-            // memory-mapped pages would count against the process, so there are none.
-            for pragma in [
-                &format!("busy_timeout = {}", busy_timeout.as_millis()),
-                "journal_mode = WAL",
-                "synchronous = NORMAL",
-                "foreign_keys = ON",
-                "cache_size = -4096",
-                "journal_size_limit = 67108864",
-            ] {
-                let ran = connection.batch_execute(&format!("PRAGMA {pragma}"));
-                ran.map_err(ConnectionError::CouldntSetupConfiguration)?;
-            }
+            connection.batch_execute(&pragmas).map_err(ConnectionError::CouldntSetupConfiguration)?;
             Ok(connection)
         });
         match opened.await {

@@ -2,6 +2,7 @@
 //! has to provide.
 
 mod filters;
+mod log;
 mod opening;
 mod paging;
 mod plans;
@@ -182,6 +183,11 @@ async fn remove(store: &Store, collection: &Arc<Collection>, keys: &[&str], refe
         Ok(WritePlan { writes, references: Vec::new(), referrers: referrers.clone() })
     });
     store.record_write(collection, "tester", ids, planner).await
+}
+
+/// How many changes the log has that `seen` did not see.
+async fn changes(store: &Store, seen: &Snapshot) -> usize {
+    store.changes_since(seen, None, 10_000).await.unwrap().changes.len()
 }
 
 fn query(filter: Option<Filter>, sort: Vec<SortKey>) -> Query {

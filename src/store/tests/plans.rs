@@ -16,11 +16,11 @@ struct PlanRow {
     detail: String,
 }
 
-async fn explain(store: &Store, build: impl FnOnce(&Connection<'_>) -> Statement + Send + 'static) -> String {
+async fn explain(store: &Store, build: impl Fn(&Connection<'_>) -> Statement + Send + Sync + 'static) -> String {
     let explained = store.run("explain", "", Access::Read, move |connection| {
+        let mut statement = Statement::new("EXPLAIN QUERY PLAN ");
+        statement.extend(build(connection));
         async move {
-            let mut statement = Statement::new("EXPLAIN QUERY PLAN ");
-            statement.extend(build(connection));
             let rows: Vec<PlanRow> = connection.load(statement).await?;
             Ok(rows.into_iter().map(|row| row.detail).collect::<Vec<_>>().join("\n"))
         }

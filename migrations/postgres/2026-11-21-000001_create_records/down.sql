@@ -1,0 +1,2 @@
+-- Written by the branch sql.
+SELECT 1;

@@ -1,0 +1,91 @@
+//! The two databases behind one interface. Which of them it is, is decided once, by `database.url`.
+
+use futures_util::future::BoxFuture;
+use opentelemetry::metrics::Meter;
+
+use super::connection::{Access, Connection};
+use super::failure::Failure;
+use super::postgres::PostgresDatabase;
+use super::sqlite::SqliteDatabase;
+use super::structure::Step;
+use crate::config::DatabaseSettings;
+use crate::error::Result;
+
+/// One database, with its pool.
+pub(super) enum Database {
+    /// Embedded SQLite.
+    Sqlite(SqliteDatabase),
+    /// A PostgreSQL server.
+    Postgres(PostgresDatabase),
+}
+
+impl Database {
+    /// Opens the database that `database.url` names.
+    pub async fn open(settings: &DatabaseSettings, meter: &Meter) -> Result<Self> {
+        if settings.is_postgres() {
+            return PostgresDatabase::open(settings, meter).await.map(Self::Postgres);
+        }
+        SqliteDatabase::open(settings, meter).await.map(Self::Sqlite)
+    }
+
+    /// Whether the tables were made and nothing has called [`Self::settle`] since.
+    pub async fn is_new(&self) -> Result<bool, Failure> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.is_new().await,
+            Self::Postgres(postgres) => postgres.is_new().await,
+        }
+    }
+
+    /// The database is no longer new.
+    pub async fn settle(&self) -> Result<(), Failure> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.settle().await,
+            Self::Postgres(postgres) => postgres.settle().await,
+        }
+    }
+
+    /// The migrations that the tables lack, or `None` if there are no tables at all. It writes nothing.
+    pub async fn pending_migrations(&self) -> Result<Option<Vec<String>>, Failure> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.pending_migrations().await,
+            Self::Postgres(postgres) => postgres.pending_migrations().await,
+        }
+    }
+
+    /// Brings the tables to this version's state; refuses a database that a newer version migrated.
+    pub async fn migrate(&self) -> Result<(), Failure> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.migrate().await,
+            Self::Postgres(postgres) => postgres.migrate().await,
+        }
+    }
+
+    /// Does one step of the structure.
+    pub async fn apply(&self, step: Step) -> Result<(), Failure> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.apply(step).await,
+            Self::Postgres(postgres) => postgres.apply(&step).await,
+        }
+    }
+
+    /// Fails if this is no longer the database that was opened. A server tells that itself.
+    pub async fn check(&self) -> Result<(), Failure> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.check_file().await,
+            Self::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// Runs `task` on a connection, in a transaction if it writes. It may be run again, from the start, when what went
+    /// wrong was the connection or another transaction.
+    pub async fn run<T, F>(&self, operation: &'static str, access: Access, task: F) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>> + Send + Sync + 'static,
+    {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.run(operation, access, task).await,
+            Self::Postgres(postgres) => postgres.run(operation, access, task).await,
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Making a connection to PostgreSQL: the URL, TLS, and what every session of ours is set to. It knows nothing of pools.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_tokio_postgres::{MakeRustlsConnect, config_no_verify};
+use tokio_postgres::Config;
+use tokio_postgres::config::SslMode;
+
+use super::super::failure::{from_connect, from_database};
+use crate::config::DatabaseSettings;
+use crate::error::{Error, Result};
+
+/// A connection over which nothing came for this long is asked whether it is alive, every [`KEEPALIVE_INTERVAL`].
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// After this many unanswered questions, or this long without an acknowledgement, it is dead.
+const KEEPALIVE_RETRIES: u32 = 3;
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+/// A transaction that its process has forgotten would hold its locks for ever.
+const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(60);
+
+/// How long the statements of a session may run and wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Limits {
+    /// As `database.statement_timeout` and `database.acquire_timeout` say: what serves requests.
+    Requests,
+    /// Not at all: migrations and new indexes, which take as long as they take.
+    None,
+}
+
+/// Makes connections.
+pub(super) struct Connector {
+    config: Config,
+    tls: MakeRustlsConnect,
+    connect_timeout: Duration,
+    lock_timeout: Duration,
+    statement_timeout: Duration,
+}
+
+impl Connector {
+    /// Reads `database.url` and the certificate authorities.
+    pub fn of(settings: &DatabaseSettings) -> Result<Self> {
+        let (url, check) = certificate_check(&settings.url);
+        // The parser's own words could repeat a part of the URL, which may hold a password.
+        let mut config = Config::from_str(&url).map_err(|_| invalid_url())?;
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() || config.get_dbname().is_none() {
+            return Err(invalid_url());
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("terrace");
+        }
+        config
+            .connect_timeout(settings.connect_timeout)
+            .keepalives_idle(KEEPALIVE_IDLE)
+            .keepalives_interval(KEEPALIVE_INTERVAL)
+            .keepalives_retries(KEEPALIVE_RETRIES)
+            .tcp_user_timeout(UNACKNOWLEDGED);
+        let tls = match (check, config.get_ssl_mode()) {
+            // As with every client of PostgreSQL: encrypted if the server can, against listeners only.
+            (CertificateCheck::ByMode, SslMode::Disable | SslMode::Prefer) => config_no_verify(),
+            (CertificateCheck::ByMode | CertificateCheck::Always, _) => verifying(&settings.ca_file)?,
+        };
+        Ok(Self {
+            config,
+            tls: MakeRustlsConnect::new(tls),
+            connect_timeout: settings.connect_timeout,
+            lock_timeout: settings.acquire_timeout,
+            statement_timeout: settings.statement_timeout,
+        })
+    }
+
+    /// A new connection, ready for statements.
+    pub async fn connect(&self, limits: Limits) -> Result<AsyncPgConnection> {
+        let made = tokio::time::timeout(self.connect_timeout, self.establish(limits)).await;
+        made.unwrap_or_else(|_| {
+            let detail = "PostgreSQL did not answer within database.connect_timeout; see database.url.";
+            Err(Error::unavailable(detail, super::super::failure::RETRY_AFTER, "connecting timed out"))
+        })
+    }
+
+    async fn establish(&self, limits: Limits) -> Result<AsyncPgConnection> {
+        let (client, connection) = self.config.connect(self.tls.clone()).await.map_err(|error| from_connect(&error))?;
+        // It ends with the client. Whoever waits for an answer learns of a loss through the client.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to PostgreSQL was lost");
+            }
+        });
+        let mut connection = AsyncPgConnection::try_from(client).await.map_err(|error| from_database(&error.to_string()))?;
+        let session = self.session(limits);
+        connection.batch_execute(&session).await.map_err(|error| from_database(&error.to_string()))?;
+        Ok(connection)
+    }
+
+    /// The writer's mark tells our own writes, which log themselves, from those of others, which triggers log. JIT
+    /// compiles for longer than our statements run. Messages in English are what `store::failure` recognises; only
+    /// who may set that does.
+    fn session(&self, limits: Limits) -> String {
+        let (statement, lock) = match limits {
+            Limits::Requests => (self.statement_timeout.as_millis(), self.lock_timeout.as_millis()),
+            Limits::None => (0, 0),
+        };
+        let idle = IDLE_IN_TRANSACTION.as_millis();
+        format!(
+            "SET terrace.writer = 'server'; SET jit = off; SET client_min_messages = warning; \
+             SET statement_timeout = {statement}; SET lock_timeout = {lock}; SET idle_in_transaction_session_timeout = {idle}; \
+             DO $$ BEGIN PERFORM set_config('lc_messages', 'C', false); EXCEPTION WHEN OTHERS THEN NULL; END $$"
+        )
+    }
+}
+
+/// When the server's certificate is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CertificateCheck {
+    /// With `sslmode=require`.
+    ByMode,
+    /// The URL says `sslmode=verify-full`, which is `require` here.
+    Always,
+}
+
+/// `verify-full` is what libpq calls the check that `require` always makes here; the driver knows only `require`.
+fn certificate_check(url: &str) -> (String, CertificateCheck) {
+    if url.contains("sslmode=verify-full") {
+        return (url.replace("sslmode=verify-full", "sslmode=require"), CertificateCheck::Always);
+    }
+    (url.to_owned(), CertificateCheck::ByMode)
+}
+
+fn invalid_url() -> Error {
+    Error::bad_request(
+        "invalid_setting",
+        "database.url is not one that Terrace understands; it takes postgres://USER:PASSWORD@HOST:PORT/DATABASE, with characters \
+         such as @ and / in the password percent-encoded, and sslmode=disable, prefer or require.",
+    )
+}
+
+fn verifying(ca_file: &Path) -> Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    if ca_file.as_os_str().is_empty() {
+        // Certificates of the system that cannot be read are as good as not there.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    } else {
+        let invalid = |reason: String| {
+            let detail = format!("The file {} (database.ca_file) {reason}.", ca_file.display());
+            Error::bad_request("invalid_setting", detail)
+        };
+        let file = File::open(ca_file).map_err(|error| invalid(format!("cannot be read: {error}")))?;
+        for certificate in CertificateDer::pem_reader_iter(BufReader::new(file)) {
+            let certificate = certificate.map_err(|error| invalid(format!("is not PEM: {error}")))?;
+            roots.add(certificate).map_err(|error| invalid(format!("has a certificate that is none: {error}")))?;
+        }
+        if roots.is_empty() {
+            return Err(invalid("has no certificate".to_owned()));
+        }
+    }
+    Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(url: &str) -> DatabaseSettings {
+        DatabaseSettings { url: url.to_owned(), ..DatabaseSettings::default() }
+    }
+
+    #[test]
+    fn a_wrong_url_is_refused_without_repeating_its_password() {
+        for url in
+            ["postgres://", "postgres://u:secret@h:port/d", "postgres://u:secret@h/d?sslmode=perhaps", "postgres://u:secret@h"]
+        {
+            let error = Connector::of(&settings(url)).map(drop).unwrap_err();
+            assert!(error.detail().contains("database.url"), "{error}");
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn verify_full_is_require() {
+        let (url, check) = certificate_check("postgres://u@h/d?sslmode=verify-full");
+        assert_eq!((url.as_str(), check), ("postgres://u@h/d?sslmode=require", CertificateCheck::Always));
+    }
+
+    #[test]
+    fn a_file_without_certificates_names_the_setting() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let settings = DatabaseSettings { ca_file: file.path().to_owned(), ..settings("postgres://u@h/d?sslmode=require") };
+        let error = Connector::of(&settings).map(drop).unwrap_err();
+        assert!(error.detail().contains("database.ca_file") && error.detail().contains("no certificate"), "{error}");
+    }
+}

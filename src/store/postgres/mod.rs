@@ -1,0 +1,261 @@
+//! A PostgreSQL server: the pool, transactions, and what is tried again. Nothing here blocks a thread.
+//!
+//! Writes run at `READ COMMITTED`: the records a write is about are locked when they are read, and the upsert compares
+//! versions, so no update is lost; what PostgreSQL itself ends (a deadlock) is run again from the start.
+
+mod connect;
+mod dialect;
+mod migrations;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use deadpool::managed::{
+    Manager, Metrics as ObjectMetrics, Object, Pool, PoolError, QueueMode, RecycleError, RecycleResult, WeakPool,
+};
+use diesel::connection::CacheSize;
+use diesel_async::pooled_connection::PoolableConnection as _;
+use diesel_async::{AnsiTransactionManager, AsyncConnection as _, AsyncPgConnection, TransactionManager as _};
+use futures_util::future::{BoxFuture, join_all};
+use opentelemetry::metrics::Meter;
+use tokio::task::JoinHandle;
+
+use super::connection::{Access, Connection};
+use super::failure::{Failure, exhausted};
+use super::metrics::{Metrics, PoolState};
+use super::structure::{Step, apply};
+use crate::config::DatabaseSettings;
+use crate::error::{Error, Result};
+
+use connect::{Connector, Limits};
+pub(super) use dialect::PostgresDialect;
+
+/// Prepared statements are kept for this many uses of a connection and then made anew: Diesel's cache has no bound,
+/// and filters come in endless variety. Each costs the server some 20 kB and, made anew, a round trip.
+const USES_PER_STATEMENT_CACHE: usize = 1_024;
+/// How often unused connections are looked for.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the installation's lock is tried.
+const LOCK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What the pool keeps: it makes connections and tells the dead from the living.
+struct ConnectionManager {
+    connector: Arc<Connector>,
+}
+
+impl Manager for ConnectionManager {
+    type Type = AsyncPgConnection;
+    type Error = Error;
+
+    async fn create(&self) -> Result<AsyncPgConnection> {
+        self.connector.connect(Limits::Requests).await
+    }
+
+    /// No test query: it would cost more than most statements. A connection that dies later is found by its use.
+    async fn recycle(&self, connection: &mut AsyncPgConnection, metrics: &ObjectMetrics) -> RecycleResult<Error> {
+        if connection.is_broken() {
+            return Err(RecycleError::message("the connection is dead, or was left in the middle of a transaction"));
+        }
+        if metrics.recycle_count % USES_PER_STATEMENT_CACHE == USES_PER_STATEMENT_CACHE - 1 {
+            connection.set_prepared_statement_cache_size(CacheSize::Disabled);
+            connection.set_prepared_statement_cache_size(CacheSize::Unbounded);
+        }
+        Ok(())
+    }
+}
+
+/// One database of a server.
+pub(super) struct PostgresDatabase {
+    connector: Arc<Connector>,
+    pool: Pool<ConnectionManager>,
+    acquire_timeout: Duration,
+    maintenance: JoinHandle<()>,
+}
+
+impl Drop for PostgresDatabase {
+    fn drop(&mut self) {
+        self.maintenance.abort();
+    }
+}
+
+impl PostgresDatabase {
+    /// Opens the database that `database.url` names, with one connection; the others come when they are needed.
+    pub async fn open(settings: &DatabaseSettings, meter: &Meter) -> Result<Self> {
+        let connector = Arc::new(Connector::of(settings)?);
+        let manager = ConnectionManager { connector: Arc::clone(&connector) };
+        let size = |connections: u32| usize::try_from(connections).unwrap_or(usize::MAX);
+        // Last in, first out: what a burst has left over stays unused, and is closed.
+        let pool = Pool::builder(manager).max_size(size(settings.max_connections.max(1))).queue_mode(QueueMode::Lifo);
+        let pool = pool.build().map_err(Error::internal)?;
+        watch(&pool, meter);
+        let keep = Keep {
+            pool: pool.weak(),
+            min_connections: size(settings.min_connections.min(settings.max_connections)),
+            idle_timeout: settings.idle_timeout,
+        };
+        let maintenance = tokio::spawn(keep.run());
+        let database = Self { connector, pool, acquire_timeout: settings.acquire_timeout, maintenance };
+        drop(database.connection("open").await.map_err(Failure::into_error)?);
+        Ok(database)
+    }
+
+    /// Whether the tables were made and nothing has called [`Self::settle`] since.
+    pub async fn is_new(&self) -> Result<bool, Failure> {
+        migrations::is_new(&mut *self.connection("is_new").await?).await
+    }
+
+    /// The database is no longer new.
+    pub async fn settle(&self) -> Result<(), Failure> {
+        migrations::settle(&mut *self.connection("settle").await?).await
+    }
+
+    /// The migrations that the tables lack, or `None` if there are no tables at all. It writes nothing.
+    pub async fn pending_migrations(&self) -> Result<Option<Vec<String>>, Failure> {
+        migrations::pending(&mut *self.connection("pending_migrations").await?).await
+    }
+
+    /// Brings the tables to this version's state; refuses a database that a newer version migrated.
+    pub async fn migrate(&self) -> Result<(), Failure> {
+        let mut connection = self.locked().await?;
+        if migrations::pending(&mut connection).await?.is_some_and(|pending| pending.is_empty()) {
+            return Ok(());
+        }
+        migrations::run(connection).await
+    }
+
+    /// Does one step of the structure. Nothing is locked against writers for long: `structure` makes indexes
+    /// concurrently, outside of a transaction.
+    pub async fn apply(&self, step: &Step) -> Result<(), Failure> {
+        let mut connection = self.locked().await?;
+        apply(&mut Connection::Postgres(&mut connection), step).await
+    }
+
+    /// Runs `task` on a connection, in a transaction if it writes, and again as long as that helps.
+    pub async fn run<T, F>(&self, operation: &'static str, access: Access, task: F) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>> + Send + Sync + 'static,
+    {
+        // What is gone at once may be back at once: a connection that a restart has cut is replaced. Longer outages are
+        // for the client, who is told when to come back.
+        let mut replacements = ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(10))
+            .with_factor(4.0)
+            .with_max_times(3)
+            .with_jitter()
+            .build();
+        // Others are in the way: they will be done soon, but not all at once.
+        let mut turns = ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(2))
+            .with_max_delay(Duration::from_millis(100))
+            .without_max_times()
+            .with_jitter()
+            .build();
+        let deadline = tokio::time::Instant::now() + self.acquire_timeout;
+        loop {
+            let outcome = match access {
+                Access::Read => self.read(operation, &task).await,
+                Access::Write => self.write(operation, &task).await,
+            };
+            let Err(failure) = outcome else { return outcome };
+            let delay = if failure.is_lost_connection() {
+                replacements.next()
+            } else if failure.is_transient_conflict() {
+                turns.next()
+            } else {
+                None
+            };
+            match delay {
+                Some(delay) if tokio::time::Instant::now() + delay < deadline => tokio::time::sleep(delay).await,
+                Some(_) | None => return Err(failure),
+            }
+        }
+    }
+
+    async fn read<T, F>(&self, operation: &'static str, task: &F) -> Result<T, Failure>
+    where
+        F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>>,
+    {
+        let mut connection = self.connection(operation).await?;
+        task(&mut Connection::Postgres(&mut connection)).await
+    }
+
+    async fn write<T, F>(&self, operation: &'static str, task: &F) -> Result<T, Failure>
+    where
+        F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>>,
+    {
+        let mut connection = self.connection(operation).await?;
+        AnsiTransactionManager::begin_transaction(&mut *connection).await?;
+        match task(&mut Connection::Postgres(&mut connection)).await {
+            Ok(value) => match AnsiTransactionManager::commit_transaction(&mut *connection).await {
+                Ok(()) => Ok(value),
+                // Nobody knows whether the server had carried it out: it must not be run again.
+                Err(error) => Err(Failure::from(error).into_unknown_outcome()),
+            },
+            Err(failure) => {
+                // If this fails too, the pool finds the connection broken.
+                let _ = AnsiTransactionManager::rollback_transaction(&mut *connection).await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// A connection without time limits of its own, which holds the installation's lock until it is dropped. The lock is
+    /// tried again and again: a session that waits for it inside of PostgreSQL would hold a snapshot, for which
+    /// `CREATE INDEX CONCURRENTLY` in the session that has the lock would wait in turn.
+    async fn locked(&self) -> Result<AsyncPgConnection, Failure> {
+        let mut connection = self.connector.connect(Limits::None).await?;
+        while !migrations::try_lock(&mut connection).await? {
+            tokio::time::sleep(LOCK_INTERVAL).await;
+        }
+        Ok(connection)
+    }
+
+    async fn connection(&self, operation: &'static str) -> Result<Object<ConnectionManager>, Failure> {
+        match tokio::time::timeout(self.acquire_timeout, self.pool.get()).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(PoolError::Backend(error))) => Err(Failure::Unreachable(error)),
+            Ok(Err(error)) => Err(Failure::Refused(Error::internal(error))),
+            Err(_) => Err(exhausted(self.acquire_timeout, &format!("a connection, for {operation}"))),
+        }
+    }
+}
+
+/// Keeps as many connections as `database.min_connections` says and closes what has not been used.
+struct Keep {
+    pool: WeakPool<ConnectionManager>,
+    min_connections: usize,
+    idle_timeout: Duration,
+}
+
+impl Keep {
+    async fn run(self) {
+        let mut ticks = tokio::time::interval(MAINTENANCE_INTERVAL.min(self.idle_timeout));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let Some(pool) = self.pool.upgrade() else { return };
+            let mut spare = pool.status().size.saturating_sub(self.min_connections);
+            pool.retain(|_, metrics| {
+                let close = spare > 0 && metrics.last_used() > self.idle_timeout;
+                spare -= usize::from(close);
+                !close
+            });
+            // Held together, so that each is another one; given back when all are there. Failures are told by requests.
+            let missing = self.min_connections.saturating_sub(pool.status().size);
+            if missing > 0 {
+                let wanted = pool.status().available + missing;
+                drop(join_all((0..wanted).map(|_| pool.get())).await);
+            }
+        }
+    }
+}
+
+fn watch(pool: &Pool<ConnectionManager>, meter: &Meter) {
+    let weak = pool.weak();
+    Metrics::watch_pool(meter, move || {
+        let status = weak.upgrade()?.status();
+        Some(PoolState { size: status.size, idle: status.available.min(status.size), waiting: status.waiting })
+    });
+}
