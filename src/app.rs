@@ -17,6 +17,7 @@ use crate::catalog::Catalog;
 use crate::config::{Mistake, Settings};
 use crate::error::{Error, Result};
 use crate::http::{self, Front, Readiness, Ready};
+use crate::jobs::Retention;
 use crate::limits::BurstLimit;
 use crate::model::{Collection, Principal};
 use crate::records::{CatalogedLog, ImportMode, Records, Resource};
@@ -141,12 +142,13 @@ impl App {
             Front::new(&self.settings, Arc::clone(&self.records), self.telemetry.clone(), readiness.clone(), burst.clone())?;
         let listening = http::serve(&self.settings.http, front)?;
         let reconciling = Arc::clone(&self.reconciler).run(self.settings.cache.reconcile_interval);
+        let retention = Retention::new(self.store.clone(), self.settings.changes.retention, self.telemetry.meter());
         readiness.set(Ready::Yes);
         Ok(Running {
             addresses: listening.addresses,
             handle: listening.server.handle(),
             server: tokio::spawn(listening.server),
-            background: vec![tokio::spawn(reconciling), tokio::spawn(burst.forget_idle_clients())],
+            background: vec![tokio::spawn(reconciling), tokio::spawn(burst.forget_idle_clients()), tokio::spawn(retention.run())],
             readiness,
         })
     }

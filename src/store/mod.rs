@@ -206,8 +206,9 @@ impl Store {
     /// The first `limit` changes after `after` that `seen` did not see, by position, and the snapshot they were read
     /// under. To see each change once, read until a page has nothing after it and go on from the snapshot of the first one.
     pub async fn changes_since(&self, seen: &Snapshot, after: Option<Position>, limit: u32) -> Result<ChangePage> {
-        let seen = seen.clone();
+        let seen = Arc::new(seen.clone());
         self.run("changes_since", "", Access::Read, move |connection| {
+            let seen = Arc::clone(&seen);
             async move { log::since(connection, &seen, after, limit).await }.boxed()
         })
         .await
@@ -217,9 +218,10 @@ impl Store {
     /// of some minutes ago, every process had these minutes to see them, also those that were committed late. Says how
     /// many went; call it again until that is none.
     pub async fn changes_prune(&self, before: &str, seen: &Snapshot, limit: u32) -> Result<u64> {
-        let (before, seen) = (before.to_owned(), seen.clone());
+        let request = Arc::new((before.to_owned(), seen.clone()));
         self.run("changes_prune", "", Access::Write, move |connection| {
-            async move { log::prune(connection, &before, &seen, limit).await }.boxed()
+            let request = Arc::clone(&request);
+            async move { log::prune(connection, &request.0, &request.1, limit).await }.boxed()
         })
         .await
     }
