@@ -54,9 +54,10 @@ fn hits(criterion: &mut Criterion) {
     let directory = tempfile::TempDir::new().unwrap();
     let (settings, app) = system.block_on(installation(directory.path(), Duration::from_secs(3600)));
     let telemetry = Telemetry::new().unwrap();
-    let front =
-        Front::new(&settings, app.records().clone(), telemetry, Readiness::default(), BurstLimit::new(&settings.limits).unwrap())
-            .unwrap();
+    let burst = BurstLimit::new(&settings.limits).unwrap();
+    let resources = app.records().declared().clone();
+    let front = Front::new(&settings, resources, telemetry, Readiness::default(), burst).unwrap();
+    front.open(app.records().clone());
     let router = ActixApp::new().wrap(layer()).configure(|application| front.configure(application));
     let service = system.block_on(test::init_service(router));
     let get = |path: &str| {

@@ -1,31 +1,26 @@
 //! The composition root: builds every room, joins them, and runs them. Everything that lives long is made here.
+//!
+//! `opening` waits for the database behind a server that listens already; `running` is that server; `samples` fills a
+//! database that is new.
+
+mod opening;
+mod running;
+mod samples;
 
 use std::fmt;
-use std::io::BufRead as _;
-use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
-
-use actix_web::dev::ServerHandle;
-use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
 
 use crate::cache::{Cache, Reconciler};
 use crate::catalog::Catalog;
 use crate::config::{Mistake, Settings};
 use crate::error::{Error, Result};
-use crate::http::{self, Front, Readiness, Ready};
-use crate::jobs::Retention;
-use crate::limits::BurstLimit;
-use crate::model::{Collection, Principal};
-use crate::records::{CatalogedLog, ImportMode, Records, Resource};
+use crate::model::Collection;
+use crate::records::{CatalogedLog, Records, Resources};
 use crate::store::{Step, Store};
 use crate::telemetry::Telemetry;
 
-/// How many sample records are written at a time.
-const SAMPLE_BATCH: usize = 1_000;
+pub use opening::serve;
+pub use running::Running;
 
 /// Why Terrace does not start.
 #[derive(Clone, Debug)]
@@ -76,28 +71,56 @@ fn collections(catalog: &Catalog) -> Vec<Arc<Collection>> {
     catalog.collections().iter().map(|declared| Arc::clone(&declared.collection)).collect()
 }
 
-/// An installation: declarations and database, joined but not yet serving.
-pub struct App {
+/// Everything that needs no database. It is made once, however often opening one is tried.
+struct Foundation {
     settings: Settings,
     telemetry: Telemetry,
     catalog: Arc<Catalog>,
+    cache: Arc<Cache>,
+    resources: Arc<Resources>,
+}
+
+impl Foundation {
+    /// Loads the declarations.
+    fn lay(settings: Settings) -> Result<Arc<Self>, StartError> {
+        let telemetry = Telemetry::new()?;
+        let catalog = Arc::new(Catalog::load(&settings.collections)?);
+        let cache = Cache::new(&settings.cache, &telemetry)?;
+        let resources = Resources::new(&catalog, &cache)?;
+        Ok(Arc::new(Self { settings, telemetry, catalog, cache, resources }))
+    }
+
+    async fn open_store(&self) -> Result<Store> {
+        Store::open(&self.settings.database, self.settings.log.slow_query, &self.telemetry).await
+    }
+}
+
+/// An installation: declarations and database, joined but not yet serving.
+pub struct App {
+    foundation: Arc<Foundation>,
     store: Store,
     reconciler: Arc<Reconciler>,
     records: Arc<Records>,
 }
 
 impl App {
-    /// Loads the declarations and opens the database, which is created if it is embedded and not there.
+    /// Loads the declarations and opens the database, which is created if it is embedded and not there. It waits for
+    /// nobody: see [`serve`] for that.
     pub async fn open(settings: Settings) -> Result<Self, StartError> {
-        let telemetry = Telemetry::new()?;
-        let catalog = Arc::new(Catalog::load(&settings.collections)?);
-        let store = Store::open(&settings.database, settings.log.slow_query, &telemetry).await?;
+        let foundation = Foundation::lay(settings)?;
+        let store = foundation.open_store().await?;
+        Ok(Self::over(foundation, store).await?)
+    }
+
+    /// Joins the rooms over an open database, after bringing its base tables to this version's state.
+    async fn over(foundation: Arc<Foundation>, store: Store) -> Result<Self> {
         store.migrate().await?;
-        let cache = Cache::new(&settings.cache, &telemetry)?;
-        let log = CatalogedLog::new(store.clone(), Arc::clone(&catalog));
-        let reconciler = Arc::new(Reconciler::new(Arc::clone(&cache), Box::new(log), store.snapshot().await?));
-        let records = Records::new(store.clone(), cache, Arc::clone(&catalog), Arc::clone(&reconciler))?;
-        Ok(Self { settings, telemetry, catalog, store, reconciler, records })
+        let Foundation { cache, catalog, resources, .. } = &*foundation;
+        let log = CatalogedLog::new(store.clone(), Arc::clone(catalog));
+        let reconciler = Arc::new(Reconciler::new(Arc::clone(cache), Box::new(log), store.snapshot().await?));
+        let records =
+            Records::new(store.clone(), Arc::clone(cache), Arc::clone(catalog), Arc::clone(&reconciler), Arc::clone(resources));
+        Ok(Self { foundation, store, reconciler, records })
     }
 
     /// The collections and views.
@@ -112,7 +135,7 @@ impl App {
 
     /// What the database lacks, or has too much, for the declared collections.
     pub async fn plan(&self) -> Result<Vec<Step>> {
-        self.store.plan(&collections(&self.catalog)).await
+        self.store.plan(&collections(&self.foundation.catalog)).await
     }
 
     /// Brings the database in line with the declared collections; returns what was done. A database that is made by this
@@ -129,116 +152,21 @@ impl App {
         Ok(steps)
     }
 
-    /// Migrates, loads the samples into a database that is new, and serves.
-    pub async fn serve(self) -> Result<Running> {
+    /// Brings the database in line, and loads the samples into one that is new.
+    async fn prepare(&self) -> Result<()> {
         self.bring_in_line().await?;
         if self.store.is_new().await? {
             self.load_samples().await?;
             self.store.settle().await?;
         }
-        let readiness = Readiness::default();
-        let burst = BurstLimit::new(&self.settings.limits)?;
-        let front =
-            Front::new(&self.settings, Arc::clone(&self.records), self.telemetry.clone(), readiness.clone(), burst.clone())?;
-        let listening = http::serve(&self.settings.http, front)?;
-        let reconciling = Arc::clone(&self.reconciler).run(self.settings.cache.reconcile_interval);
-        let retention = Retention::new(self.store.clone(), self.settings.changes.retention, self.telemetry.meter());
-        readiness.set(Ready::Yes);
-        Ok(Running {
-            addresses: listening.addresses,
-            handle: listening.server.handle(),
-            server: tokio::spawn(listening.server),
-            background: vec![tokio::spawn(reconciling), tokio::spawn(burst.forget_idle_clients()), tokio::spawn(retention.run())],
-            readiness,
-        })
-    }
-
-    /// Records that others refer to come first.
-    async fn load_samples(&self) -> Result<()> {
-        let mut waiting: Vec<&Arc<Resource>> = self.records.resources().iter().collect();
-        while !waiting.is_empty() {
-            let names: Vec<_> = waiting.iter().map(|resource| resource.collection().name.clone()).collect();
-            let depends = |resource: &&Arc<Resource>| {
-                let own = &resource.collection().name;
-                resource.collection().references.values().any(|target| target != own && names.contains(target))
-            };
-            let (later, now): (Vec<_>, Vec<_>) = waiting.iter().copied().partition(depends);
-            // Collections that refer to each other in a circle go in as they come.
-            let (now, later) = if now.is_empty() { (later, now) } else { (now, later) };
-            for resource in now {
-                let file = format!("{}.ndjson", resource.collection().name);
-                self.load_sample(resource, &self.settings.collections.samples_dir.join(file)).await?;
-            }
-            waiting = later;
-        }
         Ok(())
     }
 
-    /// Sample files are small, so each is read whole. A bad line is told with its number.
-    async fn load_sample(&self, resource: &Arc<Resource>, path: &Path) -> Result<()> {
-        let bytes = match tokio::fs::read(path).await {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(sample_error(path, 0, error)),
-        };
-        let parsed = bytes.lines().zip(1..).map(|(line, number)| {
-            let line = line.map_err(|error| sample_error(path, number, error))?;
-            serde_json::from_str(&line).map_err(|error| sample_error(path, number, error))
-        });
-        let documents: Vec<Value> = parsed.collect::<Result<_>>()?;
-        for (batch, first) in documents.chunks(SAMPLE_BATCH).zip((1..).step_by(SAMPLE_BATCH)) {
-            let written = self.records.import(resource, Principal::Operator, batch.to_vec(), ImportMode::Upsert).await;
-            let results = written.map_err(|failure| sample_error(path, first + failure.index, failure.error))?;
-            for (result, number) in results.into_iter().zip(first..) {
-                result.map_err(|error| sample_error(path, number, error))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn sample_error(path: &Path, line: usize, error: impl fmt::Display) -> Error {
-    Error::bad_request("bad_sample", format!("{}:{line}: {error}", path.display()))
-}
-
-/// A server that answers.
-pub struct Running {
-    addresses: Vec<SocketAddr>,
-    handle: ServerHandle,
-    server: JoinHandle<std::io::Result<()>>,
-    background: Vec<JoinHandle<()>>,
-    readiness: Readiness,
-}
-
-impl Running {
-    /// Where it listens.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
-    }
-
-    /// Serves until Ctrl-C or SIGTERM, then lets requests in flight end. A second signal ends it at once.
-    pub async fn until_signal(self) -> Result<()> {
-        let mut terminate = signal(SignalKind::terminate()).map_err(Error::internal)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::internal)?;
-        let mut signalled = async || {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
-        signalled().await;
-        // Without the second one a request that never ends would hold up whoever presses Ctrl-C.
-        tokio::select! {
-            stopped = self.stop() => stopped,
-            () = signalled() => Err(Error::unavailable("Requests in flight were cut off.", Duration::ZERO, "a second signal")),
-        }
-    }
-
-    /// Takes no more connections, lets requests in flight end, and returns when they have.
-    pub async fn stop(self) -> Result<()> {
-        self.readiness.set(Ready::No);
-        self.handle.stop(true).await;
-        self.background.iter().for_each(JoinHandle::abort);
-        self.server.await.map_err(Error::internal)?.map_err(Error::internal)
+    /// Prepares the database, listens, and serves.
+    pub async fn serve(self) -> Result<Running> {
+        self.prepare().await?;
+        let mut running = Running::listen(&self.foundation)?;
+        running.admit(self);
+        Ok(running)
     }
 }

@@ -4,33 +4,34 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::{Done, Failure, counted, print};
-use crate::app::App;
+use crate::app;
 use crate::config::Settings;
 use crate::model::{AccessRule, Collection};
-use crate::records::Records;
+use crate::records::Resources;
 use crate::telemetry::logs;
 
 pub(super) async fn run(settings: Settings) -> Result<Done, Failure> {
     logs::init(&settings.log)?;
-    let app = App::open(settings).await?;
-    let records = Arc::clone(app.records());
-    let running = app.serve().await?;
-    if let Some(address) = running.addresses().first() {
-        // A closed standard output must not end the server.
-        let _ = print(&banner(*address, &records));
-    }
-    running.until_signal().await?;
+    let running = app::serve(settings)?;
+    let resources = Arc::clone(running.resources());
+    let greet = |addresses: &[SocketAddr]| {
+        if let Some(address) = addresses.first() {
+            // A closed standard output must not end the server.
+            let _ = print(&banner(*address, &resources));
+        }
+    };
+    running.until_signal(greet).await?;
     Ok(Done::Whole)
 }
 
-fn banner(address: SocketAddr, records: &Records) -> String {
+fn banner(address: SocketAddr, resources: &Resources) -> String {
     let address = format!("http://{}", reachable(address));
-    let collections = records.resources().iter().map(|resource| resource.collection());
+    let collections = resources.collections().iter().map(|resource| resource.collection());
     let most_indexed = collections
         .filter(|collection| collection.access.read == AccessRule::Public)
         .max_by_key(|collection| collection.indexes.len());
     let mut lines = vec![
-        format!("Terrace {} serves {}", env!("CARGO_PKG_VERSION"), counted(records.resources().len(), "collection")),
+        format!("Terrace {} serves {}", env!("CARGO_PKG_VERSION"), counted(resources.collections().len(), "collection")),
         format!("  address  {address}"),
         format!("  docs     {address}/docs"),
     ];

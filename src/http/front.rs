@@ -3,7 +3,7 @@
 //! handler but the span of tracing-actix-web.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use actix_web::body::BoxBody;
@@ -14,6 +14,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::FutureExt as _;
 
 use super::observe::{HttpMetrics, RequestLog};
+use super::readiness::Readiness;
 use super::routes::{CollectionRoutes, Routes, Target};
 use super::system::SystemResources;
 use super::writes::WriteContext;
@@ -21,7 +22,7 @@ use super::{body, problem, reads, spans, writes};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::BurstLimit;
-use crate::records::Records;
+use crate::records::{Records, Resources};
 use crate::telemetry::Telemetry;
 
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -31,7 +32,10 @@ static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub struct Front(Arc<Shared>);
 
 struct Shared {
-    records: Arc<Records>,
+    resources: Arc<Resources>,
+    /// Empty until the database is open. Reading it once per request is one load, which a writer disturbs once ever.
+    records: OnceLock<Arc<Records>>,
+    readiness: Readiness,
     burst: BurstLimit,
     routes: Routes,
     metrics: HttpMetrics,
@@ -41,25 +45,34 @@ struct Shared {
 }
 
 impl Front {
-    /// Builds the table of routes, the API description and the metrics. Call it once per server.
+    /// Builds the table of routes, the API description and the metrics. Call it once per server. Until [`Front::open`]
+    /// whatever needs the database is refused with what `readiness` says.
     pub fn new(
         settings: &Settings,
-        records: Arc<Records>,
+        resources: Arc<Resources>,
         telemetry: Telemetry,
-        readiness: super::Readiness,
+        readiness: Readiness,
         burst: BurstLimit,
     ) -> Result<Self> {
         let Settings { http, log, .. } = settings;
         let metrics = HttpMetrics::new(telemetry.registry())?;
         Ok(Self(Arc::new(Shared {
-            routes: Routes::new(&records, &metrics),
-            system: SystemResources::new(&records, telemetry, readiness)?,
-            records,
+            routes: Routes::new(&resources, &metrics),
+            system: SystemResources::new(&resources, telemetry, readiness.clone())?,
+            resources,
+            records: OnceLock::new(),
+            readiness,
             burst,
             metrics,
             log: RequestLog { access: log.access, slow_request: log.slow_request },
             max_body_bytes: usize::try_from(http.max_body_bytes.as_u64()).unwrap_or(usize::MAX),
         })))
+    }
+
+    /// From now on requests are served by `records`, which has the resources that [`Front::new`] got.
+    pub fn open(&self, records: Arc<Records>) {
+        // A second call changes nothing: requests may be using the first one's.
+        let _ = self.0.records.set(records);
     }
 
     /// Makes the front answer all requests of an actix application. Each worker's requests share one handle, so that
@@ -113,8 +126,8 @@ impl Shared {
     async fn dispatch(&self, request: &HttpRequest, payload: &mut Payload, target: Target<'_>) -> Result<HttpResponse> {
         self.burst.check(request.peer_addr())?;
         match (target, is_read(request)) {
-            (Target::Record(routes, segment), true) => reads::read_record(&self.records, routes, segment, request).await,
-            (Target::List(routes), true) => reads::list_records(&self.records, routes, request).await,
+            (Target::Record(routes, segment), true) => reads::read_record(self.records()?, routes, segment, request).await,
+            (Target::List(routes), true) => reads::list_records(self.records()?, routes, request).await,
             (target, true) => Box::pin(self.dispatch_read(request, target)).await,
             (target, false) => Box::pin(self.dispatch_other(request, payload, target)).await,
         }
@@ -122,11 +135,11 @@ impl Shared {
 
     async fn dispatch_read(&self, request: &HttpRequest, target: Target<'_>) -> Result<HttpResponse> {
         match target {
-            Target::Record(routes, segment) => reads::read_record(&self.records, routes, segment, request).await,
-            Target::List(routes) => reads::list_records(&self.records, routes, request).await,
-            Target::Stats(routes) => reads::count_records(&self.records, routes, request).await,
-            Target::View(route) => reads::read_view(&self.records, route, request).await,
-            Target::System(system) => self.system.answer(system, &self.records, request).await,
+            Target::Record(routes, segment) => reads::read_record(self.records()?, routes, segment, request).await,
+            Target::List(routes) => reads::list_records(self.records()?, routes, request).await,
+            Target::Stats(routes) => reads::count_records(self.records()?, routes, request).await,
+            Target::View(route) => reads::read_view(self.records()?, route, request).await,
+            Target::System(system) => self.system.answer(system, self.records.get().map(|records| &**records), request).await,
             Target::DocsFile(file) => self.system.docs_file(file),
             Target::Batch(_) => Err(method_not_allowed(target, request.method())),
             Target::Unmatched => Err(self.unmatched()),
@@ -136,31 +149,36 @@ impl Shared {
     async fn dispatch_other(&self, request: &HttpRequest, payload: &mut Payload, target: Target<'_>) -> Result<HttpResponse> {
         match (target, request.method()) {
             (Target::Unmatched, _) => Err(self.unmatched()),
-            (Target::List(routes), &Method::POST) => writes::create_record(self.write(routes, request), payload).await,
-            (Target::Batch(routes), &Method::POST) => writes::write_batch(self.write(routes, request), payload).await,
+            (Target::List(routes), &Method::POST) => writes::create_record(self.write(routes, request)?, payload).await,
+            (Target::Batch(routes), &Method::POST) => writes::write_batch(self.write(routes, request)?, payload).await,
             (Target::Record(routes, segment), &Method::PUT) => {
-                writes::replace_record(self.write(routes, request), segment, payload).await
+                writes::replace_record(self.write(routes, request)?, segment, payload).await
             }
             (Target::Record(routes, segment), &Method::PATCH) => {
-                writes::patch_record(self.write(routes, request), segment, payload).await
+                writes::patch_record(self.write(routes, request)?, segment, payload).await
             }
             (Target::Record(routes, segment), &Method::DELETE) => {
-                writes::delete_record(self.write(routes, request), segment).await
+                writes::delete_record(self.write(routes, request)?, segment).await
             }
             (target, &Method::OPTIONS) => options(target),
             (target, method) => Err(method_not_allowed(target, method)),
         }
     }
 
+    /// The records, once the database is open.
+    fn records(&self) -> Result<&Arc<Records>> {
+        self.records.get().ok_or_else(|| self.readiness.refusal())
+    }
+
     fn unmatched(&self) -> Error {
-        let paths = self.records.resources().iter().map(|resource| resource.collection().path.as_str());
-        let paths = paths.chain(self.records.views().iter().map(|resource| resource.view().path.as_str()));
+        let paths = self.resources.collections().iter().map(|resource| resource.collection().path.as_str());
+        let paths = paths.chain(self.resources.views().iter().map(|resource| resource.view().path.as_str()));
         Error::not_found("No resource has this path. `allowed` has those of collections and views; /openapi.json describes all.")
             .with_allowed(paths)
     }
 
-    fn write<'a>(&'a self, routes: &'a CollectionRoutes, request: &'a HttpRequest) -> WriteContext<'a> {
-        WriteContext { records: &self.records, routes, request, max_body_bytes: self.max_body_bytes }
+    fn write<'a>(&'a self, routes: &'a CollectionRoutes, request: &'a HttpRequest) -> Result<WriteContext<'a>> {
+        Ok(WriteContext { records: self.records()?, routes, request, max_body_bytes: self.max_body_bytes })
     }
 }
 

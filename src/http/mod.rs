@@ -9,6 +9,7 @@
 //! | `reads`, `writes`, `system` | handlers: parse, call, shape |
 //! | `negotiation`, `conditional`, `identifier`, `body` | what requests say |
 //! | `problem` | what failures look like |
+//! | `readiness` | whether requests should be sent here, and why not |
 //! | `observe`, `spans` | what is counted and logged |
 //! | `openapi`, `docs` | the API description and its page |
 
@@ -21,6 +22,7 @@ mod negotiation;
 mod observe;
 pub mod openapi;
 mod problem;
+mod readiness;
 mod reads;
 mod routes;
 mod seconds;
@@ -30,6 +32,6 @@ mod system;
 mod writes;
 
 pub use front::Front;
+pub use readiness::{Readiness, Ready};
 pub use server::{Listening, serve};
 pub use spans::{RequestSpan, layer};
-pub use system::{Readiness, Ready};

@@ -82,7 +82,9 @@ fn add_headers(response: &mut HttpResponse, error: &Error) {
 fn log(error: &Error) {
     match error.kind() {
         ErrorKind::Internal => tracing::error!(%error, "a request failed"),
-        ErrorKind::Unavailable => tracing::warn!(%error, "a request was refused"),
+        // Without an internal message its cause is told elsewhere, once and not with every request.
+        ErrorKind::Unavailable if error.internal_message().is_some() => tracing::warn!(%error, "a request was refused"),
+        ErrorKind::Unavailable => tracing::debug!(%error, "a request was refused"),
         ErrorKind::BadRequest
         | ErrorKind::Unauthenticated
         | ErrorKind::NotFound

@@ -10,7 +10,7 @@ use actix_web::http::header::HeaderValue;
 
 use super::observe::{HttpMetrics, RouteMetrics};
 use crate::model::AccessRule;
-use crate::records::{Records, Resource, ViewResource};
+use crate::records::{Resource, Resources, ViewResource};
 
 /// The sub-resource of a collection that takes several writes at once.
 const BATCH: &str = "_batch";
@@ -99,14 +99,14 @@ pub(super) enum Target<'a> {
 }
 
 impl Routes {
-    /// The table of everything `records` serves. The catalog has made sure that no two paths are equal.
-    pub(super) fn new(records: &Records, metrics: &HttpMetrics) -> Self {
+    /// The table of everything there is. The catalog has made sure that no two paths are equal.
+    pub(super) fn new(resources: &Resources, metrics: &HttpMetrics) -> Self {
         let mut places: BTreeMap<Box<str>, Place> = BTreeMap::new();
-        for resource in records.resources() {
+        for resource in resources.collections() {
             let routes = CollectionRoutes::new(resource, metrics);
             places.insert(resource.collection().path.as_str().into(), Place::Collection(Box::new(routes)));
         }
-        for resource in records.views() {
+        for resource in resources.views() {
             let view = resource.view();
             let route = ViewRoute {
                 resource: Arc::clone(resource),

@@ -1,7 +1,6 @@
 //! The resources that are not data: health, metrics, the API description and its page.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
@@ -11,36 +10,12 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::docs::Docs;
+use super::readiness::Readiness;
 use super::routes::System;
 use super::{conditional, openapi};
 use crate::error::{Error, Result};
-use crate::records::Records;
+use crate::records::{Records, Resources};
 use crate::telemetry::Telemetry;
-
-/// Whether requests should be sent to this process. It begins as not ready; the application says when it is, and when it
-/// is about to stop. Clones share the state.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicBool>);
-
-impl Readiness {
-    /// From now on requests are welcome, or no longer.
-    pub fn set(&self, state: Ready) {
-        self.0.store(state == Ready::Yes, Ordering::Relaxed);
-    }
-
-    fn is_ready(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// A state of [`Readiness`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ready {
-    /// Everything is started.
-    Yes,
-    /// Starting or stopping.
-    No,
-}
 
 /// What the system's resources need, made once.
 pub(super) struct SystemResources {
@@ -52,9 +27,9 @@ pub(super) struct SystemResources {
 }
 
 impl SystemResources {
-    pub(super) fn new(records: &Records, telemetry: Telemetry, readiness: Readiness) -> Result<Self> {
-        let collections: Vec<_> = records.resources().iter().map(|resource| Arc::clone(resource.collection())).collect();
-        let views: Vec<_> = records.views().iter().map(|resource| Arc::clone(resource.view())).collect();
+    pub(super) fn new(resources: &Resources, telemetry: Telemetry, readiness: Readiness) -> Result<Self> {
+        let collections: Vec<_> = resources.collections().iter().map(|resource| Arc::clone(resource.collection())).collect();
+        let views: Vec<_> = resources.views().iter().map(|resource| Arc::clone(resource.view())).collect();
         let openapi = openapi::document(&collections, &views).to_string();
         let etag = format!("\"{:032x}\"", xxhash_rust::xxh3::xxh3_128(openapi.as_bytes()));
         Ok(Self {
@@ -66,9 +41,10 @@ impl SystemResources {
         })
     }
 
-    pub(super) async fn answer(&self, system: System, records: &Records, request: &HttpRequest) -> Result<HttpResponse> {
+    /// Answers; `records` is `None` until the database is open.
+    pub(super) async fn answer(&self, system: System, records: Option<&Records>, request: &HttpRequest) -> Result<HttpResponse> {
         match system {
-            System::Health => Ok(health(records).await),
+            System::Health => Ok(self.health(records).await),
             System::Live => Ok(state(StatusCode::OK, &json!({"status": "alive"}))),
             System::Ready => Ok(self.ready(records).await),
             System::Metrics => {
@@ -90,15 +66,39 @@ impl SystemResources {
         self.docs.file(name)
     }
 
-    async fn ready(&self, records: &Records) -> HttpResponse {
-        let started = self.readiness.is_ready();
-        let database = started && records.health().await.database.is_ok();
-        if database {
-            state(StatusCode::OK, &json!({"status": "ready"}))
-        } else {
-            let reason = if started { "the database does not answer" } else { "starting or stopping" };
-            state(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": "not ready", "reason": reason}))
+    async fn ready(&self, records: Option<&Records>) -> HttpResponse {
+        let reason = match (self.readiness.obstacle(), records) {
+            (None, Some(records)) => records.health().await.database.err().map(|error| no_answer(&error)),
+            (obstacle, _) => obstacle,
+        };
+        match reason {
+            None => state(StatusCode::OK, &json!({"status": "ready"})),
+            Some(reason) => state(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": "not ready", "reason": reason})),
         }
+    }
+
+    /// Whether everything works, and the parts that there are.
+    async fn health(&self, records: Option<&Records>) -> HttpResponse {
+        let health = match records {
+            Some(records) => Some(records.health().await),
+            None => None,
+        };
+        let reason = match &health {
+            None => self.readiness.obstacle(),
+            Some(health) => health.database.as_ref().err().map(|error| {
+                tracing::warn!(%error, "the database does not answer");
+                no_answer(error)
+            }),
+        };
+        let (code, word, database) = match reason {
+            None => (StatusCode::OK, "healthy", json!({"status": "up"})),
+            Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy", json!({"status": "down", "reason": reason})),
+        };
+        let mut members = json!({"status": word, "database": database, "version": env!("CARGO_PKG_VERSION")});
+        if let (Some(health), Some(members)) = (health, members.as_object_mut()) {
+            members.insert("cache".to_owned(), json!(health.cache));
+        }
+        state(code, &members)
     }
 
     fn openapi(&self, request: &HttpRequest) -> HttpResponse {
@@ -114,16 +114,8 @@ impl SystemResources {
     }
 }
 
-async fn health(records: &Records) -> HttpResponse {
-    let health = records.health().await;
-    if let Err(error) = &health.database {
-        tracing::warn!(%error, "the database does not answer");
-    }
-    let healthy = health.database.is_ok();
-    let (code, word) = if healthy { (StatusCode::OK, "healthy") } else { (StatusCode::SERVICE_UNAVAILABLE, "unhealthy") };
-    let database = json!({"status": if healthy { "up" } else { "down" }});
-    let members = json!({"status": word, "database": database, "cache": health.cache, "version": env!("CARGO_PKG_VERSION")});
-    state(code, &members)
+fn no_answer(error: &Error) -> String {
+    format!("the database does not answer: {}", error.detail())
 }
 
 /// The state of the process: true only at the moment it is sent.

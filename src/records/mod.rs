@@ -39,8 +39,33 @@ pub struct Records {
     cache: Arc<Cache>,
     catalog: Arc<Catalog>,
     reconciler: Arc<Reconciler>,
-    resources: Vec<Arc<Resource>>,
+    resources: Arc<Resources>,
+}
+
+/// The declared collections and views, each with what its reads need. They need no database, so a server that waits for
+/// its own already knows them.
+pub struct Resources {
+    collections: Vec<Arc<Resource>>,
     views: Vec<Arc<ViewResource>>,
+}
+
+impl Resources {
+    /// What `catalog` declares, with entries in `cache`.
+    pub fn new(catalog: &Catalog, cache: &Cache) -> Result<Arc<Self>> {
+        let collections = catalog.collections().iter().map(|declared| Resource::new(declared, cache)).collect();
+        let views = catalog.views().iter().map(|view| ViewResource::new(view, catalog, cache)).collect::<Result<_>>()?;
+        Ok(Arc::new(Self { collections, views }))
+    }
+
+    /// The declared collections.
+    pub fn collections(&self) -> &[Arc<Resource>] {
+        &self.collections
+    }
+
+    /// The declared views.
+    pub fn views(&self) -> &[Arc<ViewResource>] {
+        &self.views
+    }
 }
 
 /// Whether the servers behind the records answer.
@@ -54,28 +79,32 @@ pub struct Health {
 
 impl Records {
     /// Joins the rooms. `reconciler` announces the changes of this process's writes.
-    pub fn new(store: Store, cache: Arc<Cache>, catalog: Arc<Catalog>, reconciler: Arc<Reconciler>) -> Result<Arc<Self>> {
-        let resources: Vec<_> = catalog.collections().iter().map(|declared| Resource::new(declared, &cache)).collect();
-        let views = catalog.views().iter().map(|view| ViewResource::new(view, &catalog, &cache)).collect::<Result<_>>()?;
-        Ok(Arc::new(Self { store, cache, catalog, reconciler, resources, views }))
+    pub fn new(
+        store: Store,
+        cache: Arc<Cache>,
+        catalog: Arc<Catalog>,
+        reconciler: Arc<Reconciler>,
+        resources: Arc<Resources>,
+    ) -> Arc<Self> {
+        Arc::new(Self { store, cache, catalog, reconciler, resources })
+    }
+
+    /// The declared collections and views.
+    pub fn declared(&self) -> &Arc<Resources> {
+        &self.resources
     }
 
     /// The declared collections.
     pub fn resources(&self) -> &[Arc<Resource>] {
-        &self.resources
+        self.resources.collections()
     }
 
     /// The collection of this name; the error names those that exist.
     pub fn resource(&self, name: &str) -> Result<&Arc<Resource>> {
-        self.resources.iter().find(|resource| resource.collection().name.as_str() == name).ok_or_else(|| {
+        self.resources().iter().find(|resource| resource.collection().name.as_str() == name).ok_or_else(|| {
             Error::not_found(format!("There is no collection {name:?}."))
-                .with_allowed(self.resources.iter().map(|resource| resource.collection().name.as_str()))
+                .with_allowed(self.resources().iter().map(|resource| resource.collection().name.as_str()))
         })
-    }
-
-    /// The declared views.
-    pub fn views(&self) -> &[Arc<ViewResource>] {
-        &self.views
     }
 
     /// Asks the database for a sign of life, and the cache for its size.

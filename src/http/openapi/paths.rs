@@ -42,7 +42,8 @@ pub(super) fn system() -> Vec<(String, Value)> {
     let content = |media: &str, schema: Value| json!({ media: {"schema": schema} });
     let answer = |description: &str, content: Value| json!({"description": description, "headers": header_references(&["X-Request-Id", "Cache-Control"]), "content": content});
     let health = || content("application/json", component("schemas", "Health"));
-    let state = || content("application/json", json!({"type": "object", "properties": {"status": {"type": "string"}}}));
+    let state_schema = json!({"type": "object", "properties": {"status": {"type": "string"}, "reason": {"type": "string"}}});
+    let state = || content("application/json", state_schema.clone());
     let text = content("text/plain", json!({"type": "string"}));
     let object = content("application/json", json!({"type": "object"}));
     vec![
@@ -63,7 +64,7 @@ pub(super) fn system() -> Vec<(String, Value)> {
             operation(
                 "check_ready",
                 "Whether requests should be sent here.",
-                json!({"200": answer("Yes.", state()), "503": answer("Starting, stopping, or without database.", state())}),
+                json!({"200": answer("Yes.", state()), "503": answer("Starting, waiting for the database, stopping, or without database.", state())}),
             ),
         ),
         (

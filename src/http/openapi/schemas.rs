@@ -89,10 +89,13 @@ fn statistics() -> Value {
 fn health() -> Value {
     json!({
         "type": "object",
-        "required": ["status", "database", "cache", "version"],
+        "required": ["status", "database", "version"],
         "properties": {
             "status": {"type": "string", "enum": ["healthy", "unhealthy"]},
-            "database": {"type": "object", "properties": {"status": {"type": "string", "enum": ["up", "down"]}}},
+            "database": {"type": "object", "properties": {
+                "status": {"type": "string", "enum": ["up", "down"]},
+                "reason": {"type": "string"},
+            }},
             "cache": {"type": "object", "properties": {
                 "enabled": {"type": "boolean"},
                 "entries": {"type": "integer"},

@@ -79,7 +79,8 @@ impl Connector {
 
     /// A new connection, ready for statements.
     pub async fn connect(&self, limits: Limits) -> Result<AsyncPgConnection> {
-        let made = tokio::time::timeout(self.connect_timeout, self.establish(limits)).await;
+        // Boxed: a handshake's state is some 15 kB, and every operation's future has room for making a connection.
+        let made = tokio::time::timeout(self.connect_timeout, Box::pin(self.establish(limits))).await;
         made.unwrap_or_else(|_| {
             let detail = "PostgreSQL did not answer within database.connect_timeout; see database.url.";
             Err(Error::unavailable(detail, super::super::failure::RETRY_AFTER, "connecting timed out"))

@@ -49,7 +49,8 @@ impl Manager for ConnectionManager {
     type Error = Error;
 
     async fn create(&self) -> Result<AsyncPgConnection> {
-        self.connector.connect(Limits::Requests).await
+        // Boxed, because the future is large and a part of that of every operation.
+        Box::pin(self.connector.connect(Limits::Requests)).await
     }
 
     /// No test query: it would cost more than most statements. A connection that dies later is found by its use.
@@ -88,7 +89,6 @@ impl PostgresDatabase {
         // Last in, first out: what a burst has left over stays unused, and is closed.
         let pool = Pool::builder(manager).max_size(size(settings.max_connections.max(1))).queue_mode(QueueMode::Lifo);
         let pool = pool.build().map_err(Error::internal)?;
-        watch(&pool, meter);
         let keep = Keep {
             pool: pool.weak(),
             min_connections: size(settings.min_connections.min(settings.max_connections)),
@@ -97,6 +97,8 @@ impl PostgresDatabase {
         let maintenance = tokio::spawn(keep.run());
         let database = Self { connector, pool, acquire_timeout: settings.acquire_timeout, maintenance };
         drop(database.connection("open").await.map_err(Failure::into_error)?);
+        // Only now: opening is tried again and again, and each of these stays for good.
+        watch(&database.pool, meter);
         Ok(database)
     }
 

@@ -1,0 +1,160 @@
+//! A server that listens, from its first answer to its last.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+
+use super::{App, Foundation, StartError};
+use crate::error::{Error, Result};
+use crate::http::{self, Front, Readiness, Ready};
+use crate::jobs::Retention;
+use crate::limits::BurstLimit;
+use crate::records::Resources;
+
+/// A task that opens the database, begins to serve, and returns the tasks that go on from there.
+pub(super) type Opening = JoinHandle<Result<Background, StartError>>;
+
+/// Tasks that run until they are aborted.
+pub(super) type Background = Vec<JoinHandle<()>>;
+
+/// A server that listens.
+pub struct Running {
+    addresses: Vec<SocketAddr>,
+    handle: ServerHandle,
+    server: JoinHandle<std::io::Result<()>>,
+    resources: Arc<Resources>,
+    entrance: Entrance,
+    background: Background,
+    opening: Option<Opening>,
+}
+
+/// What lets requests in. Clones share it.
+#[derive(Clone)]
+pub(super) struct Entrance {
+    front: Front,
+    readiness: Readiness,
+}
+
+impl Entrance {
+    /// Lets requests in, and starts what goes on beside them.
+    pub fn admit(&self, app: App) -> Background {
+        self.front.open(app.records);
+        self.readiness.set(Ready::Yes);
+        let Foundation { settings, telemetry, .. } = &*app.foundation;
+        let retention = Retention::new(app.store, settings.changes.retention, telemetry.meter());
+        let reconciling = app.reconciler.run(settings.cache.reconcile_interval);
+        vec![tokio::spawn(reconciling), tokio::spawn(retention.run())]
+    }
+
+    /// Requests are refused with this reason, which clients may read.
+    pub fn refuse(&self, reason: &str) {
+        self.readiness.set(Ready::Waiting(reason.to_owned()));
+    }
+}
+
+impl Running {
+    /// Listens. Requests that need the database are refused until somebody is admitted.
+    pub(super) fn listen(foundation: &Foundation) -> Result<Self> {
+        let settings = &foundation.settings;
+        let (readiness, burst) = (Readiness::default(), BurstLimit::new(&settings.limits)?);
+        let resources = Arc::clone(&foundation.resources);
+        let front = Front::new(settings, Arc::clone(&resources), foundation.telemetry.clone(), readiness.clone(), burst.clone())?;
+        let listening = http::serve(&settings.http, front.clone())?;
+        for address in &listening.addresses {
+            tracing::info!(%address, "listening");
+        }
+        Ok(Self {
+            addresses: listening.addresses,
+            handle: listening.server.handle(),
+            server: tokio::spawn(listening.server),
+            resources,
+            entrance: Entrance { front, readiness },
+            background: vec![tokio::spawn(burst.forget_idle_clients())],
+            opening: None,
+        })
+    }
+
+    /// Serves `app`.
+    pub(super) fn admit(&mut self, app: App) {
+        self.background.extend(self.entrance.admit(app));
+    }
+
+    /// Serves what `opening`, which gets the entrance, will admit.
+    pub(super) fn open_with(&mut self, opening: impl FnOnce(Entrance) -> Opening) {
+        self.opening = Some(opening(self.entrance.clone()));
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The collections and views that it serves.
+    pub fn resources(&self) -> &Arc<Resources> {
+        &self.resources
+    }
+
+    /// Waits until the database is open and requests are served. It may be cancelled and called again. Fails if the
+    /// database cannot be opened and waiting would not mend it.
+    pub async fn ready(&mut self) -> Result<(), StartError> {
+        if let Some(opening) = &mut self.opening {
+            let opened = opening.await;
+            self.opening = None;
+            self.background.extend(opened.map_err(Error::internal)??);
+        }
+        Ok(())
+    }
+
+    /// Serves until Ctrl-C or SIGTERM, then lets requests in flight end. A second signal ends it at once. Calls
+    /// `greet` with the addresses once it is ready.
+    pub async fn until_signal(mut self, greet: impl FnOnce(&[SocketAddr])) -> Result<(), StartError> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(Error::internal)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::internal)?;
+        let mut signalled = async || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        let ready = tokio::select! {
+            ready = self.ready() => Some(ready),
+            () = signalled() => None,
+        };
+        match ready {
+            Some(Ok(())) => {
+                greet(&self.addresses);
+                signalled().await;
+            }
+            Some(Err(refused)) => {
+                // Whether it stops well matters less than why.
+                let _ = self.stop().await;
+                return Err(refused);
+            }
+            None => {}
+        }
+        // Without the second one a request that never ends would hold up whoever presses Ctrl-C.
+        tokio::select! {
+            stopped = self.stop() => Ok(stopped?),
+            () = signalled() => Err(Error::unavailable("Requests in flight were cut off.", Duration::ZERO, "a second signal").into()),
+        }
+    }
+
+    /// Takes no more connections, lets requests in flight end, and returns when they have.
+    pub async fn stop(mut self) -> Result<()> {
+        if let Some(opening) = self.opening.take() {
+            opening.abort();
+            // It may have ended just before.
+            if let Ok(Ok(background)) = opening.await {
+                self.background.extend(background);
+            }
+        }
+        self.entrance.readiness.set(Ready::Stopping);
+        self.handle.stop(true).await;
+        self.background.iter().for_each(JoinHandle::abort);
+        self.server.await.map_err(Error::internal)?.map_err(Error::internal)
+    }
+}

@@ -1,0 +1,54 @@
+//! Whether requests should be sent to this process and, if not, why. What is said here is for anybody who asks: it names
+//! settings and never their values.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind};
+
+/// When a client that came too early may try again; an installation tries to open its database about as often.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// Whether requests should be sent to this process. The application says so. Clones share the state.
+///
+/// The lock protects one value and is never held across an await. Only health checks and refused requests take it.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<RwLock<Ready>>);
+
+/// A state of [`Readiness`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Ready {
+    /// It listens; what is behind the collections is being opened.
+    #[default]
+    Starting,
+    /// It listens, and the database cannot be opened yet. The reason may be read by clients.
+    Waiting(String),
+    /// Everything is started.
+    Yes,
+    /// It takes no more connections.
+    Stopping,
+}
+
+impl Readiness {
+    /// From now on it is like this.
+    pub fn set(&self, state: Ready) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    /// Why it is not ready; `None` if everything is started.
+    pub(super) fn obstacle(&self) -> Option<String> {
+        match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+            Ready::Starting => Some("starting".to_owned()),
+            Ready::Waiting(reason) => Some(format!("waiting for the database: {reason}")),
+            Ready::Yes => None,
+            Ready::Stopping => Some("stopping".to_owned()),
+        }
+    }
+
+    /// The answer to requests that need what is not open yet. It has nothing for the log: whoever waits has told it.
+    pub(super) fn refusal(&self) -> Error {
+        let obstacle = self.obstacle().unwrap_or_else(|| "starting".to_owned());
+        let detail = format!("This server is not ready: {}.", obstacle.trim_end_matches('.'));
+        Error::new(ErrorKind::Unavailable, "unavailable", detail).with_retry_after(RETRY_AFTER)
+    }
+}
