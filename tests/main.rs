@@ -12,6 +12,7 @@ mod http;
 mod observability;
 mod plans;
 mod rest;
+mod retention;
 mod search;
 mod servers;
 mod shutdown;

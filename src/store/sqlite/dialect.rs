@@ -151,8 +151,10 @@ impl Dialect for SqliteDialect {
         let unseen = serde_json::Value::from(seen.in_progress.as_slice()).to_string();
         statement.sql("SELECT position AS transaction_id, position FROM changes WHERE position >= ").bigint(lowest);
         statement.sql(" AND (position >= ").bigint(signed(seen.next));
-        statement.sql(" OR position IN (SELECT value FROM json_each(").text(unseen).sql("))) ORDER BY position LIMIT ");
-        statement.bigint(i64::from(limit));
+        statement
+            .sql(" OR position IN (SELECT value FROM json_each(")
+            .text(unseen)
+            .sql(format!("))) ORDER BY position LIMIT {limit}"));
     }
 
     fn change_lock(&self) -> &'static str {
