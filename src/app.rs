@@ -117,7 +117,7 @@ impl App {
         store.migrate().await?;
         let Foundation { cache, catalog, resources, .. } = &*foundation;
         let log = CatalogedLog::new(store.clone(), Arc::clone(catalog));
-        let reconciler = Arc::new(Reconciler::new(Arc::clone(cache), Box::new(log), store.last_position().await?));
+        let reconciler = Arc::new(Reconciler::new(Arc::clone(cache), Box::new(log), store.snapshot().await?));
         let records =
             Records::new(store.clone(), Arc::clone(cache), Arc::clone(catalog), Arc::clone(&reconciler), Arc::clone(resources));
         Ok(Self { foundation, store, reconciler, records })

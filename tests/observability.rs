@@ -196,10 +196,10 @@ async fn health_tells_what_the_server_stands_on() {
 async fn slow_requests_and_slow_queries_are_warnings_with_the_id_of_their_request() {
     use std::io::{BufRead as _, BufReader, Read as _};
     let directory = tempfile::tempdir().unwrap();
-    let mut server = std::process::Command::new(env!("CARGO_BIN_EXE_terrace"))
-        .arg("serve")
-        .current_dir(crate::support::root())
-        .env("TERRACE_DATABASE__URL", format!("sqlite://{}", directory.path().join("terrace.db").display()))
+    let settings = crate::support::settings(directory.path());
+    let _schema = crate::support::schema::Schema::of(&settings.database.url);
+    let mut server = crate::support::terrace(&crate::support::root(), &["serve"])
+        .env("TERRACE_DATABASE__URL", &settings.database.url)
         .env("TERRACE_HTTP__LISTEN", "127.0.0.1:0")
         .env("TERRACE_LOG__FORMAT", "json")
         .env("TERRACE_LOG__SLOW_REQUEST", "1us")

@@ -7,35 +7,83 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
+use terrace::config::Settings;
 
 use crate::support::Server;
 use crate::support::database::Database;
 use crate::support::fixture::item;
+use crate::support::postgres::{PrivatePostgres, Stop};
+use crate::support::schema::Tested;
 
-/// A database file whose contents are rubbish, until it is given back.
-struct Outage<'a> {
-    files: Vec<(PathBuf, Vec<u8>)>,
-    database: &'a mut Database,
+/// A server whose database can be taken away. The database outlives it.
+struct Mortal {
+    server: Server,
+    home: Home,
 }
 
-impl<'a> Outage<'a> {
-    fn begin(server: &Server, database: &'a mut Database) -> Self {
-        forget_pages(database);
-        let path = server.settings.database.url.strip_prefix("sqlite://").unwrap();
-        let files = ["", "-wal"].map(|suffix| PathBuf::from(format!("{path}{suffix}")));
-        let files: Vec<_> =
-            files.into_iter().map(|file| (fs::read(&file).unwrap(), file)).map(|(bytes, file)| (file, bytes)).collect();
-        for (file, bytes) in &files {
-            overwrite(file, &vec![0xA5; bytes.len()]);
+enum Home {
+    /// An outage is a file, and its log, whose contents are rubbish until they are given back.
+    File { database: Database, kept: Vec<(PathBuf, Vec<u8>)> },
+    /// An outage is a server that is not there.
+    Postgres(PrivatePostgres),
+}
+
+impl Mortal {
+    fn start(from: &str, to: &str, change: impl FnOnce(&mut Settings)) -> Self {
+        match Tested::now() {
+            Tested::Sqlite => {
+                let server = Server::fixture_edited(from, to, change);
+                let home = Home::File { database: Database::of(&server), kept: Vec::new() };
+                Self { server, home }
+            }
+            Tested::Postgres => {
+                let postgres = PrivatePostgres::start();
+                let server = Server::fixture_edited(from, to, |settings| {
+                    settings.database.url = postgres.url();
+                    change(settings);
+                });
+                Self { server, home: Home::Postgres(postgres) }
+            }
         }
-        Self { files, database }
     }
 
-    fn end(self) {
-        for (file, bytes) in &self.files {
-            overwrite(file, bytes);
+    fn lasting() -> Self {
+        Self::start("", "", |settings| settings.cache.reconcile_interval = Duration::from_secs(3600))
+    }
+
+    /// Reconciling and announcements play no part here; times do.
+    fn short_lived() -> Self {
+        Self::start("_ttl = \"10m\"", "_ttl = \"300ms\"", |settings| {
+            settings.database.acquire_timeout = Duration::from_millis(300);
+            settings.cache.reconcile_interval = Duration::from_secs(3600);
+        })
+    }
+
+    fn begin_outage(&mut self) {
+        match &mut self.home {
+            Home::File { database, kept } => {
+                forget_pages(database);
+                let path = self.server.settings.database.url.strip_prefix("sqlite://").unwrap();
+                let files = ["", "-wal"].map(|suffix| PathBuf::from(format!("{path}{suffix}")));
+                *kept = files.map(|file| (file.clone(), fs::read(&file).unwrap())).into();
+                for (file, bytes) in kept {
+                    overwrite(file, &vec![0xA5; bytes.len()]);
+                }
+            }
+            Home::Postgres(postgres) => postgres.stop(Stop::Immediate),
         }
-        forget_pages(self.database);
+    }
+
+    fn end_outage(&mut self) {
+        match &mut self.home {
+            Home::File { database, kept } => {
+                for (file, bytes) in kept {
+                    overwrite(file, bytes);
+                }
+                forget_pages(database);
+            }
+            Home::Postgres(postgres) => postgres.start_again(),
+        }
     }
 }
 
@@ -51,14 +99,6 @@ fn overwrite(file: &Path, bytes: &[u8]) {
     file.write_all(bytes).unwrap();
 }
 
-/// Reconciling and announcements play no part here; times do.
-fn short_lived() -> Server {
-    Server::fixture_edited("_ttl = \"10m\"", "_ttl = \"300ms\"", |settings| {
-        settings.database.acquire_timeout = Duration::from_millis(300);
-        settings.cache.reconcile_interval = Duration::from_secs(3600);
-    })
-}
-
 async fn expired(server: &Server, path: &str) {
     server
         .eventually(&format!("the end of {path}"), async || {
@@ -70,25 +110,27 @@ async fn expired(server: &Server, path: &str) {
 
 #[tokio::test]
 async fn hits_go_on_while_the_database_is_away() {
-    let server = Server::fixture_with(|settings| settings.cache.reconcile_interval = Duration::from_secs(3600));
+    let mut mortal = Mortal::lasting();
+    let server = &mortal.server;
     server.create_items([item("A", "a")]).await;
     let paths = ["/api/items/A", "/api/items?category=a", "/api/items/_stats?by=tier", "/api/totals"];
     for path in paths {
         server.get(path).await.expect(200);
     }
-    let mut database = Database::of(&server);
-    let outage = Outage::begin(&server, &mut database);
+    mortal.begin_outage();
+    let server = &mortal.server;
     for path in paths {
         let reply = server.get(path).await;
         reply.expect(200);
         assert_eq!(reply.cache(), "HIT", "{path}");
     }
-    outage.end();
+    mortal.end_outage();
 }
 
 #[tokio::test]
 async fn an_expired_entry_stands_in_and_says_that_it_is_stale() {
-    let server = short_lived();
+    let mut mortal = Mortal::short_lived();
+    let server = &mortal.server;
     server.create_items([item("A", "a")]).await;
     let paths = ["/api/items/A", "/api/items?category=a", "/api/items/_stats?by=tier"];
     let mut fresh = Vec::new();
@@ -96,10 +138,10 @@ async fn an_expired_entry_stands_in_and_says_that_it_is_stale() {
         fresh.push(server.get(path).await);
     }
     server.get("/api/items/none").await.problem(404, "not_found");
-    let mut database = Database::of(&server);
-    let outage = Outage::begin(&server, &mut database);
+    mortal.begin_outage();
+    let server = &mortal.server;
     for (path, fresh) in paths.into_iter().zip(fresh) {
-        expired(&server, path).await;
+        expired(server, path).await;
         let reply = server.get(path).await;
         assert_eq!((reply.status.as_u16(), reply.cache(), &reply.text), (200, "STALE", &fresh.text), "{path}");
         assert_eq!(reply.header("etag"), fresh.header("etag"), "{path}");
@@ -110,10 +152,11 @@ async fn an_expired_entry_stands_in_and_says_that_it_is_stale() {
         let known = server.get_with(path, &[("if-none-match", fresh.header("etag"))]).await;
         assert_eq!((known.status.as_u16(), known.cache()), (304, "STALE"), "{path}");
     }
-    expired(&server, "/api/items/none").await;
+    expired(server, "/api/items/none").await;
     let missing = server.get("/api/items/none").await;
     assert_eq!((missing.status.as_u16(), missing.cache()), (404, "STALE"));
-    outage.end();
+    mortal.end_outage();
+    let server = &mortal.server;
     for path in paths {
         server.eventually(path, async || server.get(path).await.cache() == "MISS").await;
     }
@@ -121,10 +164,11 @@ async fn an_expired_entry_stands_in_and_says_that_it_is_stale() {
 
 #[tokio::test]
 async fn what_is_not_cached_is_a_503_until_the_database_is_back() {
-    let server = short_lived();
+    let mut mortal = Mortal::short_lived();
+    let server = &mortal.server;
     server.create_items([item("A", "a"), item("B", "b")]).await;
-    let mut database = Database::of(&server);
-    let outage = Outage::begin(&server, &mut database);
+    mortal.begin_outage();
+    let server = &mortal.server;
     for path in ["/api/items/A", "/api/items?category=b", "/api/items/_stats?by=tier", "/api/totals"] {
         let reply = server.get(path).await;
         let problem = reply.problem(503, "unavailable");
@@ -141,7 +185,8 @@ async fn what_is_not_cached_is_a_503_until_the_database_is_back() {
     assert_eq!(server.get("/health/ready").await.expect(503)["status"], "not ready");
     assert_eq!(server.get("/health/live").await.expect(200)["status"], "alive");
 
-    outage.end();
+    mortal.end_outage();
+    let server = &mortal.server;
     server.eventually("readiness", async || server.get("/health/ready").await.status == 200).await;
     assert_eq!(server.get("/health").await.expect(200)["status"], "healthy");
     server.get("/api/items/A").await.expect(200);
@@ -151,23 +196,26 @@ async fn what_is_not_cached_is_a_503_until_the_database_is_back() {
 
 #[tokio::test]
 async fn a_stale_entry_that_a_write_has_outdated_is_not_served() {
-    let server = short_lived();
+    let mut mortal = Mortal::short_lived();
+    let server = &mortal.server;
     server.create_items([item("A", "a")]).await;
     server.get("/api/items/A").await.expect(200);
     server.patch("/api/items/A", &json!({"tier": 1})).await.expect(200);
-    let mut database = Database::of(&server);
-    let outage = Outage::begin(&server, &mut database);
+    mortal.begin_outage();
+    let server = &mortal.server;
     server.get("/api/items/A").await.problem(503, "unavailable");
-    outage.end();
+    mortal.end_outage();
+    let server = &mortal.server;
     server.eventually("the new record", async || server.get("/api/items/A").await.status == 200).await;
     assert_eq!(server.get("/api/items/A").await.json()["tier"], 1);
 }
 
 #[tokio::test]
 async fn a_write_that_waits_too_long_for_the_lock_is_a_503_and_reads_go_on() {
-    let server = short_lived();
+    let mortal = Mortal::short_lived();
+    let server = &mortal.server;
     server.create_items([item("A", "a")]).await;
-    let mut database = Database::of(&server);
+    let mut database = Database::of(server);
     database.hold_writers();
     let reply = server.patch("/api/items/A", &json!({"tier": 1})).await;
     reply.problem(503, "unavailable");

@@ -76,6 +76,16 @@ impl Guards {
         }
     }
 
+    /// Invalidates every entry, and every load that is in the air. A capture that a shard takes after its turn belongs to a
+    /// load that begins after this call did.
+    pub fn advance_all(&self) {
+        for shard in &self.shards {
+            for cell in lock(shard).cells.values().filter_map(Weak::upgrade) {
+                cell.fetch_add(1, Ordering::Release);
+            }
+        }
+    }
+
     /// How many cells are in use.
     #[cfg(test)]
     fn live_cells(&self) -> usize {
@@ -122,6 +132,15 @@ mod tests {
         assert!(!one.is_current());
         assert!(other.is_current());
         assert!(guards.capture(&record("one")).is_current());
+    }
+
+    #[test]
+    fn an_advance_of_all_outdates_every_capture() {
+        let guards = Guards::default();
+        let captured: Vec<Captured> = (0..1_000).map(|number| guards.capture(&record(&number.to_string()))).collect();
+        guards.advance_all();
+        assert!(!captured.iter().any(Captured::is_current));
+        assert!(guards.capture(&record("1")).is_current());
     }
 
     #[test]

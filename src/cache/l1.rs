@@ -71,6 +71,11 @@ impl L1 {
         });
     }
 
+    /// Drops every entry that is there now; moka does it behind the caller's back.
+    pub(super) fn clear(&self) {
+        self.entries.invalidate_all();
+    }
+
     /// How many entries there are.
     pub(super) fn entry_count(&self) -> u64 {
         self.settle();

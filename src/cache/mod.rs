@@ -177,6 +177,13 @@ impl Cache {
         }
     }
 
+    /// Invalidates everything, for when nobody can say what changed. Moving the guards is what makes it true; emptying L1
+    /// frees the memory, so that it does not wait for evictions.
+    pub fn outdate_all(&self) {
+        self.guards.advance_all();
+        self.l1.clear();
+    }
+
     /// Counts the bytes of an encoding that has just been made for `entry`.
     pub fn grown(&self, key: &CacheKey, entry: &Arc<Entry>) {
         if self.enabled {

@@ -3,89 +3,140 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 
 use super::Cache;
 use crate::error::Result;
-use crate::model::{Change, Position};
+use crate::model::{Change, ChangePage, Position, Snapshot};
 
 /// How many changes are read at a time. Each brings two documents, either of which may be as large as a request.
 const BATCH: u32 = 200;
 
+/// Who has not read the log for this long reads it in vain: retention may have removed what was not seen. It leaves each
+/// change there for at least 10 minutes.
+const BLIND_LIMIT: Duration = Duration::from_secs(5 * 60);
+
 /// The change log, as far as the cache needs it.
 pub trait ChangeLog: Send + Sync {
-    /// Changes after `position` in the order of their positions, at most `limit`.
-    fn changes_after(&self, position: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Change>>>;
+    /// The first `limit` changes after `after` that `seen` did not see, by position, and the snapshot they were read under.
+    fn changes_since<'a>(
+        &'a self,
+        seen: &'a Snapshot,
+        after: Option<Position>,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<ChangePage<Change>>>;
 }
 
-/// Follows the change log. Positions are in commit order on SQLite, which has one writer at a time.
+/// Follows the change log: each round applies what the snapshot of this round sees and that of the last one did not.
+/// However long a transaction stays open beside others, its changes are read once, when it has committed.
 pub struct Reconciler {
     cache: Arc<Cache>,
     log: Box<dyn ChangeLog>,
     progress: Mutex<Progress>,
 }
 
-/// What has been applied: everything up to `through`, and `beyond` that the changes this process made itself.
-/// The lock is never held across an await.
+/// What has been applied. The lock is never held across an await.
 #[derive(Debug)]
 struct Progress {
-    through: Position,
-    beyond: BTreeSet<Position>,
+    /// What the last round read, and of what this process announced as much as goes in without a gap: no need to read it.
+    seen: Snapshot,
+    /// Transactions that this process announced and the last round's snapshot did not see. All changes of a
+    /// transaction are announced together.
+    own: BTreeSet<u64>,
+    /// When the last round began that read the log to its end.
+    read_at: Instant,
 }
 
 impl Progress {
-    /// Moves `through` over the own changes that follow it without a gap, so that their documents are not read again
-    /// from the log, and forgets what lies behind it.
-    fn catch_up(&mut self) {
-        while self.beyond.contains(&(self.through + 1)) {
-            self.through += 1;
+    fn announced(&mut self, transaction: u64) {
+        if !self.seen.sees(transaction) {
+            self.own.insert(transaction);
+            self.seen.see(transaction);
         }
-        self.beyond = self.beyond.split_off(&(self.through + 1));
+    }
+
+    /// Everything that `snapshot` sees has been applied.
+    fn applied(&mut self, snapshot: Snapshot, read_at: Instant) {
+        self.own.retain(|transaction| !snapshot.sees(*transaction));
+        self.seen = snapshot;
+        self.own.iter().for_each(|transaction| self.seen.see(*transaction));
+        self.read_at = read_at;
+    }
+
+    /// What `next` is at least, if the database is the one that was read before: its numbers only go up.
+    fn expected_next(&self) -> u64 {
+        self.own.last().map_or(0, |own| own.saturating_add(1)).max(self.seen.next)
     }
 }
 
 impl Reconciler {
-    /// A reconciler that has applied everything up to `position`.
-    pub fn new(cache: Arc<Cache>, log: Box<dyn ChangeLog>, position: Position) -> Self {
-        Self { cache, log, progress: Mutex::new(Progress { through: position, beyond: BTreeSet::new() }) }
+    /// A reconciler that has applied everything that `seen` sees. Take it before the cache's first load.
+    pub fn new(cache: Arc<Cache>, log: Box<dyn ChangeLog>, seen: Snapshot) -> Self {
+        let progress = Progress { seen, own: BTreeSet::new(), read_at: Instant::now() };
+        Self { cache, log, progress: Mutex::new(progress) }
     }
 
-    /// Announces changes that this process has just committed.
+    /// Announces changes that this process has just committed; those of one transaction in one call.
     pub fn announce(&self, changes: &[Change]) {
         self.cache.announce(changes);
-        self.update(|progress| {
-            progress.beyond.extend(changes.iter().map(|change| change.position));
-            progress.catch_up();
-        });
-    }
-
-    /// The position up to which everything has been applied.
-    pub fn position(&self) -> Position {
-        self.update(|progress| progress.through)
+        self.update(|progress| changes.iter().for_each(|change| progress.announced(change.position.transaction)));
     }
 
     /// Applies what the log has and this process did not announce; says how many changes those were.
     pub async fn reconcile(&self) -> Result<usize> {
+        let began = Instant::now();
+        let (seen, expected, blind) =
+            self.update(|progress| (progress.seen.clone(), progress.expected_next(), began - progress.read_at));
+        let mut page = self.log.changes_since(&seen, None, BATCH).await?;
+        let snapshot = page.snapshot.clone();
+        if snapshot.next < expected {
+            tracing::warn!(
+                next = snapshot.next,
+                expected,
+                "the database is older than it was: it was restored, or a standby took over; the cache starts anew"
+            );
+            self.start_anew(snapshot, began);
+            return Ok(0);
+        }
+        if blind > BLIND_LIMIT {
+            tracing::warn!(seconds = blind.as_secs(), "the change log was not read for too long; the cache starts anew");
+            self.start_anew(snapshot, began);
+            return Ok(0);
+        }
         let mut applied = 0;
         loop {
-            let changes = self.log.changes_after(self.position(), BATCH).await?;
-            let Some(last) = changes.last().map(|change| change.position) else { return Ok(applied) };
-            let foreign: Vec<Change> = self.update(|progress| {
-                let is_foreign =
-                    |change: &&Change| change.position > progress.through && !progress.beyond.contains(&change.position);
-                changes.iter().filter(is_foreign).cloned().collect()
-            });
-            self.cache.announce(&foreign);
-            applied += foreign.len();
-            // Only now: the position promises that everything up to it has been applied.
-            self.update(|progress| {
-                // Own changes may have taken it further while the log was read.
-                progress.through = progress.through.max(last);
-                progress.catch_up();
-            });
+            applied += self.apply(&page, &snapshot);
+            // What the snapshot does not see belongs to the next round, which has a newer one.
+            let Some(after) = page.more_after.filter(|after| after.transaction < snapshot.next) else { break };
+            page = self.log.changes_since(&seen, Some(after), BATCH).await?;
         }
+        // Only now: it promises that everything that the snapshot sees has been applied.
+        self.update(|progress| progress.applied(snapshot, began));
+        Ok(applied)
+    }
+
+    fn apply(&self, page: &ChangePage<Change>, snapshot: &Snapshot) -> usize {
+        if page.unreadable > 0 {
+            // They may be about any record, and nothing else would tell.
+            self.cache.outdate_all();
+        }
+        let foreign: Vec<Change> = self.update(|progress| {
+            let is_foreign = |change: &&Change| {
+                let transaction = change.position.transaction;
+                snapshot.sees(transaction) && !progress.own.contains(&transaction)
+            };
+            page.changes.iter().filter(is_foreign).cloned().collect()
+        });
+        self.cache.announce(&foreign);
+        foreign.len()
+    }
+
+    /// Forgets own transactions too: their numbers may be given out again.
+    fn start_anew(&self, snapshot: Snapshot, read_at: Instant) {
+        self.cache.outdate_all();
+        self.update(|progress| *progress = Progress { seen: snapshot, own: BTreeSet::new(), read_at });
     }
 
     /// Reconciles every `interval` until the task is aborted. A database that is away is tried again next time.
@@ -112,3 +163,6 @@ impl Reconciler {
         change(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,18 +10,18 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::error::Error;
-use crate::model::{CollectionName, Operation, RecordId, Scalar, Term};
+use crate::model::{CollectionName, Operation, Position, RecordId, Scalar, Term};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-struct Bench {
-    cache: Arc<Cache>,
+pub(super) struct Bench {
+    pub(super) cache: Arc<Cache>,
     scope: Arc<Scope>,
     key: CacheKey,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(CacheSettings { jitter_percent: 0, ..CacheSettings::default() }, HOUR, HOUR)
     }
 
@@ -33,11 +33,11 @@ impl Bench {
     }
 
     /// Reads through the cache with a loader that returns `body` at once.
-    async fn read(&self, body: &'static str) -> Result<Lookup> {
+    pub(super) async fn read(&self, body: &'static str) -> Result<Lookup> {
         self.cache.get_or_load(&self.scope, &self.key, &[record("M-1")], || async move { Ok(content(body)) }).await
     }
 
-    async fn body(&self, fallback: &'static str) -> Bytes {
+    pub(super) async fn body(&self, fallback: &'static str) -> Bytes {
         self.read(fallback).await.unwrap().entry.identity().body.clone()
     }
 
@@ -57,7 +57,7 @@ impl Bench {
     }
 
     fn write(&self) {
-        self.cache.announce(&[change(1, "M-1")]);
+        self.cache.announce(&[change(1, 1, "M-1")]);
     }
 }
 
@@ -67,13 +67,13 @@ struct Gated {
     caller: tokio::task::JoinHandle<Result<Lookup>>,
 }
 
-fn record(id: &str) -> Guard {
+pub(super) fn record(id: &str) -> Guard {
     Guard::Record(CollectionName::parse("metrics").unwrap(), RecordId::parse(id).unwrap())
 }
 
-fn change(position: i64, id: &str) -> Change {
+pub(super) fn change(transaction: u64, sequence: i64, id: &str) -> Change {
     Change {
-        position,
+        position: Position { transaction, sequence },
         collection: CollectionName::parse("metrics").unwrap(),
         id: RecordId::parse(id).unwrap(),
         operation: Operation::Update,
@@ -306,47 +306,17 @@ async fn the_tier_stays_within_its_bytes() {
     assert!(occupancy.size_bytes <= capacity.as_u64() && occupancy.entries > 10, "{occupancy:?}");
 }
 
-/// A log that the test fills.
-struct FakeLog(std::sync::Mutex<Vec<Change>>);
-
-impl ChangeLog for Arc<FakeLog> {
-    fn changes_after(&self, position: i64, limit: u32) -> futures_util::future::BoxFuture<'_, Result<Vec<Change>>> {
-        let changes = self.0.lock().unwrap();
-        let after = changes.iter().filter(|change| change.position > position).take(limit as usize).cloned().collect();
-        Box::pin(async move { Ok(after) })
-    }
-}
-
 #[tokio::test]
-async fn reconciling_applies_what_others_wrote_and_skips_what_was_announced_here() {
+async fn what_nobody_can_name_is_outdated_with_everything_else_also_while_it_is_loaded() {
     let bench = Bench::new();
-    let log = Arc::new(FakeLog(std::sync::Mutex::new(Vec::new())));
-    let reconciler = Reconciler::new(Arc::clone(&bench.cache), Box::new(Arc::clone(&log)), 0);
-    let own = change(1, "M-1");
-    log.0.lock().unwrap().push(own.clone());
-    reconciler.announce(&[own]);
-    assert_eq!(reconciler.position(), 1, "an own change is read from the log again");
     bench.read("one").await.unwrap();
-    assert_eq!((reconciler.reconcile().await.unwrap(), reconciler.position()), (0, 1));
-    assert_eq!(bench.body("two").await, "one", "an announced change invalidated again");
-    log.0.lock().unwrap().extend((2..2_600).map(|position| change(position, "M-1")));
-    assert_eq!((reconciler.reconcile().await.unwrap(), reconciler.position()), (2_598, 2_599));
-    assert_eq!(bench.body("two").await, "two", "a foreign change did not invalidate");
-}
-
-#[tokio::test]
-async fn a_committed_change_that_was_never_announced_is_found_behind_later_own_ones() {
-    let bench = Bench::new();
-    let log = Arc::new(FakeLog(std::sync::Mutex::new(vec![change(1, "M-1"), change(2, "M-2"), change(3, "M-3")])));
-    let reconciler = Reconciler::new(Arc::clone(&bench.cache), Box::new(Arc::clone(&log)), 0);
-    bench.read("one").await.unwrap();
-    // The announcement of 1 was lost. Two writers announce 3 before 2.
-    reconciler.announce(&[change(3, "M-3")]);
-    reconciler.announce(&[change(2, "M-2")]);
-    assert_eq!(reconciler.position(), 0);
-    assert_eq!((reconciler.reconcile().await.unwrap(), reconciler.position()), (1, 3));
-    assert_eq!(bench.body("two").await, "two", "the lost announcement was not made up for");
-    // One that comes late, after the log was read, takes nothing back.
-    reconciler.announce(&[change(1, "M-1")]);
-    assert_eq!(reconciler.position(), 3);
+    bench.cache.outdate_all();
+    assert_eq!(bench.cache.occupancy().entries, 0);
+    let gated = bench.gated();
+    gated.has_started.await.unwrap();
+    bench.cache.outdate_all();
+    gated.gate.send(Ok(content("old"))).unwrap();
+    gated.caller.await.unwrap().unwrap();
+    assert_eq!(bench.body("new").await, "new", "a load from before was kept");
+    assert_eq!(bench.read("other").await.unwrap().outcome, Outcome::Hit);
 }

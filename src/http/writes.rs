@@ -102,7 +102,7 @@ impl WriteContext<'_> {
         if let Some(etag) = written.etag {
             headers.insert(ETAG, HeaderValue::try_from(etag).map_err(Error::internal)?);
         }
-        add_token(headers, written.position);
+        add_token(headers, written.position)?;
         Ok(response)
     }
 }
@@ -130,7 +130,7 @@ fn shape_batch(written: &[Written], with_data: bool) -> Result<HttpResponse> {
     if with_data {
         response.headers_mut().insert(PREFERENCE_APPLIED.clone(), HeaderValue::from_static("return=representation"));
     }
-    add_token(response.headers_mut(), written.iter().filter_map(|one| one.position).max());
+    add_token(response.headers_mut(), written.iter().filter_map(|one| one.position).max())?;
     Ok(response)
 }
 
@@ -154,10 +154,11 @@ fn json_response(status: StatusCode, body: String) -> HttpResponse {
 }
 
 /// The position of the write: a read that sends it back is answered with data at least that new.
-fn add_token(headers: &mut HeaderMap, position: Option<Position>) {
+fn add_token(headers: &mut HeaderMap, position: Option<Position>) -> Result<()> {
     if let Some(position) = position {
-        headers.insert(CONSISTENCY_TOKEN.clone(), HeaderValue::from(position));
+        headers.insert(CONSISTENCY_TOKEN.clone(), HeaderValue::try_from(position.to_string()).map_err(Error::internal)?);
     }
+    Ok(())
 }
 
 /// Whether `Prefer` asks for the documents (RFC 7240, 4.2).
@@ -184,12 +185,18 @@ mod tests {
             id: id.clone(),
             record: Some(record),
             etag: Some("\"e\"".to_owned()),
-            position: Some(7),
+            position: Some(Position { transaction: 9, sequence: 7 }),
         };
-        let deleted = Written { outcome: WriteOutcome::Deleted, id, record: None, etag: None, position: Some(8) };
+        let deleted = Written {
+            outcome: WriteOutcome::Deleted,
+            id,
+            record: None,
+            etag: None,
+            position: Some(Position { transaction: 9, sequence: 8 }),
+        };
         let text = |with_data| {
             let response = shape_batch(&[created.clone(), deleted.clone()], with_data).unwrap();
-            assert_eq!(response.headers().get(&CONSISTENCY_TOKEN).unwrap(), "8");
+            assert_eq!(response.headers().get(&CONSISTENCY_TOKEN).unwrap(), "9-8");
             assert_eq!(response.headers().contains_key(&PREFERENCE_APPLIED), with_data);
             String::from_utf8(response.into_body().try_into_bytes().unwrap().to_vec()).unwrap()
         };

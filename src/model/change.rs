@@ -1,9 +1,95 @@
 //! Changes, the rows of the append-only log, and guards, what a cached entry depends on.
 
-use super::{CollectionName, RecordId, Scalar};
+use std::fmt;
+use std::str::FromStr;
 
-/// How far along the change log something is. SQLite serialises its writers, so positions are in commit order there.
-pub type Position = i64;
+use super::{CollectionName, RecordId, Scalar};
+use crate::error::Error;
+
+/// How far along the change log something is. Transactions are numbered when they begin to write and not when they
+/// commit, so a position says nothing about visibility: a [`Snapshot`] does. Clients get it as the `Consistency-Token`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Position {
+    /// The transaction that wrote the change: PostgreSQL's 64-bit transaction id. SQLite, which has one writer at a
+    /// time, has the sequence here as well.
+    pub transaction: u64,
+    /// The number of the row, never used twice.
+    pub sequence: i64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}-{}", self.transaction, self.sequence)
+    }
+}
+
+impl FromStr for Position {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        // Only digits: the numbers' own parsers would take a sign.
+        let is_plain = |number: &str| number.bytes().all(|byte| byte.is_ascii_digit());
+        let numbers = text.split_once('-').filter(|(transaction, sequence)| is_plain(transaction) && is_plain(sequence));
+        let parsed = numbers.and_then(|(transaction, sequence)| Some((transaction.parse().ok()?, sequence.parse().ok()?)));
+        let (transaction, sequence) = parsed.ok_or_else(|| {
+            Error::bad_request(
+                "invalid_consistency_token",
+                "A consistency token is two whole numbers with a hyphen between them, for example 1042-7: \
+                 send it back as a write answered it.",
+            )
+        })?;
+        Ok(Self { transaction, sequence })
+    }
+}
+
+/// The most transactions that [`Snapshot::see`] notes as unseen, to keep what is sent to the database short.
+const MAX_NOTED: u64 = 256;
+
+/// Which transactions a reader has seen. The log is read by what a snapshot has not seen: numbers are given out before
+/// commits, so neither "above the last number" nor "below the oldest open one" finds each change once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// No transaction from this number on is seen.
+    pub next: u64,
+    /// Nor are these, which are smaller: they were in progress.
+    pub in_progress: Vec<u64>,
+}
+
+impl Snapshot {
+    /// Whether it sees what `transaction` committed.
+    pub fn sees(&self, transaction: u64) -> bool {
+        transaction < self.next && !self.in_progress.contains(&transaction)
+    }
+
+    /// The smallest number that it does not see.
+    pub fn oldest_unseen(&self) -> u64 {
+        self.in_progress.iter().copied().fold(self.next, u64::min)
+    }
+
+    /// Takes a committed transaction in, so that its changes are not read again. Those between are noted as not seen; if
+    /// they are too many, nothing happens, which costs no more than reading the changes.
+    pub fn see(&mut self, transaction: u64) {
+        if transaction < self.next {
+            self.in_progress.retain(|unseen| *unseen != transaction);
+        } else if transaction - self.next + self.in_progress.len() as u64 <= MAX_NOTED {
+            self.in_progress.extend(self.next..transaction);
+            self.next = transaction.saturating_add(1);
+        }
+    }
+}
+
+/// One page of the changes that a snapshot did not see.
+#[derive(Clone, Debug)]
+pub struct ChangePage<C = LoggedChange> {
+    /// The changes by their positions.
+    pub changes: Vec<C>,
+    /// How many rows of the page cannot be read; they were logged as errors and left out.
+    pub unreadable: usize,
+    /// What the database saw when it read this page.
+    pub snapshot: Snapshot,
+    /// Where the next page begins; `None` if there is nothing more.
+    pub more_after: Option<Position>,
+}
 
 /// What a change did to its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,4 +182,43 @@ pub enum Guard {
     Term(CollectionName, Term),
     /// All records of a collection.
     Collection(CollectionName),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_reads_what_it_writes_and_nothing_else() {
+        let position = Position { transaction: u64::MAX, sequence: i64::MAX };
+        assert_eq!(position.to_string(), "18446744073709551615-9223372036854775807");
+        assert_eq!(position.to_string().parse::<Position>().unwrap(), position);
+        for wrong in ["", "-", "7", "7-", "-7", "7-8-9", "+7-8", "7--8", " 7-8", "7-8 ", "a-b", "1-9223372036854775808", "७-1"]
+        {
+            let error = wrong.parse::<Position>().unwrap_err();
+            assert!(error.detail().contains("1042-7"), "{wrong:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn positions_are_ordered_by_transaction_and_then_by_sequence() {
+        let at = |transaction, sequence| Position { transaction, sequence };
+        assert!(at(1, 9) < at(2, 3) && at(2, 3) < at(2, 4));
+    }
+
+    #[test]
+    fn a_snapshot_takes_in_transactions_in_any_order() {
+        let mut snapshot = Snapshot { next: 10, in_progress: vec![7] };
+        assert_eq!([6, 7, 9, 10].map(|transaction| snapshot.sees(transaction)), [true, false, true, false]);
+        assert_eq!(snapshot.oldest_unseen(), 7);
+        snapshot.see(12);
+        assert_eq!(snapshot, Snapshot { next: 13, in_progress: vec![7, 10, 11] });
+        [10, 7, 11, 13].into_iter().for_each(|transaction| snapshot.see(transaction));
+        assert_eq!(snapshot, Snapshot { next: 14, in_progress: vec![] });
+        assert_eq!(snapshot.oldest_unseen(), 14);
+        snapshot.see(14 + MAX_NOTED + 1);
+        assert_eq!(snapshot.next, 14, "more was noted than a statement should carry");
+        snapshot.see(u64::MAX);
+        assert_eq!(snapshot.next, 14);
+    }
 }

@@ -9,7 +9,7 @@ use super::document;
 use crate::cache::ChangeLog;
 use crate::catalog::Catalog;
 use crate::error::Result;
-use crate::model::{Change, LoggedChange, Position, Term};
+use crate::model::{Change, ChangePage, LoggedChange, Position, Snapshot, Term};
 use crate::store::Store;
 
 /// Joins the store's log with the declared collections.
@@ -33,7 +33,7 @@ impl CatalogedLog {
                 match document::stored_members(text) {
                     Ok(members) => terms.extend(declared.collection.terms(&members)),
                     Err(error) => {
-                        tracing::error!(position = logged.position, %error, "the change log has a document that is none")
+                        tracing::error!(position = %logged.position, %error, "the change log has a document that is none")
                     }
                 }
             }
@@ -45,10 +45,16 @@ impl CatalogedLog {
 }
 
 impl ChangeLog for CatalogedLog {
-    fn changes_after(&self, position: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Change>>> {
+    fn changes_since<'a>(
+        &'a self,
+        seen: &'a Snapshot,
+        after: Option<Position>,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<ChangePage<Change>>> {
         async move {
-            let logged = self.store.changes_after(position, limit).await?;
-            Ok(logged.into_iter().map(|logged| self.change(logged)).collect())
+            let ChangePage { changes, unreadable, snapshot, more_after } = self.store.changes_since(seen, after, limit).await?;
+            let changes = changes.into_iter().map(|logged| self.change(logged)).collect();
+            Ok(ChangePage { changes, unreadable, snapshot, more_after })
         }
         .boxed()
     }

@@ -3,7 +3,7 @@
 //! [`is_safe_name`]; values are always bound.
 
 use super::statement::Statement;
-use crate::model::{Collection, CollectionName, Field, Scalar, SearchExpression};
+use crate::model::{Collection, CollectionName, Field, Position, Scalar, SearchExpression, Snapshot};
 
 /// Whether a field's name can stand in a quoted JSON path inside of an SQL literal as it is.
 pub(super) fn is_safe_name(name: &str) -> bool {
@@ -53,6 +53,24 @@ pub(super) trait Dialect: Send + Sync {
 
     /// What the declared collections need.
     fn artifacts(&self, collection: &Collection) -> crate::error::Result<Vec<super::structure::Artifact>>;
+
+    // The change log.
+
+    /// The transaction of a row of `changes`, as a whole number.
+    fn change_transaction(&self) -> &'static str;
+
+    /// A document column of `changes` as text.
+    fn change_document(&self, column: &str) -> String;
+
+    /// A query of one row: what the statement that it stands in sees, as `next` and, a JSON array, `in_progress`.
+    fn snapshot(&self) -> &'static str;
+
+    /// Appends a query for the keys `(transaction_id, position)` of the first `limit` changes that `seen` did not see, by
+    /// both, after `after`.
+    fn push_unseen(&self, statement: &mut Statement, seen: &Snapshot, after: Option<Position>, limit: u32);
+
+    /// What ends a query for rows of `changes` that are about to be deleted, when other processes may do the same.
+    fn change_lock(&self) -> &'static str;
 }
 
 /// The spelling of one search over one collection.

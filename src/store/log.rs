@@ -1,67 +1,149 @@
-//! Reading the change log.
+//! The change log: reading what a snapshot has not seen, and removing what is old.
 
 use diesel::prelude::QueryableByName;
 use diesel::sql_types::{BigInt, Nullable, Text};
 
 use super::connection::Connection;
+use super::dialect::Dialect;
 use super::failure::Failure;
 use super::read::stored_id;
 use super::statement::Statement;
 use crate::error::{Error, Result};
-use crate::model::{CollectionName, LoggedChange, Operation, Position};
+use crate::model::{ChangePage, CollectionName, LoggedChange, Operation, Position, Snapshot};
 
 #[derive(QueryableByName)]
-struct ChangeRow {
+struct SnapshotRow {
     #[diesel(sql_type = BigInt)]
-    position: i64,
+    next: i64,
     #[diesel(sql_type = Text)]
-    collection: String,
-    #[diesel(sql_type = Text)]
-    id: String,
-    #[diesel(sql_type = Text)]
-    operation: String,
-    #[diesel(sql_type = Text)]
-    actor: String,
-    #[diesel(sql_type = Text)]
-    at: String,
+    in_progress: String,
+}
+
+/// A change, or none (no position): there is always at least one row, for the snapshot.
+#[derive(QueryableByName)]
+struct ChangeRow {
+    #[diesel(embed)]
+    snapshot: SnapshotRow,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    transaction_id: Option<i64>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    position: Option<i64>,
+    #[diesel(sql_type = Nullable<Text>)]
+    collection: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    id: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    operation: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    actor: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    at: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
     before: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
     after: Option<String>,
 }
 
-#[derive(QueryableByName)]
-struct LastRow {
-    #[diesel(sql_type = BigInt)]
-    position: i64,
+/// The first `limit` changes after `after` that `seen` did not see, and the snapshot they were read under.
+pub(super) async fn since(
+    connection: &mut Connection<'_>,
+    seen: &Snapshot,
+    after: Option<Position>,
+    limit: u32,
+) -> Result<ChangePage, Failure> {
+    let rows: Vec<ChangeRow> = connection.load(since_statement(connection.dialect(), seen, after, limit)).await?;
+    Ok(page(rows, limit)?)
 }
 
-/// The changes after `position`, in order.
-pub(super) async fn after(connection: &mut Connection<'_>, position: Position, limit: u32) -> Result<Vec<LoggedChange>, Failure> {
-    let mut statement =
-        Statement::new("SELECT position, collection, id, operation, actor, at, before, after FROM changes WHERE position > ");
-    statement.bigint(position).sql(" ORDER BY position LIMIT ").bigint(i64::from(limit));
-    let rows: Vec<ChangeRow> = connection.load(statement).await?;
-    rows.into_iter().map(|row| Ok(logged(row)?)).collect()
+/// One statement, so that changes and snapshot are of one moment. Keys first, documents second: sorting does not carry them.
+pub(super) fn since_statement(dialect: &dyn Dialect, seen: &Snapshot, after: Option<Position>, limit: u32) -> Statement {
+    let mut statement = Statement::new(format!(
+        "SELECT now.next, now.in_progress, page.position, {} AS transaction_id, changes.collection, changes.id, \
+         changes.operation, changes.actor, changes.at, {} AS before, {} AS after FROM ({}) AS now LEFT JOIN (",
+        dialect.change_transaction(),
+        dialect.change_document("before"),
+        dialect.change_document("after"),
+        dialect.snapshot(),
+    ));
+    dialect.push_unseen(&mut statement, seen, after, limit);
+    statement.sql(
+        ") AS page ON TRUE LEFT JOIN changes ON changes.position = page.position ORDER BY page.transaction_id, page.position",
+    );
+    statement
 }
 
-fn logged(row: ChangeRow) -> Result<LoggedChange> {
-    let operation = Operation::parse(&row.operation);
+fn page(rows: Vec<ChangeRow>, limit: u32) -> Result<ChangePage> {
+    let first = rows.first().ok_or_else(|| Error::internal("the log was read without a snapshot"))?;
+    let snapshot = snapshot_of(&first.snapshot)?;
+    let is_full = rows.len() >= limit as usize;
+    let mut page = ChangePage { changes: Vec::with_capacity(rows.len()), unreadable: 0, snapshot, more_after: None };
+    for row in rows {
+        let (Some(transaction), Some(sequence)) = (row.transaction_id, row.position) else { continue };
+        let position = position(transaction, sequence)?;
+        page.more_after = is_full.then_some(position);
+        match logged(position, row) {
+            Ok(change) => page.changes.push(change),
+            // It would be as unreadable next time: the reader must go on.
+            Err(error) => {
+                page.unreadable += 1;
+                tracing::error!(%position, %error, "the change log has a row that cannot be read; it is left out");
+            }
+        }
+    }
+    Ok(page)
+}
+
+fn logged(position: Position, row: ChangeRow) -> Result<LoggedChange> {
+    let missing = || Error::internal("a column is null");
+    let operation = row.operation.ok_or_else(missing)?;
     Ok(LoggedChange {
-        position: row.position,
-        collection: CollectionName::parse(&row.collection).map_err(Error::internal)?,
-        id: stored_id(&row.id)?,
-        operation: operation.ok_or_else(|| Error::internal(format!("the log has the operation {:?}", row.operation)))?,
-        actor: row.actor,
-        at: row.at,
+        position,
+        collection: CollectionName::parse(&row.collection.ok_or_else(missing)?).map_err(Error::internal)?,
+        id: stored_id(&row.id.ok_or_else(missing)?)?,
+        operation: Operation::parse(&operation)
+            .ok_or_else(|| Error::internal(format!("the log has the operation {operation:?}")))?,
+        actor: row.actor.ok_or_else(missing)?,
+        at: row.at.ok_or_else(missing)?,
         before: row.before,
         after: row.after,
     })
 }
 
-/// The newest position; 0 for an empty log.
-pub(super) async fn last(connection: &mut Connection<'_>) -> Result<Position, Failure> {
-    let rows: Vec<LastRow> =
-        connection.load(Statement::new("SELECT coalesce(max(position), 0) AS position FROM changes")).await?;
-    Ok(rows.first().map_or(0, |row| row.position))
+/// A position as the database has it.
+pub(super) fn position(transaction: i64, sequence: i64) -> Result<Position> {
+    Ok(Position { transaction: u64::try_from(transaction).map_err(Error::internal)?, sequence })
+}
+
+/// What the database sees now.
+pub(super) async fn snapshot(connection: &mut Connection<'_>) -> Result<Snapshot, Failure> {
+    let rows: Vec<SnapshotRow> = connection.load(Statement::new(connection.dialect().snapshot())).await?;
+    let row = rows.first().ok_or_else(|| Error::internal("the database gave no snapshot"))?;
+    Ok(snapshot_of(row)?)
+}
+
+fn snapshot_of(row: &SnapshotRow) -> Result<Snapshot> {
+    Ok(Snapshot {
+        next: u64::try_from(row.next).map_err(Error::internal)?,
+        in_progress: serde_json::from_str(&row.in_progress).map_err(Error::internal)?,
+    })
+}
+
+/// Removes the changes among the `limit` oldest that are from before `before` and that `seen` saw.
+pub(super) async fn prune(connection: &mut Connection<'_>, before: &str, seen: &Snapshot, limit: u32) -> Result<u64, Failure> {
+    let removed = connection.execute(prune_statement(connection.dialect(), before, seen, limit)).await?;
+    Ok(removed as u64)
+}
+
+/// It walks from the lowest position and never further than `limit`, so it needs no index of its own and takes as long
+/// when there is nothing to do. A row whose time lies in the future holds up no other one.
+pub(super) fn prune_statement(dialect: &dyn Dialect, before: &str, seen: &Snapshot, limit: u32) -> Statement {
+    let mut statement = Statement::new(
+        "DELETE FROM changes WHERE position IN (SELECT changes.position FROM (SELECT position FROM changes ORDER BY position LIMIT ",
+    );
+    statement.bigint(i64::from(limit));
+    statement.sql(") AS oldest JOIN changes ON changes.position = oldest.position WHERE changes.at < ").text(before);
+    statement.sql(format!(" AND {} < ", dialect.change_transaction()));
+    statement.bigint(i64::try_from(seen.oldest_unseen()).unwrap_or(i64::MAX));
+    statement.sql(format!("{})", dialect.change_lock()));
+    statement
 }

@@ -42,7 +42,7 @@ use futures_util::future::BoxFuture;
 
 use crate::config::DatabaseSettings;
 use crate::error::Result;
-use crate::model::{Collection, Filter, LoggedChange, Position, Query, Record, RecordId, Selection};
+use crate::model::{ChangePage, Collection, Filter, Position, Query, Record, RecordId, Selection, Snapshot};
 use crate::telemetry::Telemetry;
 
 pub use contract::{
@@ -198,14 +198,32 @@ impl Store {
         .await
     }
 
-    /// The changes after `position`, at most `limit`, in order.
-    pub async fn changes_after(&self, position: Position, limit: u32) -> Result<Vec<LoggedChange>> {
-        self.run("changes_after", "", Access::Read, move |connection| log::after(connection, position, limit).boxed()).await
+    /// What the database sees now: where a reader of the change log begins.
+    pub async fn snapshot(&self) -> Result<Snapshot> {
+        self.run("snapshot", "", Access::Read, |connection| log::snapshot(connection).boxed()).await
     }
 
-    /// The newest position of the change log; 0 for an empty one.
-    pub async fn last_position(&self) -> Result<Position> {
-        self.run("last_position", "", Access::Read, |connection| log::last(connection).boxed()).await
+    /// The first `limit` changes after `after` that `seen` did not see, by position, and the snapshot they were read
+    /// under. To see each change once, read until a page has nothing after it and go on from the snapshot of the first one.
+    pub async fn changes_since(&self, seen: &Snapshot, after: Option<Position>, limit: u32) -> Result<ChangePage> {
+        let request = Arc::new(seen.clone());
+        self.run("changes_since", "", Access::Read, move |connection| {
+            let seen = Arc::clone(&request);
+            async move { log::since(connection, &seen, after, limit).await }.boxed()
+        })
+        .await
+    }
+
+    /// Removes the changes among the `limit` oldest whose time is before `before` and that `seen` saw: with a snapshot
+    /// of some minutes ago, every process had these minutes to see them, also those that were committed late. Says how
+    /// many went; call it again until that is none.
+    pub async fn changes_prune(&self, before: &str, seen: &Snapshot, limit: u32) -> Result<u64> {
+        let request = Arc::new((before.to_owned(), seen.clone()));
+        self.run("changes_prune", "", Access::Write, move |connection| {
+            let request = Arc::clone(&request);
+            async move { log::prune(connection, &request.0, &request.1, limit).await }.boxed()
+        })
+        .await
     }
 
     async fn run<T, F>(&self, operation: &'static str, collection: &str, access: Access, task: F) -> Result<T>

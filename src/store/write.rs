@@ -12,6 +12,7 @@ use super::connection::Connection;
 use super::contract::{Committed, Existing, Planner, RecordWrite, ReferenceCheck, Referrer, WritePlan};
 use super::dialect::{Dialect, is_safe_name, literal};
 use super::failure::Failure;
+use super::log::position;
 use super::read::{RecordRow, stored_id};
 use super::statement::Statement;
 use crate::error::{Error, Result, Violation};
@@ -37,6 +38,8 @@ struct IdRow {
 
 #[derive(QueryableByName)]
 struct PositionRow {
+    #[diesel(sql_type = BigInt)]
+    transaction_id: i64,
     #[diesel(sql_type = BigInt)]
     position: i64,
     #[diesel(sql_type = Text)]
@@ -249,7 +252,9 @@ async fn log(
     statement.sql(format!(", {}, {}, {} FROM ", text("updated_at"), text("before"), text("data")));
     dialect.push_writes(&mut statement, texts);
     // The order of insertion is the order of positions; that of RETURNING is not promised, so ids tell them apart.
-    statement.sql(" ORDER BY write.ordinal RETURNING position, id");
+    let transaction = dialect.change_transaction();
+    statement.sql(format!(" ORDER BY write.ordinal RETURNING {transaction} AS transaction_id, position, id"));
     let rows: Vec<PositionRow> = connection.load(statement).await?;
-    rows.into_iter().map(|row| Ok((stored_id(&row.id)?.as_str().to_owned(), row.position))).collect()
+    let position = |row: &PositionRow| position(row.transaction_id, row.position);
+    rows.into_iter().map(|row| Ok((stored_id(&row.id)?.as_str().to_owned(), position(&row)?))).collect()
 }

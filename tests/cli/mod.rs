@@ -8,8 +8,11 @@ mod start;
 
 use std::fs;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+
+use crate::support::schema::{Schema, Tested};
+use crate::support::terrace;
 
 const ITEMS: &str = r#"
 name = "items"
@@ -37,9 +40,10 @@ meta = { type = "object" }
 
 const GROUPS: &str = "name = \"groups\"\n[schema.properties]\ntitle = { type = \"string\" }\n";
 
-/// A directory with declarations and a database of its own.
+/// A directory with declarations, and a database of its own: of the kind that this run is about, if that is a server's.
 struct Installation {
     directory: tempfile::TempDir,
+    schema: Option<Schema>,
 }
 
 /// What a command came to.
@@ -52,7 +56,13 @@ struct Ran {
 
 impl Installation {
     fn new() -> Self {
-        let installation = Self { directory: tempfile::tempdir().unwrap() };
+        let schema = (Tested::now() == Tested::Postgres).then(Schema::create);
+        Self { schema, ..Self::embedded() }
+    }
+
+    /// On the default database, the file `data/terrace.db`, in every run: for what is said about that file.
+    fn embedded() -> Self {
+        let installation = Self { directory: tempfile::tempdir().unwrap(), schema: None };
         installation.write("config/collections/items.toml", ITEMS);
         installation.write("config/collections/groups.toml", GROUPS);
         installation
@@ -69,7 +79,9 @@ impl Installation {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        command_in(self.directory.path(), arguments)
+        let mut command = terrace(self.directory.path(), arguments);
+        command.envs(self.schema.iter().map(|schema| ("TERRACE_DATABASE__URL", schema.url())));
+        command
     }
 
     #[track_caller]
@@ -120,13 +132,4 @@ impl Ran {
         assert_eq!(summaries.len(), 1, "{self:?}");
         (others, summaries[0].split(" in ").next().unwrap())
     }
-}
-
-fn command_in(directory: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_terrace"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TERRACE_")) {
-        command.env_remove(name);
-    }
-    command.args(arguments).current_dir(directory).stdin(Stdio::null());
-    command
 }

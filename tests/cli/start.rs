@@ -12,7 +12,7 @@ use super::*;
 
 #[test]
 fn check_prints_every_mistake_and_serve_refuses_with_the_same_words() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     installation.write("config/terrace.toml", "[http]\nlisten = \"nowhere\"");
     installation.write("config/collections/bad.toml", "name = \"Bad\"\nsort = 5");
     let checked = installation.run(&["check"]);
@@ -41,14 +41,14 @@ fn check_says_so_when_all_is_well() {
 
 #[test]
 fn what_is_shipped_has_no_mistake() {
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let default = Ran::of(command_in(shipped, &["check"]).output().unwrap());
+    let shipped = &crate::support::root();
+    let default = Ran::of(terrace(shipped, &["check"]).output().unwrap());
     assert_eq!((default.code, default.stdout.as_str()), (Some(0), "ok: 3 collections, 1 view\n"), "{default:?}");
     let examples: Vec<_> = fs::read_dir(shipped.join("config/examples")).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(examples.len() >= 4);
     for example in examples {
         let settings = example.join("terrace.toml");
-        let checked = Ran::of(command_in(shipped, &["check", "--config", settings.to_str().unwrap()]).output().unwrap());
+        let checked = Ran::of(terrace(shipped, &["check", "--config", settings.to_str().unwrap()]).output().unwrap());
         assert_eq!(checked.code, Some(0), "{checked:?}");
     }
 }
@@ -68,7 +68,7 @@ fn settings_come_from_the_named_file_and_the_environment() {
 
 #[test]
 fn a_plan_changes_nothing_and_migrate_does_what_it_says() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     let planned = installation.run(&["migrate", "--plan"]);
     assert_eq!(planned.code, Some(0), "{planned:?}");
     assert!(planned.stdout.starts_with("create database data/terrace.db\ncreate "), "{planned:?}");
@@ -89,7 +89,7 @@ fn a_plan_changes_nothing_and_migrate_does_what_it_says() {
 
 #[test]
 fn a_plan_writes_nothing_and_so_waits_for_nobody() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     installation.write("data/terrace.db", "");
     let planned = installation.run(&["migrate", "--plan"]);
     assert!(planned.stdout.starts_with("create database data/terrace.db\ncreate "), "{planned:?}");
@@ -104,7 +104,7 @@ fn a_plan_writes_nothing_and_so_waits_for_nobody() {
 
 #[test]
 fn usage_that_is_not_understood_is_refused() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     for arguments in
         [&["fly"][..], &[], &["import", "items"], &["import", "items", "-", "--format", "xml"], &["serve", "--port", "1"]]
     {

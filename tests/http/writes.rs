@@ -2,6 +2,7 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use terrace::model::Position;
 
 use crate::support::{Reply, Server};
 
@@ -15,7 +16,7 @@ async fn a_record_goes_through_its_life() {
     let created = server.post("/api/v1/metrics", &metric("T-1")).await;
     assert_eq!(created.expect(201)["version"], 1);
     assert_eq!(created.header("location"), "/api/v1/metrics/T-1");
-    let token: i64 = created.header("consistency-token").parse().unwrap();
+    let token: Position = created.header("consistency-token").parse().unwrap();
     server.post("/api/v1/metrics", &metric("T-1")).await.problem(409, "already_exists");
 
     let read = server.get("/api/v1/metrics/T-1").await;
@@ -23,7 +24,7 @@ async fn a_record_goes_through_its_life() {
     let patch = server.request(Method::PATCH, "/api/v1/metrics/T-1").header("content-type", "application/merge-patch+json");
     let patched = Reply::read(patch.header("if-match", read.header("etag")).body("{\"tier\": 2}")).await;
     assert_eq!(patched.expect(200)["tier"], 2);
-    assert!(patched.header("consistency-token").parse::<i64>().unwrap() > token);
+    assert!(patched.header("consistency-token").parse::<Position>().unwrap() > token);
 
     let stale = server.request(Method::DELETE, "/api/v1/metrics/T-1").header("if-match", read.header("etag"));
     let refused = Reply::read(stale).await;
@@ -46,6 +47,7 @@ async fn a_batch_answers_documents_when_they_are_preferred() {
     let server = Server::start();
     let body = json!({"operations": [{"op": "create", "data": metric("T-1")}, {"op": "create", "data": metric("T-2")}]});
     let done = server.post("/api/v1/metrics/_batch", &body).await;
+    let earlier: Position = done.header("consistency-token").parse().unwrap();
     assert_eq!(done.expect(200)["results"][1]["id"], "T-2");
     assert_eq!(done.json()["results"][1].get("data"), None);
     let body = json!({"operations": [{"op": "patch", "id": "T-1", "data": {"tier": 3}}, {"op": "delete", "id": "T-2"}]});
@@ -54,6 +56,6 @@ async fn a_batch_answers_documents_when_they_are_preferred() {
     assert_eq!(done.expect(200)["results"][0]["data"]["tier"], 3);
     assert_eq!(done.json()["results"][1], json!({"status": "deleted", "id": "T-2"}));
     assert_eq!(done.header("preference-applied"), "return=representation");
-    let token: i64 = done.header("consistency-token").parse().unwrap();
-    assert!(token > 0);
+    let token: Position = done.header("consistency-token").parse().unwrap();
+    assert!(token > earlier);
 }

@@ -1,6 +1,7 @@
 //! `_batch`: many writes, one transaction, every failure named.
 
 use serde_json::{Value, json};
+use terrace::model::Position;
 
 use crate::support::Server;
 use crate::support::database::Database;
@@ -42,8 +43,8 @@ async fn a_batch_creates_updates_patches_upserts_and_deletes() {
         assert_eq!(server.get(&path).await.header("etag"), result["etag"], "{path}");
     }
     assert!(results[5].get("etag").is_none());
-    let token: i64 = reply.header("consistency-token").parse().unwrap();
-    assert_eq!(Database::of(&server).number("SELECT max(position) AS value FROM changes"), token);
+    let token: Position = reply.header("consistency-token").parse().unwrap();
+    assert_eq!(Database::of(&server).number("SELECT max(position) AS value FROM changes"), token.sequence);
     assert_eq!(skus(&server.get("/api/items?sort=sku").await.json()), ["C", "N", "P", "S", "U"]);
 }
 

@@ -3,6 +3,7 @@
 use chrono::DateTime;
 use reqwest::Method;
 use serde_json::{Value, json};
+use terrace::model::Position;
 
 use crate::support::Server;
 use crate::support::database::Database;
@@ -26,7 +27,7 @@ async fn a_created_record_is_answered_with_its_place_its_tag_and_its_position() 
     assert_eq!(created.header("location"), "/api/items/A%201");
     assert_eq!(created.header("content-type"), "application/json");
     assert!(created.header("etag").starts_with('"'), "{}", created.header("etag"));
-    let position: i64 = created.header("consistency-token").parse().unwrap();
+    let position: Position = created.header("consistency-token").parse().unwrap();
     let record = created.json();
     assert_eq!(record["version"], 1);
     assert_eq!(record["created_at"], record["updated_at"]);
@@ -41,7 +42,7 @@ async fn a_created_record_is_answered_with_its_place_its_tag_and_its_position() 
     assert_eq!(read.header("etag"), created.header("etag"));
 
     let second = server.create_item(item("A2", "a")).await;
-    assert!(second.header("consistency-token").parse::<i64>().unwrap() > position);
+    assert!(second.header("consistency-token").parse::<Position>().unwrap() > position);
 }
 
 #[tokio::test]

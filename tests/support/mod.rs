@@ -8,6 +8,7 @@ pub mod tls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,16 @@ pub struct Server {
 /// The root of the package, whatever directory the tests run in.
 pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The binary, to be run in `directory` with no settings from the environment.
+pub fn terrace(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_terrace"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TERRACE_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments).current_dir(directory).stdin(Stdio::null());
+    command
 }
 
 /// Settings with the sample collections and a new database of the kind that this run is about: a file in `directory`, or

@@ -150,7 +150,7 @@ const HEADERS: [(&str, &str, &str); 18] = [
     ("X-Per-Page", "Records on a page.", "50"),
     ("X-Total-Pages", "How many pages there are; absent with count=none or a cursor.", "11"),
     ("Location", "The path of the new record.", "/api/v1/metrics/CHECKOUT-CONVERSION"),
-    ("Consistency-Token", "The position of the write in the change log.", "1042"),
+    ("Consistency-Token", "The position of the write in the change log: its transaction and its row.", "1042-1042"),
     ("Preference-Applied", "RFC 7240.", "return=representation"),
     ("Allow", "The methods that the resource takes.", "GET, HEAD, OPTIONS"),
     ("Retry-After", "Seconds after which a retry makes sense.", "1"),

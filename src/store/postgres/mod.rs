@@ -49,7 +49,8 @@ impl Manager for ConnectionManager {
     type Error = Error;
 
     async fn create(&self) -> Result<AsyncPgConnection> {
-        self.connector.connect(Limits::Requests).await
+        // Boxed, because the future is large and a part of that of every operation.
+        Box::pin(self.connector.connect(Limits::Requests)).await
     }
 
     /// No test query: it would cost more than most statements. A connection that dies later is found by its use.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::structure;
 use crate::error::Result;
-use crate::model::{Collection, Field, Scalar, SearchClause, SearchExpression, SearchTerm, SearchWeight};
+use crate::model::{Collection, Field, Position, Scalar, SearchClause, SearchExpression, SearchTerm, SearchWeight, Snapshot};
 use crate::store::dialect::{Dialect, SearchDialect, literal};
 use crate::store::statement::Statement;
 use crate::store::structure::Artifact;
@@ -88,6 +88,38 @@ impl Dialect for SqliteDialect {
     fn artifacts(&self, collection: &Collection) -> Result<Vec<Artifact>> {
         structure::artifacts(collection)
     }
+
+    fn change_transaction(&self) -> &'static str {
+        "changes.position"
+    }
+
+    fn change_document(&self, column: &str) -> String {
+        format!("changes.{column}")
+    }
+
+    fn snapshot(&self) -> &'static str {
+        // Not max(position): retention may have removed the newest row. Writers are serialised, so nothing that is
+        // numbered is in progress.
+        "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0) + 1 AS next, '[]' AS in_progress"
+    }
+
+    fn push_unseen(&self, statement: &mut Statement, seen: &Snapshot, after: Option<Position>, limit: u32) {
+        // One range of the key, for what is noted as unseen is always close to `next`.
+        let lowest = after.map_or(0, |after| after.sequence.saturating_add(1)).max(signed(seen.oldest_unseen()));
+        let unseen = serde_json::Value::from(seen.in_progress.as_slice()).to_string();
+        statement.sql("SELECT position AS transaction_id, position FROM changes WHERE position >= ").bigint(lowest);
+        statement.sql(" AND (position >= ").bigint(signed(seen.next));
+        statement.sql(" OR position IN (SELECT value FROM json_each(").text(unseen).sql("))) ORDER BY position LIMIT ");
+        statement.bigint(i64::from(limit));
+    }
+
+    fn change_lock(&self) -> &'static str {
+        ""
+    }
+}
+
+fn signed(transaction: u64) -> i64 {
+    i64::try_from(transaction).unwrap_or(i64::MAX)
 }
 
 fn json_list(values: &[Scalar]) -> String {

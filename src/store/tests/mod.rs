@@ -1,10 +1,14 @@
-//! The store's suite. Every test opens a database of its own through [`fresh`], which is all that another database
-//! has to provide.
+//! The store's suite. Every test opens a database of its own through [`fresh`], of the kind that this run is about
+//! (`TERRACE_TEST_DATABASE`), or through [`fresh_sqlite`] where it is about what only SQLite does.
 
 mod filters;
+mod log;
 mod opening;
 mod paging;
 mod plans;
+#[path = "../../../tests/support/schema.rs"]
+#[allow(dead_code, reason = "the integration tests use the rest of it")]
+mod schema;
 mod search;
 mod shapes;
 mod writes;
@@ -15,6 +19,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use schema::{Schema, Tested};
 
 use super::{Committed, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Store, WritePlan};
 use crate::config::DatabaseSettings;
@@ -28,25 +34,55 @@ struct Fixture {
     telemetry: Telemetry,
     items: Arc<Collection>,
     groups: Arc<Collection>,
-    directory: TempDir,
+    directory: Place,
 }
 
-fn settings(directory: &TempDir) -> DatabaseSettings {
-    DatabaseSettings {
-        url: format!("sqlite://{}", directory.path().join("new/terrace.db").display()),
-        ..DatabaseSettings::default()
+/// Where a database can be made, which goes with this.
+struct Place {
+    settings: DatabaseSettings,
+    _directory: TempDir,
+    _schema: Option<Schema>,
+}
+
+impl Place {
+    /// Of the kind that this run is about.
+    fn new() -> Self {
+        match Tested::now() {
+            Tested::Sqlite => Self::sqlite(),
+            Tested::Postgres => {
+                let schema = Schema::create();
+                // Many tests share the server.
+                let few = DatabaseSettings { min_connections: 1, max_connections: 4, ..DatabaseSettings::default() };
+                let settings = DatabaseSettings { url: schema.url(), ..few };
+                Self { settings, _directory: tempfile::tempdir().unwrap(), _schema: Some(schema) }
+            }
+        }
+    }
+
+    fn sqlite() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", directory.path().join("new/terrace.db").display());
+        Self { settings: DatabaseSettings { url, ..DatabaseSettings::default() }, _directory: directory, _schema: None }
     }
 }
 
 async fn fresh() -> Fixture {
-    let directory = tempfile::tempdir().unwrap();
+    fresh_in(Place::new()).await
+}
+
+/// For tests of what is SQLite's own: its file, its locks, its query plans. It is the same in every run.
+async fn fresh_sqlite() -> Fixture {
+    fresh_in(Place::sqlite()).await
+}
+
+async fn fresh_in(place: Place) -> Fixture {
     let telemetry = Telemetry::new().unwrap();
-    let store = Store::open(&settings(&directory), Duration::from_secs(5), &telemetry).await.unwrap();
+    let store = Store::open(&place.settings, Duration::from_secs(5), &telemetry).await.unwrap();
     store.migrate().await.unwrap();
     let (items, groups) = (Arc::new(items()), Arc::new(groups()));
     let steps = store.plan(&[Arc::clone(&items), Arc::clone(&groups)]).await.unwrap();
     store.apply(&steps).await.unwrap();
-    Fixture { store, telemetry, items, groups, directory }
+    Fixture { store, telemetry, items, groups, directory: place }
 }
 
 fn field(scalar: ScalarType) -> Field {
@@ -182,6 +218,11 @@ async fn remove(store: &Store, collection: &Arc<Collection>, keys: &[&str], refe
         Ok(WritePlan { writes, references: Vec::new(), referrers: referrers.clone() })
     });
     store.record_write(collection, "tester", ids, planner).await
+}
+
+/// How many changes the log has that `seen` did not see.
+async fn changes(store: &Store, seen: &Snapshot) -> usize {
+    store.changes_since(seen, None, 10_000).await.unwrap().changes.len()
 }
 
 fn query(filter: Option<Filter>, sort: Vec<SortKey>) -> Query {

@@ -17,10 +17,18 @@ fn raw(settings: &DatabaseSettings) -> SqliteConnection {
     SqliteConnection::establish(settings.url.strip_prefix("sqlite://").unwrap()).unwrap()
 }
 
+/// Runs statements past the store.
+fn execute(settings: &DatabaseSettings, statements: &str) {
+    match Tested::now() {
+        Tested::Sqlite => raw(settings).batch_execute(statements).unwrap(),
+        Tested::Postgres => schema::Session::open(&settings.url).unwrap().execute(statements),
+    }
+}
+
 #[tokio::test]
 async fn a_database_is_new_until_it_is_settled() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(&settings(&directory)).await.unwrap();
+    let place = Place::new();
+    let store = open(&place.settings).await.unwrap();
     assert!(store.ping().await.is_err(), "there are no tables yet");
     assert_eq!(store.pending_migrations().await.unwrap(), None);
     store.migrate().await.unwrap();
@@ -29,7 +37,7 @@ async fn a_database_is_new_until_it_is_settled() {
     assert_eq!(store.pending_migrations().await.unwrap(), Some(Vec::new()));
     assert!(store.is_new().await.unwrap());
     // As after a crash between the two.
-    let again = open(&settings(&directory)).await.unwrap();
+    let again = open(&place.settings).await.unwrap();
     again.migrate().await.unwrap();
     assert!(again.is_new().await.unwrap());
     again.settle().await.unwrap();
@@ -57,17 +65,17 @@ async fn wrong_urls_and_files_are_refused_with_the_setting() {
 #[tokio::test]
 async fn a_database_of_a_newer_version_is_refused() {
     let fixture = fresh().await;
-    let settings = settings(&fixture.directory);
-    raw(&settings).batch_execute("INSERT INTO __diesel_schema_migrations (version) VALUES ('99991231000000')").unwrap();
-    let error = open(&settings).await.unwrap().migrate().await.unwrap_err();
+    let settings = &fixture.directory.settings;
+    execute(settings, "INSERT INTO __diesel_schema_migrations (version) VALUES ('99991231000000')");
+    let error = open(settings).await.unwrap().migrate().await.unwrap_err();
     assert_eq!(error.code(), "newer_database");
     assert!(error.detail().contains("99991231000000"), "{error}");
 }
 
 #[tokio::test]
 async fn a_write_waits_for_another_process_no_longer_than_the_setting_says() {
-    let fixture = fresh().await;
-    let mut settings = settings(&fixture.directory);
+    let fixture = fresh_sqlite().await;
+    let mut settings = fixture.directory.settings.clone();
     settings.acquire_timeout = Duration::from_millis(50);
     let store = open(&settings).await.unwrap();
     let mut other = raw(&settings);
@@ -87,8 +95,8 @@ async fn a_write_waits_for_another_process_no_longer_than_the_setting_says() {
 
 #[tokio::test]
 async fn waiting_for_a_connection_has_an_end() {
-    let fixture = fresh().await;
-    let mut settings = settings(&fixture.directory);
+    let fixture = fresh_sqlite().await;
+    let mut settings = fixture.directory.settings.clone();
     settings.acquire_timeout = Duration::from_millis(50);
     settings.max_connections = 1;
     let store = open(&settings).await.unwrap();
@@ -115,8 +123,8 @@ async fn waiting_for_a_connection_has_an_end() {
 
 #[tokio::test]
 async fn two_processes_that_migrate_at_once_both_succeed() {
-    let directory = tempfile::tempdir().unwrap();
-    let (one, other) = (open(&settings(&directory)).await.unwrap(), open(&settings(&directory)).await.unwrap());
+    let place = Place::new();
+    let (one, other) = (open(&place.settings).await.unwrap(), open(&place.settings).await.unwrap());
     let (first, second) = futures_util::join!(one.migrate(), other.migrate());
     first.unwrap();
     second.unwrap();
@@ -138,24 +146,25 @@ async fn limit_pages(store: &Store, pages: u32) {
 
 #[tokio::test]
 async fn a_full_disk_refuses_writes_until_there_is_room() {
-    let fixture = fresh().await;
+    let fixture = fresh_sqlite().await;
+    let start = fixture.store.snapshot().await.unwrap();
     let big = || [json!({"key": "big", "name": "n".repeat(100_000)})];
     limit_pages(&fixture.store, 1).await;
     for _ in 0..3 {
         let error = try_put(&fixture.store, &fixture.items, &big(), vec![]).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         assert!(error.detail().contains("full") && error.detail().contains("database.url"), "{error}");
-        assert_eq!(fixture.store.last_position().await.unwrap(), 0);
+        assert_eq!(changes(&fixture.store, &start).await, 0);
     }
     limit_pages(&fixture.store, 1_000_000).await;
     put(&fixture.store, &fixture.items, &big()).await;
-    assert_eq!(fixture.store.last_position().await.unwrap(), 1);
+    assert_eq!(changes(&fixture.store, &start).await, 1);
 }
 
 #[tokio::test]
 async fn a_file_that_was_removed_or_replaced_takes_no_more_writes() {
-    let fixture = fresh().await;
-    let path = settings(&fixture.directory).url.strip_prefix("sqlite://").unwrap().to_owned();
+    let fixture = fresh_sqlite().await;
+    let path = fixture.directory.settings.url.strip_prefix("sqlite://").unwrap().to_owned();
     let aside = format!("{path}.aside");
     put(&fixture.store, &fixture.items, &[json!({"key": "a"})]).await;
     std::fs::rename(&path, &aside).unwrap();

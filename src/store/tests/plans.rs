@@ -93,7 +93,7 @@ const RANGES: [&str; 11] = [
 
 #[tokio::test]
 async fn every_query_shape_uses_an_index() {
-    let Fixture { store, items, directory: _directory, .. } = fresh().await;
+    let Fixture { store, items, directory: _directory, .. } = fresh_sqlite().await;
     for (name, query, expected) in shapes() {
         let (owned, asked) = (Arc::clone(&items), query.clone());
         let marks = query.highlight.then(crate::store::highlight::Marks::random);

@@ -18,28 +18,29 @@ fn referrers() -> Vec<Referrer> {
 #[tokio::test]
 async fn every_change_is_logged_with_before_and_after_in_the_order_of_the_writes() {
     let Fixture { store, items, directory: _directory, .. } = fresh().await;
-    assert_eq!(store.last_position().await.unwrap(), 0);
+    let start = store.snapshot().await.unwrap();
     let created = put(&store, &items, &[json!({"key": "z"}), json!({"key": "a"}), json!({"key": "m"})]).await;
-    assert_eq!(created.positions, [1, 2, 3]);
+    assert!(created.positions.is_sorted() && created.positions.iter().all(|position| !start.sees(position.transaction)));
     let ids: Vec<&str> = created.records.iter().map(|record| record.as_ref().unwrap().id.as_str()).collect();
     assert_eq!(ids, ["z", "a", "m"]);
     put(&store, &items, &[json!({"key": "a", "tier": 1})]).await;
     let removed = remove(&store, &items, &["a"], vec![]).await.unwrap();
-    assert_eq!((removed.records, removed.positions), (vec![None], vec![5]));
+    assert_eq!((removed.records, removed.positions.len()), (vec![None], 1));
+    assert!(removed.positions[0] > created.positions[2]);
 
-    let changes = store.changes_after(3, 10).await.unwrap();
+    let changes = store.changes_since(&start, created.positions.last().copied(), 10).await.unwrap().changes;
+    assert_eq!(changes[1].position, removed.positions[0]);
     assert_eq!(changes.iter().map(|change| change.operation).collect::<Vec<_>>(), [Operation::Update, Operation::Delete]);
     assert_eq!((changes[0].actor.as_str(), changes[0].at.as_str()), ("tester", "2026-01-01T00:00:00.000000Z"));
     assert_eq!(changes[0].before, created.records[1].as_ref().map(|record| record.data.clone()));
     assert_eq!(changes[0].after, changes[1].before);
     assert_eq!(changes[1].after, None);
-    assert_eq!(store.last_position().await.unwrap(), 5);
-    assert_eq!(store.changes_after(0, 2).await.unwrap().len(), 2);
 }
 
 #[tokio::test]
 async fn a_refusal_or_a_missing_reference_leaves_nothing() {
     let Fixture { store, items, directory: _directory, .. } = fresh().await;
+    let start = store.snapshot().await.unwrap();
     let error = store
         .record_write(&items, "x", vec![], Arc::new(|_| Err(Error::precondition_failed("Changed.", Some("\"1\"".into())))))
         .await
@@ -54,7 +55,7 @@ async fn a_refusal_or_a_missing_reference_leaves_nothing() {
     assert_eq!(pointers, ["/0/group", "/1/group"]);
     assert_eq!(error.violations()[0].code, "unknown_reference");
     assert!(store.record_scan(&items, None, 10).await.unwrap().is_empty());
-    assert_eq!(store.last_position().await.unwrap(), 0);
+    assert_eq!(changes(&store, &start).await, 0);
     assert!(keys(&store, &items, &searching("word")).await.is_empty());
 }
 
@@ -102,11 +103,12 @@ async fn arrays_follow_updates_and_deletions() {
 #[tokio::test]
 async fn a_plan_without_writes_writes_nothing_and_a_contradictory_one_is_refused() {
     let Fixture { store, items, directory: _directory, .. } = fresh().await;
+    let start = store.snapshot().await.unwrap();
     let nothing = store.record_write(&items, "x", vec![id("a")], Arc::new(|_| Ok(WritePlan::default()))).await.unwrap();
     assert_eq!((nothing.records.len(), nothing.positions.len()), (0, 0));
     let twice = try_put(&store, &items, &[json!({"key": "a"}), json!({"key": "a"})], vec![]).await;
     assert_eq!(twice.unwrap_err().kind(), ErrorKind::Internal);
-    assert_eq!(store.last_position().await.unwrap(), 0);
+    assert_eq!(changes(&store, &start).await, 0);
 }
 
 #[tokio::test]
@@ -123,6 +125,7 @@ async fn a_panicking_planner_costs_its_request_and_nothing_else() {
 async fn concurrent_writers_of_one_record_lose_no_update() {
     let Fixture { store, items, directory: _directory, .. } = fresh().await;
     put(&store, &items, &[json!({"key": "a", "tier": 0})]).await;
+    let start = store.snapshot().await.unwrap();
     let increment: Planner = Arc::new(|existing| {
         let record = &existing[&id("a")];
         let mut document: Value = serde_json::from_str(&record.data).unwrap();
@@ -154,7 +157,7 @@ async fn concurrent_writers_of_one_record_lose_no_update() {
     for writer in writers {
         finished += i64::from(writer.await.is_ok());
     }
-    let changed = store.last_position().await.unwrap() - 1;
+    let changed = i64::try_from(changes(&store, &start).await).unwrap();
     let record = store.record_scan(&items, None, 1).await.unwrap().remove(0);
     let document: Value = serde_json::from_str(&record.data).unwrap();
     assert!(finished >= 180 && changed >= finished, "{finished} of {changed}");

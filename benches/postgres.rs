@@ -1,0 +1,236 @@
+//! Terrace on PostgreSQL, with 100,000 records: what a miss costs this process beside the bare statement through
+//! `tokio-postgres`, how long an import takes, and the latencies of each shape of query.
+//!
+//! `scripts/with-servers cargo bench --bench postgres` (argument: number of records)
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "what fails here ends the bench"
+)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use terrace::app::App;
+use terrace::config::Settings;
+use terrace::model::{Principal, RecordId};
+use terrace::records::{ImportMode, Outcome, Records, Resource};
+use tokio_postgres::{Client, NoTls};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const SEED: u64 = 2026;
+/// Runs of the two sides in turn, so that what else the machine does meets both.
+const ROUNDS: usize = 9;
+
+fn main() {
+    let count = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(100_000);
+    let directory = tempfile::TempDir::new().unwrap();
+    // One thread for everything: a wake-up across threads would be counted or not, as the machine likes.
+    actix_web::rt::System::new().block_on(async {
+        let (bare, settings) = schema(directory.path()).await;
+        let app = App::open(settings).await.unwrap();
+        app.migrate().await.unwrap();
+        import(&app, count).await;
+        let metrics = Arc::clone(app.records().resource("metrics").unwrap());
+        let misses = Misses { records: Arc::clone(app.records()), metrics, count };
+        misses.beside_bare_statements(&bare).await;
+        misses.latencies().await;
+    });
+}
+
+/// A schema of its own on the server of `scripts/with-servers`, with a bare connection to it.
+async fn schema(directory: &std::path::Path) -> (Client, Settings) {
+    let server = std::env::var("TERRACE_TEST_POSTGRES").expect("run it as: scripts/with-servers cargo bench --bench postgres");
+    let schema = format!("bench_{}", std::process::id());
+    let url = format!("{server}?options=-c%20search_path%3D{schema}");
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute(&format!("CREATE SCHEMA {schema}; SET jit = off")).await.unwrap();
+    let mut settings = support::settings(directory);
+    settings.database.url = url;
+    // Entries expire as they are made, so each read is a whole miss: guards, flight, store, body, insertion.
+    settings.cache.max_ttl = Duration::from_nanos(1);
+    (client, settings)
+}
+
+async fn import(app: &App, count: usize) {
+    let metrics: Vec<_> = support::corpus::metrics(SEED, count).collect();
+    let resource = app.records().resource("metrics").unwrap();
+    let started = Instant::now();
+    for batch in metrics.chunks(1_000) {
+        let results = app.records().import(resource, Principal::Operator, batch.to_vec(), ImportMode::Create).await.unwrap();
+        assert!(results.iter().all(Result::is_ok));
+    }
+    let loaded = started.elapsed().as_secs_f64();
+    app.store().analyze(resource.collection()).await.unwrap();
+    let whole = started.elapsed().as_secs_f64();
+    println!("import of {count} records: {loaded:.1} s, {:.0} records/s; with statistics {whole:.1} s", count as f64 / loaded);
+}
+
+struct Misses {
+    records: Arc<Records>,
+    metrics: Arc<Resource>,
+    count: usize,
+}
+
+impl Misses {
+    async fn beside_bare_statements(&self, bare: &Client) {
+        let one = bare.prepare("SELECT data::text FROM records WHERE collection = 'metrics' AND id = $1").await.unwrap();
+        let page = "SELECT data::text FROM records WHERE collection = 'metrics' \
+                    ORDER BY updated_at DESC NULLS LAST, id NULLS FIRST LIMIT 50";
+        let page = bare.prepare(page).await.unwrap();
+        let mut ids = (0..).map(|number| support::corpus::metric_id(number * 7_919 % self.count));
+        let (mut records, mut pages) = (Ratio::default(), Ratio::default());
+        for _ in 0..ROUNDS {
+            let next: Vec<String> = ids.by_ref().take(2_000).collect();
+            let statements = measured(next.len(), async || {
+                for id in &next {
+                    let row = bare.query_one(&one, &[id]).await.unwrap();
+                    assert!(!row.get::<_, String>(0).is_empty());
+                }
+            });
+            let bare_cost = statements.await;
+            let misses = measured(next.len(), async || {
+                for id in &next {
+                    let id = RecordId::parse(id).unwrap();
+                    let answer = self.records.record(&self.metrics, Principal::Anonymous, &id, "").await.unwrap();
+                    assert_eq!(answer.outcome(), Outcome::Miss);
+                }
+            });
+            records.add(bare_cost, misses.await);
+            let statements = measured(200, async || {
+                for _ in 0..200 {
+                    let rows = bare.query(&page, &[]).await.unwrap();
+                    assert_eq!(rows.iter().filter(|row| !row.get::<_, String>(0).is_empty()).count(), 50);
+                }
+            });
+            let bare_cost = statements.await;
+            let misses = measured(200, async || {
+                for _ in 0..200 {
+                    let answer = self.records.list(&self.metrics, Principal::Anonymous, "limit=50&count=none").await.unwrap();
+                    assert_eq!(answer.outcome(), Outcome::Miss);
+                }
+            });
+            pages.add(bare_cost, misses.await);
+        }
+        records.report("record miss");
+        pages.report("page of 50, no count");
+    }
+
+    /// Each shape over and over with other values, one at a time.
+    async fn latencies(&self) {
+        println!("{:<40} {:>9} {:>9} {:>9}", "query", "p50 ms", "p95 ms", "max ms");
+        for (name, query) in SHAPES {
+            let mut times = Vec::new();
+            for number in 0..100 {
+                let raw = query(number);
+                let started = Instant::now();
+                let answer = self.records.list(&self.metrics, Principal::Anonymous, &raw).await.unwrap();
+                times.push(started.elapsed().as_secs_f64() * 1e3);
+                assert_eq!(answer.outcome(), Outcome::Miss, "{raw}");
+            }
+            report_latencies(name, times);
+        }
+        let mut times = Vec::new();
+        for _ in 0..20 {
+            let started = Instant::now();
+            self.records.stats(&self.metrics, Principal::Anonymous, "by=category,tier").await.unwrap();
+            times.push(started.elapsed().as_secs_f64() * 1e3);
+        }
+        report_latencies("statistics by category and tier", times);
+    }
+}
+
+type Shape = (&'static str, fn(usize) -> String);
+
+/// Every shape that the sample collection allows, each with the count that it asks for.
+const SHAPES: &[Shape] = &[
+    ("first page", |_| "limit=50&count=none".to_owned()),
+    ("first page and total", |_| "limit=50".to_owned()),
+    ("page 200", |number| format!("page={}&limit=50&count=none", 200 + number)),
+    ("one term", |number| format!("owner=team-{:02}&count=none", number % 50)),
+    ("one term and total", |number| format!("owner=team-{:02}", number % 50)),
+    ("frequent term and total", |number| format!("tier={}", number % 3 + 1)),
+    ("two terms", |number| format!("category=operational&tier={}&count=none", number % 3 + 1)),
+    ("filter and sort", |number| format!("owner=team-{:02}&sort=name&count=none", number % 50)),
+    ("frequent filter and sort", |number| format!("tier={}&sort=name&count=none", number % 3 + 1)),
+    ("sort by name", |number| format!("sort=name&page={}&count=none", number + 1)),
+    ("list of values", |number| format!("filter[owner][in]=team-{:02},team-{:02}&count=none", number % 50, (number + 7) % 50)),
+    ("array element", |number| format!("tags={}&count=none", tag(number))),
+    ("range of time", |_| "filter[updated_at][gte]=2026-01-01T00:00:00Z&count=none".to_owned()),
+    ("one of two terms", |number| {
+        format!("filter={{\"or\":[{{\"owner\":{{\"eq\":\"team-{:02}\"}}}},{{\"tags\":{{\"eq\":\"{}\"}}}}]}}&count=none", number % 50, tag(number))
+    }),
+    ("cursor", |_| "cursor=&limit=50".to_owned()),
+    ("ranked search, rare words", |number| format!("q={}+{}&count=none", word(number), word(number + 3))),
+    ("ranked search, one word", |number| format!("q={}&count=none", word(number))),
+    ("ranked search and total", |number| format!("q={}", word(number))),
+    ("search and filter", |number| format!("q={}&owner=team-{:02}&count=none", word(number), number % 50)),
+    ("search by prefix", |number| format!("q={}&prefix=true&count=none", &word(number)[..4])),
+];
+
+fn word(number: usize) -> &'static str {
+    support::corpus::SUBJECTS[number % support::corpus::SUBJECTS.len()]
+}
+
+fn tag(number: usize) -> &'static str {
+    support::corpus::TAGS[number % support::corpus::TAGS.len()]
+}
+
+fn report_latencies(name: &str, mut times: Vec<f64>) {
+    times.sort_by(f64::total_cmp);
+    let at = |part: f64| times[((times.len() - 1) as f64 * part).round() as usize];
+    println!("{name:<40} {:>9.2} {:>9.2} {:>9.2}", at(0.5), at(0.95), at(1.0));
+}
+
+/// CPU time of this process, all threads, per operation.
+async fn measured(operations: usize, work: impl AsyncFnOnce()) -> f64 {
+    let before = cpu_seconds();
+    work().await;
+    (cpu_seconds() - before) / operations as f64
+}
+
+/// Time on a CPU of all threads so far, from `/proc/self/task/*/schedstat` (nanoseconds).
+fn cpu_seconds() -> f64 {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let times = threads.filter_map(|thread| {
+        let stat = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        stat.split(' ').next()?.parse::<u64>().ok()
+    });
+    times.sum::<u64>() as f64 / 1e9
+}
+
+/// Costs of the two sides, round by round.
+#[derive(Default)]
+struct Ratio {
+    bare: Vec<f64>,
+    ours: Vec<f64>,
+}
+
+impl Ratio {
+    fn add(&mut self, bare: f64, ours: f64) {
+        self.bare.push(bare);
+        self.ours.push(ours);
+    }
+
+    /// The median of the rounds' ratios.
+    fn report(&self, name: &str) {
+        let mut ratios: Vec<f64> = self.ours.iter().zip(&self.bare).map(|(ours, bare)| ours / bare).collect();
+        ratios.sort_by(f64::total_cmp);
+        let median = |values: &[f64]| {
+            let mut values = values.to_vec();
+            values.sort_by(f64::total_cmp);
+            values[values.len() / 2] * 1e6
+        };
+        let (bare, ours) = (median(&self.bare), median(&self.ours));
+        let (low, middle, high) = (ratios[0], ratios[ratios.len() / 2], ratios[ratios.len() - 1]);
+        println!("{name}: {ours:.1} us of CPU beside {bare:.1} us bare; ratio {middle:.2} ({low:.2} to {high:.2})");
+    }
+}

@@ -1,0 +1,123 @@
+//! The change log: read once and in order by snapshots, and shortened from its old end.
+
+use futures_util::FutureExt as _;
+
+use super::*;
+use crate::store::connection::Access;
+use crate::store::statement::Statement;
+
+/// Runs SQL past the store's own operations.
+async fn sql(store: &Store, sql: &'static str) {
+    let ran = store.run("sql", "", Access::Write, move |connection| {
+        async move { Ok(connection.execute(Statement::new(sql)).await?) }.boxed()
+    });
+    ran.await.unwrap();
+}
+
+fn documents(keys: std::ops::Range<usize>) -> Vec<Value> {
+    keys.map(|key| json!({"key": format!("k{key}")})).collect()
+}
+
+#[tokio::test]
+async fn pages_hold_each_unseen_change_once_and_say_what_they_saw() {
+    let Fixture { store, items, directory: _directory, .. } = fresh().await;
+    put(&store, &items, &documents(0..3)).await;
+    let start = store.snapshot().await.unwrap();
+    let empty = store.changes_since(&start, None, 2).await.unwrap();
+    assert_eq!((empty.changes.len(), &empty.snapshot, empty.more_after), (0, &start, None));
+    let mut written = put(&store, &items, &documents(3..6)).await.positions;
+    written.extend(put(&store, &items, &documents(6..8)).await.positions);
+
+    let (mut read, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.changes_since(&start, after, 2).await.unwrap();
+        assert!(page.changes.len() <= 2);
+        assert!(written.iter().all(|position| page.snapshot.sees(position.transaction)));
+        read.extend(page.changes.iter().map(|change| change.position));
+        after = page.more_after;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(read, written);
+}
+
+#[tokio::test]
+async fn what_was_noted_as_unseen_is_read_and_what_was_seen_between_is_not() {
+    let Fixture { store, items, directory: _directory, .. } = fresh().await;
+    let mut seen = store.snapshot().await.unwrap();
+    let mut written = Vec::new();
+    for key in 0..4 {
+        written.extend(put(&store, &items, &documents(key..key + 1)).await.positions);
+    }
+    seen.see(written[1].transaction);
+    seen.see(written[3].transaction);
+    let page = store.changes_since(&seen, None, 10).await.unwrap();
+    assert_eq!(page.changes.iter().map(|change| change.position).collect::<Vec<_>>(), [written[0], written[2]]);
+    let page = store.changes_since(&seen, Some(written[0]), 10).await.unwrap();
+    assert_eq!(page.changes.iter().map(|change| change.position).collect::<Vec<_>>(), [written[2]]);
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_left_out_and_the_reader_goes_on() {
+    let Fixture { store, items, directory: _directory, .. } = fresh().await;
+    let start = store.snapshot().await.unwrap();
+    let written = put(&store, &items, &documents(0..4)).await.positions;
+    sql(&store, "UPDATE changes SET collection = 'No Name' WHERE id = 'k0'").await;
+    sql(&store, "UPDATE changes SET id = '' WHERE id = 'k2'").await;
+    let page = store.changes_since(&start, None, 1).await.unwrap();
+    assert_eq!((page.changes.len(), page.unreadable, page.more_after), (0, 1, Some(written[0])));
+    let page = store.changes_since(&start, page.more_after, 10).await.unwrap();
+    assert_eq!(page.changes.iter().map(|change| change.position).collect::<Vec<_>>(), [written[1], written[3]]);
+    assert_eq!((page.unreadable, page.more_after), (1, None));
+}
+
+/// Just after second `second` of what [`put`] writes.
+fn cutoff(second: u32) -> String {
+    format!("2026-01-01T00:00:{second:02}.500000Z")
+}
+
+#[tokio::test]
+async fn old_changes_go_from_the_old_end_and_young_ones_and_records_stay() {
+    let Fixture { store, items, directory: _directory, .. } = fresh().await;
+    let start = store.snapshot().await.unwrap();
+    let written = put(&store, &items, &documents(0..10)).await.positions;
+    let seen = store.snapshot().await.unwrap();
+    let remaining = async || {
+        let page = store.changes_since(&start, None, 100).await.unwrap();
+        page.changes.iter().map(|change| change.position).collect::<Vec<_>>()
+    };
+    assert_eq!(store.changes_prune(&cutoff(5), &start, 100).await.unwrap(), 0, "what was not seen in time went");
+    assert_eq!(store.changes_prune(&cutoff(5), &seen, 4).await.unwrap(), 4);
+    assert_eq!(remaining().await, written[4..]);
+    assert_eq!(store.changes_prune(&cutoff(5), &seen, 100).await.unwrap(), 2);
+    assert_eq!(store.changes_prune(&cutoff(5), &seen, 100).await.unwrap(), 0);
+    assert_eq!(remaining().await, written[6..]);
+    assert_eq!(store.record_scan(&items, None, 100).await.unwrap().len(), 10);
+}
+
+#[tokio::test]
+async fn positions_are_not_used_again_after_the_newest_change_went() {
+    let Fixture { store, items, directory: _directory, .. } = fresh().await;
+    let start = store.snapshot().await.unwrap();
+    let old = put(&store, &items, &documents(0..3)).await.positions;
+    let seen = store.snapshot().await.unwrap();
+    assert_eq!(store.changes_prune(&cutoff(59), &seen, 100).await.unwrap(), 3);
+    assert_eq!(changes(&store, &start).await, 0);
+    let now = store.snapshot().await.unwrap();
+    assert!(now.next >= seen.next && old.iter().all(|position| now.sees(position.transaction)), "{now:?}");
+    let new = put(&store, &items, &documents(3..4)).await.positions;
+    assert!(new[0] > old[2] && new[0].sequence > old[2].sequence && !now.sees(new[0].transaction));
+}
+
+#[tokio::test]
+async fn one_change_from_the_future_holds_up_no_other() {
+    let Fixture { store, items, directory: _directory, .. } = fresh().await;
+    let start = store.snapshot().await.unwrap();
+    put(&store, &items, &documents(0..5)).await;
+    sql(&store, "UPDATE changes SET at = '2126-01-01T00:00:00.000000Z' WHERE id = 'k0'").await;
+    let seen = store.snapshot().await.unwrap();
+    assert_eq!(store.changes_prune(&cutoff(59), &seen, 3).await.unwrap(), 2);
+    assert_eq!(store.changes_prune(&cutoff(59), &seen, 3).await.unwrap(), 2);
+    assert_eq!(changes(&store, &start).await, 1);
+}
