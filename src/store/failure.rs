@@ -23,6 +23,9 @@ pub(super) enum Failure {
     Refused(Error),
     /// The database said no.
     Database(DatabaseError),
+    /// What a write was planned on has been changed by somebody else before it was carried out. Planned and carried
+    /// out again, it may succeed.
+    Raced,
     /// There was no connection to ask it over.
     Unreachable(Error),
 }
@@ -47,7 +50,7 @@ impl Failure {
     /// Whether the database (and not the request) is to blame.
     pub fn is_fault(&self) -> bool {
         match self {
-            Self::Database(_) | Self::Unreachable(_) => true,
+            Self::Database(_) | Self::Unreachable(_) | Self::Raced => true,
             Self::Refused(error) => matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Internal),
         }
     }
@@ -60,7 +63,7 @@ impl Failure {
                 matches!(kind, DatabaseErrorKind::ClosedConnection) || messages::is_loss(information.message())
             }
             Self::Database(DatabaseError::BrokenTransactionManager) => true,
-            Self::Database(_) | Self::Refused(_) => false,
+            Self::Database(_) | Self::Refused(_) | Self::Raced => false,
         }
     }
 
@@ -70,6 +73,7 @@ impl Failure {
             Self::Database(DatabaseError::DatabaseError(kind, information)) => {
                 matches!(kind, DatabaseErrorKind::SerializationFailure) || information.message() == "deadlock detected"
             }
+            Self::Raced => true,
             Self::Database(_) | Self::Refused(_) | Self::Unreachable(_) => false,
         }
     }
@@ -90,6 +94,11 @@ impl Failure {
         match self {
             Self::Refused(error) | Self::Unreachable(error) => error,
             Self::Database(error) => from_database(&error.to_string()),
+            Self::Raced => {
+                let detail = "Others change the same records all the time: the write did not get its turn within \
+                              database.acquire_timeout.";
+                Error::unavailable(detail, RETRY_AFTER, "a write was raced until its time was over")
+            }
         }
     }
 }

@@ -6,6 +6,8 @@
 mod connect;
 mod dialect;
 mod migrations;
+mod search;
+mod structure;
 
 use std::sync::Arc;
 use std::time::Duration;
