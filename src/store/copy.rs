@@ -224,7 +224,7 @@ impl Store {
             let request = Arc::clone(&request);
             async move {
                 let mut statement = Statement::new(format!(
-                    "SELECT {} FROM records WHERE collection = {} AND id IN ",
+                    "SELECT {} FROM records WHERE collection = {} AND id",
                     record_columns(connection),
                     literal(&request.0)
                 ));
@@ -271,7 +271,7 @@ impl Store {
                 let (changes, touched, records) = &*request;
                 for (collection, ids) in touched {
                     let mut statement =
-                        Statement::new(format!("DELETE FROM records WHERE collection = {} AND id IN ", literal(collection)));
+                        Statement::new(format!("DELETE FROM records WHERE collection = {} AND id", literal(collection)));
                     push_ids(connection, &mut statement, ids);
                     connection.execute(statement).await?;
                 }

@@ -13,8 +13,6 @@ use crate::model::CollectionName;
 pub(super) struct Spelling {
     /// JSON as text.
     pub json_text: fn(&str) -> String,
-    /// Text as JSON.
-    pub text_json: fn(&str) -> String,
     /// Between the columns and the rows of an insertion that names its own sequence numbers.
     pub overriding: &'static str,
     /// The last sequence number that was given out, whether its row is still there or not.
@@ -27,7 +25,6 @@ pub(super) struct Spelling {
 
 static SQLITE: Spelling = Spelling {
     json_text: str::to_owned,
-    text_json: str::to_owned,
     overriding: "",
     counter: "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0) AS value",
     set_counter: |last| {
@@ -40,7 +37,6 @@ static SQLITE: Spelling = Spelling {
 
 static POSTGRES: Spelling = Spelling {
     json_text: |column| format!("({column})::text"),
-    text_json: |text| format!("({text})::jsonb"),
     overriding: " OVERRIDING SYSTEM VALUE",
     counter: "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('changes', 'position')), 0) AS value",
     set_counter: |last| {
@@ -60,7 +56,7 @@ pub(super) fn spelling(connection: &Connection<'_>) -> &'static Spelling {
 
 pub(super) fn push_ids(connection: &Connection<'_>, statement: &mut Statement, ids: &[String]) {
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    connection.dialect().push_text_set(statement, &ids);
+    connection.dialect().push_in_texts(statement, &ids);
 }
 
 pub(super) fn record_columns(connection: &Connection<'_>) -> String {
@@ -113,41 +109,40 @@ pub(super) fn changes_statement(connection: &Connection<'_>, after: i64, limit: 
 
 pub(super) async fn insert_records(connection: &mut Connection<'_>, texts: &str) -> Result<(), Failure> {
     let dialect = connection.dialect();
-    let text = |member| dialect.write_text(member);
+    let member = |name| dialect.write_member(name);
     let mut statement = Statement::new(format!(
         "INSERT INTO records (collection, id, version, data, created_at, updated_at) SELECT {}, {}, {}, {}, {}, {} FROM ",
-        text("collection"),
-        text("id"),
-        dialect.write_number("version"),
-        (spelling(connection).text_json)(&text("data")),
-        text("created_at"),
-        text("updated_at"),
+        member("collection"),
+        member("id"),
+        member("version"),
+        dialect.write_document("data"),
+        member("created_at"),
+        member("updated_at"),
     ));
     dialect.push_writes(&mut statement, texts);
-    statement.sql(" ORDER BY write.ordinal");
     connection.execute(statement).await?;
     Ok(())
 }
 
 pub(super) async fn insert_changes(connection: &mut Connection<'_>, texts: &str) -> Result<(), Failure> {
     let (dialect, spelling) = (connection.dialect(), spelling(connection));
-    let text = |member| dialect.write_text(member);
+    let member = |name| dialect.write_member(name);
     let mut statement = Statement::new(format!(
         "INSERT INTO changes (position, collection, id, operation, version, actor, at, before, after){} \
          SELECT {}, {}, {}, {}, {}, {}, {}, {}, {} FROM ",
         spelling.overriding,
-        dialect.write_number("position"),
-        text("collection"),
-        text("id"),
-        text("operation"),
-        dialect.write_number("version"),
-        text("actor"),
-        text("at"),
-        (spelling.text_json)(&text("before")),
-        (spelling.text_json)(&text("after")),
+        member("position"),
+        member("collection"),
+        member("id"),
+        member("operation"),
+        member("version"),
+        member("actor"),
+        member("at"),
+        dialect.write_document("before"),
+        dialect.write_document("after"),
     ));
     dialect.push_writes(&mut statement, texts);
-    statement.sql(" ORDER BY write.ordinal");
+    statement.sql(format!(" ORDER BY {}", member("position")));
     connection.execute(statement).await?;
     Ok(())
 }
