@@ -9,6 +9,7 @@ mod migrations;
 mod search;
 mod structure;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use deadpool::managed::{
 use diesel::connection::CacheSize;
 use diesel_async::pooled_connection::PoolableConnection as _;
 use diesel_async::{AnsiTransactionManager, AsyncConnection as _, AsyncPgConnection, TransactionManager as _};
+use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
 use opentelemetry::metrics::Meter;
 use tokio::task::JoinHandle;
@@ -184,7 +186,7 @@ impl PostgresDatabase {
         F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>>,
     {
         let mut connection = self.connection(operation).await?;
-        task(&mut Connection::Postgres(&mut connection)).await
+        carried_out(operation, task(&mut Connection::Postgres(&mut connection))).await
     }
 
     async fn write<T, F>(&self, operation: &'static str, task: &F) -> Result<T, Failure>
@@ -193,7 +195,7 @@ impl PostgresDatabase {
     {
         let mut connection = self.connection(operation).await?;
         AnsiTransactionManager::begin_transaction(&mut *connection).await?;
-        match task(&mut Connection::Postgres(&mut connection)).await {
+        match carried_out(operation, task(&mut Connection::Postgres(&mut connection))).await {
             Ok(value) => match AnsiTransactionManager::commit_transaction(&mut *connection).await {
                 Ok(()) => Ok(value),
                 // Nobody knows whether the server had carried it out: it must not be run again.
@@ -234,6 +236,12 @@ impl PostgresDatabase {
             Err(_) => Err(self.shortage.in_vain(operation)),
         }
     }
+}
+
+/// A panic, of a planner for example, ends its operation and nothing else: what is open is rolled back.
+async fn carried_out<T>(operation: &'static str, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let outcome = AssertUnwindSafe(work).catch_unwind().await;
+    outcome.unwrap_or_else(|_| Err(Failure::Refused(Error::internal(format!("{operation} panicked")))))
 }
 
 /// Keeps as many connections as `database.min_connections` says and closes what has not been used.
