@@ -164,23 +164,36 @@ impl Dialect for PostgresDialect {
          FROM (SELECT pg_current_snapshot() AS snapshot) AS current"
     }
 
+    /// Two ranges of one index: what began after the snapshot, and what was in progress and has committed since. As one
+    /// condition with OR they would be a walk over all that was written beside the oldest open transaction.
     fn push_unseen(&self, statement: &mut Statement, seen: &Snapshot, after: Option<Position>, limit: u32) {
-        // A bound for the index; what is noted as unseen may be far behind `next`, and then its range is filtered.
-        let lowest = after.map_or(0, |after| after.transaction).max(seen.oldest_unseen());
-        statement.sql("SELECT transaction::text::bigint AS transaction_id, position FROM changes WHERE transaction >= CAST(");
-        statement.text(lowest.to_string()).sql(" AS xid8) AND (transaction >= CAST(").text(seen.next.to_string());
-        let in_progress: Vec<String> = seen.in_progress.iter().map(ToString::to_string).collect();
-        statement.sql(" AS xid8) OR transaction = ANY(CAST(").text(array_text(in_progress.iter().map(String::as_str)));
-        statement.sql(" AS xid8[])))");
-        if let Some(after) = after {
-            statement.sql(" AND (transaction, position) > (CAST(").text(after.transaction.to_string());
-            statement.sql(" AS xid8), ").bigint(after.sequence).sql(")");
-        }
-        statement.sql(" ORDER BY transaction, position LIMIT ").bigint(i64::from(limit));
+        let in_progress: Vec<String> = seen.in_progress.iter().map(u64::to_string).collect();
+        let start = Position { transaction: seen.next, sequence: 0 };
+        let start = after.map_or(start, |after| after.max(start));
+        let after = after.unwrap_or(Position { transaction: 0, sequence: 0 });
+        // What a restored database has from its former life, when numbers were higher, is not new.
+        statement.sql(
+            "SELECT unseen.transaction_id, unseen.position FROM ((SELECT transaction AS transaction_id, position FROM changes",
+        );
+        statement.sql(" WHERE transaction < pg_snapshot_xmax(pg_current_snapshot()) AND (transaction, position) > (CAST(");
+        statement.text(start.transaction.to_string()).sql(" AS xid8), ").bigint(start.sequence);
+        statement.sql(format!(
+            ") ORDER BY transaction, position LIMIT {limit}) UNION ALL (SELECT late.transaction, late.position FROM unnest(CAST("
+        ));
+        statement.text(array_text(in_progress.iter().map(String::as_str)));
+        // From here on with the place after which the page begins, if it is within one of them.
+        statement.sql(
+            " AS xid8[])) AS waiting (transaction) CROSS JOIN LATERAL (SELECT changes.transaction, changes.position FROM changes \
+             WHERE changes.transaction = waiting.transaction AND changes.position > CASE WHEN waiting.transaction = CAST(",
+        );
+        statement.text(after.transaction.to_string()).sql(" AS xid8) THEN ").bigint(after.sequence);
+        statement.sql(format!(" ELSE 0 END ORDER BY changes.position LIMIT {limit}) AS late WHERE waiting.transaction >= CAST("));
+        statement.text(after.transaction.to_string());
+        statement.sql(format!(" AS xid8))) AS unseen ORDER BY unseen.transaction_id, unseen.position LIMIT {limit}"));
     }
 
     fn change_lock(&self) -> &'static str {
-        " FOR UPDATE OF changes SKIP LOCKED"
+        " FOR UPDATE SKIP LOCKED"
     }
 }
 
