@@ -144,7 +144,12 @@ pub(super) fn prune_statement(dialect: &dyn Dialect, before: &str, seen: &Snapsh
         dialect.change_transaction(),
         dialect.change_lock(),
     ));
-    statement.text(before).sql(" AND oldest.transaction_id < ");
-    statement.bigint(i64::try_from(seen.oldest_unseen()).unwrap_or(i64::MAX)).sql(")");
+    statement.text(before).sql(" AND oldest.transaction_id < ").bigint(i64::try_from(seen.next).unwrap_or(i64::MAX));
+    // In the text as well: numbers, a few, and once in many minutes.
+    let in_progress: Vec<String> = seen.in_progress.iter().map(u64::to_string).collect();
+    if !in_progress.is_empty() {
+        statement.sql(format!(" AND oldest.transaction_id NOT IN ({})", in_progress.join(", ")));
+    }
+    statement.sql(")");
     statement
 }
