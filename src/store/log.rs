@@ -55,10 +55,10 @@ pub(super) async fn since(
     Ok(page(rows, limit)?)
 }
 
-/// One statement, so that changes and snapshot are of one moment. Keys first, documents second: sorting does not carry them.
+/// One statement, so that changes and snapshot are of one moment.
 pub(super) fn since_statement(dialect: &dyn Dialect, seen: &Snapshot, after: Option<Position>, limit: u32) -> Statement {
     let mut statement = Statement::new(format!(
-        "SELECT now.next, now.in_progress, page.position, {} AS transaction_id, changes.collection, changes.id, \
+        "SELECT now.next, now.in_progress, {} AS transaction_id, changes.position, changes.collection, changes.id, \
          changes.operation, changes.actor, changes.at, {} AS before, {} AS after FROM ({}) AS now LEFT JOIN (",
         dialect.change_transaction(),
         dialect.change_document("before"),
@@ -66,9 +66,7 @@ pub(super) fn since_statement(dialect: &dyn Dialect, seen: &Snapshot, after: Opt
         dialect.snapshot(),
     ));
     dialect.push_unseen(&mut statement, seen, after, limit);
-    statement.sql(
-        ") AS page ON TRUE LEFT JOIN changes ON changes.position = page.position ORDER BY page.transaction_id, page.position",
-    );
+    statement.sql(format!(") AS changes ON TRUE ORDER BY {}, changes.position", dialect.change_transaction()));
     statement
 }
 

@@ -164,32 +164,30 @@ impl Dialect for PostgresDialect {
          FROM (SELECT pg_current_snapshot() AS snapshot) AS current"
     }
 
-    /// Two ranges of one index: what began after the snapshot, and what was in progress and has committed since. As one
-    /// condition with OR they would be a walk over all that was written beside the oldest open transaction.
+    /// Two kinds of ranges of one index: what began after the snapshot, and each transaction that was in progress and may
+    /// have committed since. As one condition with OR they would be a walk over all that was written beside the oldest
+    /// open transaction; and with an equality the planner may take the order of positions for that of the index.
     fn push_unseen(&self, statement: &mut Statement, seen: &Snapshot, after: Option<Position>, limit: u32) {
+        let order = format!("ORDER BY changes.transaction, changes.position LIMIT {limit}");
         let in_progress: Vec<String> = seen.in_progress.iter().map(u64::to_string).collect();
         let start = Position { transaction: seen.next, sequence: 0 };
         let start = after.map_or(start, |after| after.max(start));
         let after = after.unwrap_or(Position { transaction: 0, sequence: 0 });
         // What a restored database has from its former life, when numbers were higher, is not new.
         statement.sql(
-            "SELECT unseen.transaction_id, unseen.position FROM ((SELECT transaction AS transaction_id, position FROM changes",
+            "SELECT * FROM ((SELECT changes.* FROM changes WHERE changes.transaction < pg_snapshot_xmax(pg_current_snapshot())",
         );
-        statement.sql(" WHERE transaction < pg_snapshot_xmax(pg_current_snapshot()) AND (transaction, position) > (CAST(");
-        statement.text(start.transaction.to_string()).sql(" AS xid8), ").bigint(start.sequence);
-        statement.sql(format!(
-            ") ORDER BY transaction, position LIMIT {limit}) UNION ALL (SELECT late.transaction, late.position FROM unnest(CAST("
-        ));
+        statement.sql(" AND (changes.transaction, changes.position) > (CAST(").text(start.transaction.to_string());
+        statement.sql(" AS xid8), ").bigint(start.sequence).sql(format!(") {order}) UNION ALL (SELECT late.* FROM unnest(CAST("));
         statement.text(array_text(in_progress.iter().map(String::as_str)));
-        // From here on with the place after which the page begins, if it is within one of them.
         statement.sql(
-            " AS xid8[])) AS waiting (transaction) CROSS JOIN LATERAL (SELECT changes.transaction, changes.position FROM changes \
-             WHERE changes.transaction = waiting.transaction AND changes.position > CASE WHEN waiting.transaction = CAST(",
+            " AS xid8[])) AS waiting (transaction) CROSS JOIN LATERAL (SELECT changes.* FROM changes \
+             WHERE changes.transaction <= waiting.transaction AND (changes.transaction, changes.position) > \
+             (waiting.transaction, CASE WHEN waiting.transaction = CAST(",
         );
         statement.text(after.transaction.to_string()).sql(" AS xid8) THEN ").bigint(after.sequence);
-        statement.sql(format!(" ELSE 0 END ORDER BY changes.position LIMIT {limit}) AS late WHERE waiting.transaction >= CAST("));
-        statement.text(after.transaction.to_string());
-        statement.sql(format!(" AS xid8))) AS unseen ORDER BY unseen.transaction_id, unseen.position LIMIT {limit}"));
+        statement.sql(format!(" ELSE 0 END) {order}) AS late WHERE waiting.transaction >= CAST("));
+        statement.text(after.transaction.to_string()).sql(format!(" AS xid8))) AS changes {order}"));
     }
 
     fn change_lock(&self) -> &'static str {
