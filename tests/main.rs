@@ -10,6 +10,7 @@ mod freshness;
 mod hostile;
 mod http;
 mod observability;
+mod outages;
 mod plans;
 mod rest;
 mod retention;

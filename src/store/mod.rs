@@ -13,6 +13,7 @@
 mod column;
 mod connection;
 mod contract;
+mod copy;
 mod database;
 mod dialect;
 mod failure;
@@ -48,6 +49,7 @@ use crate::telemetry::Telemetry;
 pub use contract::{
     Committed, Existing, FieldStats, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Shape, Stats, WritePlan,
 };
+pub use copy::{BatchLimit, Contents, CopyMark, RawChange, RawRecord};
 pub use structure::Step;
 
 use connection::{Access, Connection};
