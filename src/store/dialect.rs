@@ -95,8 +95,8 @@ pub(super) trait Dialect: Send + Sync {
     /// A query of one row: what the statement that it stands in sees, as `next` and, a JSON array, `in_progress`.
     fn snapshot(&self) -> &'static str;
 
-    /// Appends a query for the keys `(transaction_id, position)` of the first `limit` changes that `seen` did not see, by
-    /// both, after `after`.
+    /// Appends a query for the first `limit` rows of `changes` that `seen` did not see, by position, after `after`. Its cost is
+    /// that of these rows.
     fn push_unseen(&self, statement: &mut Statement, seen: &Snapshot, after: Option<Position>, limit: u32);
 
     /// What ends a query for rows of `changes` that are about to be deleted, when other processes may do the same.

@@ -149,7 +149,7 @@ impl Dialect for SqliteDialect {
         // One range of the key, for what is noted as unseen is always close to `next`.
         let lowest = after.map_or(0, |after| after.sequence.saturating_add(1)).max(signed(seen.oldest_unseen()));
         let unseen = serde_json::Value::from(seen.in_progress.as_slice()).to_string();
-        statement.sql("SELECT position AS transaction_id, position FROM changes WHERE position >= ").bigint(lowest);
+        statement.sql("SELECT * FROM changes WHERE position >= ").bigint(lowest);
         statement.sql(" AND (position >= ").bigint(signed(seen.next));
         statement
             .sql(" OR position IN (SELECT value FROM json_each(")

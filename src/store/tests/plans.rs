@@ -16,7 +16,7 @@ struct PlanRow {
     detail: String,
 }
 
-async fn explain(store: &Store, build: impl Fn(&Connection<'_>) -> Statement + Send + Sync + 'static) -> String {
+pub(super) async fn explain(store: &Store, build: impl Fn(&Connection<'_>) -> Statement + Send + Sync + 'static) -> String {
     let explained = store.run("explain", "", Access::Read, move |connection| {
         let mut statement = Statement::new("EXPLAIN QUERY PLAN ");
         statement.extend(build(connection));
