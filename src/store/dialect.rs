@@ -78,9 +78,6 @@ pub(super) trait Dialect: Send + Sync {
     /// The same if something is then written that refers to its rows: nobody can delete them meanwhile.
     fn lock_to_refer(&self) -> &'static str;
 
-    /// What a planner needs to be told after many records were written, outside of a transaction.
-    fn analysis(&self, collection: &CollectionName) -> Option<String>;
-
     /// What the declared collections need.
     fn artifacts(&self, collection: &Collection) -> crate::error::Result<Vec<super::structure::Artifact>>;
 
@@ -117,12 +114,12 @@ pub(super) trait SearchDialect {
     /// Appends a join that gives the matches of the records on `page (record)` their highlights.
     fn push_highlight_join(&self, statement: &mut Statement);
 
-    /// Appends a JSON array: the text of each search field with the bound marks around what matched, unless the
-    /// matches are still to be found with [`Self::push_matching_words`].
+    /// Appends a JSON array: the text of each search field with the bound marks around what matched, without any marks
+    /// if there are [`Self::stems`].
     fn push_highlights(&self, statement: &mut Statement, open: &str, close: &str);
 
     /// For a database that does not mark matches (`None`: it does): a statement with a row `(word, stem)` for each of
-    /// `words`, by which those that match a word of the search are told.
+    /// `words`. Words match if their stems are the same.
     fn stems(&self, words: &[&str]) -> Option<Statement>;
 }
 

@@ -3,6 +3,7 @@
 
 use super::column::Column;
 use super::dialect::Dialect;
+use super::filter::refuse_nul;
 use super::statement::Statement;
 use crate::error::{Error, Result};
 use crate::model::{Collection, Direction, Query, Scalar};
@@ -65,16 +66,12 @@ pub(super) fn push_order(statement: &mut Statement, keys: &[Key], prefix: &str) 
 }
 
 /// Appends `AND` the condition that a record comes after the one with the sort values and id of `after`.
-pub(super) fn push_after(
-    statement: &mut Statement,
-    dialect: &dyn Dialect,
-    keys: &[Key],
-    after: &[Option<Scalar>],
-) -> Result<()> {
+pub(super) fn push_after(statement: &mut Statement, dialect: &dyn Dialect, keys: &[Key], after: &[Option<Scalar>]) -> Result<()> {
     let malformed = || Error::parameter("cursor", "The cursor does not belong to this order. Start again without it.");
     let (Some(Some(tie)), true) = (after.last(), after.len() == keys.len() + 1) else {
         return Err(malformed());
     };
+    refuse_nul("cursor", after.iter().flatten())?;
     let positions: Vec<Position> = keys.iter().zip(after).map(|(key, value)| Position { key, value: value.as_ref() }).collect();
     if let Some(first) = positions.first() {
         // Implied by what follows, but a bound that the planner can seek an index with.

@@ -1,5 +1,7 @@
 //! Reads: one record, a page, a count, a scan. Each is one statement, so each sees one state of the database.
 
+use std::collections::HashMap;
+
 use diesel::prelude::QueryableByName;
 use diesel::sql_types::{BigInt, Nullable, Text};
 
@@ -8,12 +10,12 @@ use super::contract::{Row, Shape};
 use super::dialect::Dialect;
 use super::failure::Failure;
 use super::filter::push_selection;
-use super::highlight::Marks;
+use super::highlight::{Marks, all_words};
 use super::order;
 use super::projection::{push_document, push_included, splice};
 use super::statement::Statement;
 use crate::error::{Error, Result};
-use crate::model::{Collection, Paging, Query, Record, RecordId, Selection};
+use crate::model::{Collection, Paging, Query, Record, RecordId, SearchExpression, Selection};
 
 #[derive(QueryableByName)]
 struct DocumentRow {
@@ -35,6 +37,14 @@ pub(super) struct RecordRow {
     version: i64,
     #[diesel(sql_type = Text)]
     data: String,
+}
+
+#[derive(QueryableByName)]
+struct StemRow {
+    #[diesel(sql_type = Text)]
+    word: String,
+    #[diesel(sql_type = Text)]
+    stem: String,
 }
 
 #[derive(QueryableByName)]
@@ -85,8 +95,30 @@ pub(super) async fn page(connection: &mut Connection<'_>, collection: &Collectio
     }
     let marks = (query.highlight && query.selection.search.is_some()).then(Marks::random);
     let statement = page_statement(connection, collection, query, marks.as_ref())?;
-    let rows: Vec<DocumentRow> = connection.load(statement).await?;
+    let mut rows: Vec<DocumentRow> = connection.load(statement).await?;
+    if let Some((marks, expression)) = marks.as_ref().zip(query.selection.search.as_ref()) {
+        mark_matches(connection, collection, expression, marks, &mut rows).await?;
+    }
     rows.into_iter().map(|row| Ok(into_row(row, collection, marks.as_ref())?)).collect()
+}
+
+/// Marks what matched, where the database has not done it: it is asked for the stems of all words once.
+async fn mark_matches(
+    connection: &mut Connection<'_>,
+    collection: &Collection,
+    expression: &SearchExpression,
+    marks: &Marks,
+    rows: &mut [DocumentRow],
+) -> Result<(), Failure> {
+    let words = all_words(expression, rows.iter().filter_map(|row| row.highlights.as_deref()))?;
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let Some(statement) = connection.dialect().search(collection, expression).stems(&words) else { return Ok(()) };
+    let stems: Vec<StemRow> = connection.load(statement).await?;
+    let stems: HashMap<String, String> = stems.into_iter().map(|row| (row.word, row.stem)).collect();
+    for texts in rows.iter_mut().filter_map(|row| row.highlights.as_mut()) {
+        *texts = marks.mark(expression, texts, &stems)?;
+    }
+    Ok(())
 }
 
 /// First the keys of the page alone, then the documents of its records: what is sorted or skipped stays small.

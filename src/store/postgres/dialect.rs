@@ -140,11 +140,6 @@ impl Dialect for PostgresDialect {
         " FOR KEY SHARE"
     }
 
-    /// `VACUUM` too: it marks the pages whose records everybody sees, so that an index alone can count them.
-    fn analysis(&self, collection: &CollectionName) -> Option<String> {
-        Some(format!("VACUUM (ANALYZE) {}", structure::partition(collection)))
-    }
-
     fn artifacts(&self, collection: &Collection) -> Result<Vec<Artifact>> {
         structure::artifacts(collection)
     }

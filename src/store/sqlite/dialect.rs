@@ -123,10 +123,6 @@ impl Dialect for SqliteDialect {
         ""
     }
 
-    fn analysis(&self, _collection: &CollectionName) -> Option<String> {
-        None
-    }
-
     fn artifacts(&self, collection: &Collection) -> Result<Vec<Artifact>> {
         structure::artifacts(collection)
     }
