@@ -22,8 +22,12 @@ pub(super) trait Dialect: Send + Sync {
     /// What finds a row again within the statement at the least cost.
     fn row_key(&self) -> &'static str;
 
-    /// `page`, and to each of its rows the record with the key `page.record`. Always in this order.
-    fn page_join(&self, collection: &CollectionName) -> String;
+    /// How a list begins: the table `page`, as far as what it has of each record beside the sort keys `k0`, `k1`, … and
+    /// `tie`.
+    fn page_head(&self) -> &'static str;
+
+    /// What the documents of a page are then selected from: its rows with their keys and, as `records`, their records.
+    fn page_source(&self) -> &'static str;
 
     /// The document of a row of `alias`, as text.
     fn document(&self, alias: &str) -> String;

@@ -35,7 +35,7 @@ pub(super) fn keys(dialect: &dyn Dialect, collection: &Collection, query: &Query
     let sort = match (query.sort.is_empty(), rank) {
         (true, Some(value)) => {
             let direction = Direction::Ascending;
-            return Ok(vec![Key { value, json: "page.k0".to_owned(), direction, nullable: false }]);
+            return Ok(vec![Key { value, json: "k0".to_owned(), direction, nullable: false }]);
         }
         (true, None) => &collection.sort,
         (false, _) => &query.sort,
@@ -55,14 +55,14 @@ pub(super) fn push_columns(statement: &mut Statement, keys: &[Key]) {
     statement.sql(", records.id AS tie");
 }
 
-/// Appends `ORDER BY` over those columns, each with `prefix` before its name.
-pub(super) fn push_order(statement: &mut Statement, keys: &[Key], prefix: &str) {
+/// Appends `ORDER BY` over those columns.
+pub(super) fn push_order(statement: &mut Statement, keys: &[Key]) {
     statement.sql(" ORDER BY ");
     for (at, key) in keys.iter().enumerate() {
         let direction = direction_text(key.direction, key.nullable);
-        statement.sql(format!("{prefix}k{at}{direction}, "));
+        statement.sql(format!("k{at}{direction}, "));
     }
-    statement.sql(format!("{prefix}tie"));
+    statement.sql("tie");
 }
 
 /// Appends `AND` the condition that a record comes after the one with the sort values and id of `after`.

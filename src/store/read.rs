@@ -121,7 +121,7 @@ async fn mark_matches(
     Ok(())
 }
 
-/// First the keys of the page alone, then the documents of its records: what is sorted or skipped stays small.
+/// First the page, then what of its records goes into the body: nothing is made of what is sorted or skipped.
 pub(super) fn page_statement(
     connection: &Connection<'_>,
     collection: &Collection,
@@ -132,13 +132,13 @@ pub(super) fn page_statement(
     let search = query.selection.search.as_ref().map(|expression| dialect.search(collection, expression));
     let keys = order::keys(dialect, collection, query, search.as_ref().map(|search| search.rank()))?;
 
-    let mut statement = Statement::new(format!("WITH page AS MATERIALIZED (SELECT {} AS record", dialect.row_key()));
+    let mut statement = Statement::new(dialect.page_head());
     order::push_columns(&mut statement, &keys);
     push_from_selection(&mut statement, connection, collection, &query.selection)?;
     if let Paging::Cursor { after: Some(after), .. } = &query.paging {
         order::push_after(&mut statement, dialect, &keys, after)?;
     }
-    order::push_order(&mut statement, &keys, "");
+    order::push_order(&mut statement, &keys);
     // The limit is part of the text: it takes a hundred values, and a planner who did not know it would sort the whole
     // collection rather than walk along an index.
     statement.sql(format!(" LIMIT {}", query.paging.limit() + 1));
@@ -155,7 +155,7 @@ pub(super) fn page_statement(
     match query.paging {
         Paging::Page { .. } => _ = statement.sql(", CAST(NULL AS text) AS cursor, "),
         Paging::Cursor { .. } => {
-            let values = keys.iter().map(|key| key.json.clone()).chain(["page.tie".to_owned()]);
+            let values = keys.iter().map(|key| key.json.clone()).chain(["tie".to_owned()]);
             statement.sql(format!(", {} AS cursor, ", dialect.json_array(&values.collect::<Vec<_>>())));
         }
     }
@@ -169,11 +169,11 @@ pub(super) fn page_statement(
         }
         None => _ = statement.sql(", CAST(NULL AS text) AS highlights"),
     }
-    statement.sql(format!(" FROM {}", dialect.page_join(&collection.name)));
+    statement.sql(format!(" FROM {}", dialect.page_source()));
     if let Some((search, _)) = &highlighted {
         search.push_highlight_join(&mut statement);
     }
-    order::push_order(&mut statement, &keys, "page.");
+    order::push_order(&mut statement, &keys);
     Ok(statement)
 }
 
