@@ -19,7 +19,9 @@ use deadpool::managed::{
 };
 use diesel::connection::CacheSize;
 use diesel_async::pooled_connection::PoolableConnection as _;
-use diesel_async::{AnsiTransactionManager, AsyncConnection as _, AsyncPgConnection, TransactionManager as _};
+use diesel_async::{
+    AnsiTransactionManager, AsyncConnection as _, AsyncPgConnection, SimpleAsyncConnection as _, TransactionManager as _,
+};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
 use opentelemetry::metrics::Meter;
@@ -31,6 +33,7 @@ use super::metrics::{Metrics, PoolState, Scarce, Shortage};
 use super::structure::{Step, apply};
 use crate::config::DatabaseSettings;
 use crate::error::{Error, Result};
+use crate::model::CollectionName;
 
 use connect::{Connector, Limits};
 pub(super) use dialect::PostgresDialect;
@@ -137,6 +140,14 @@ impl PostgresDatabase {
     pub async fn apply(&self, step: &Step) -> Result<(), Failure> {
         let mut connection = self.locked().await?;
         apply(&mut Connection::Postgres(&mut connection), step).await
+    }
+
+    /// Tells the planner what is in a collection, for as long as that takes; and marks the pages that everybody sees, so that
+    /// an index alone can count their records.
+    pub async fn analyze(&self, collection: &CollectionName) -> Result<(), Failure> {
+        let mut connection = self.connector.connect(Limits::None).await?;
+        let table = structure::partition(collection);
+        Ok(connection.batch_execute(&format!("VACUUM (ANALYZE) {table}")).await?)
     }
 
     /// Runs `task` on a connection, in a transaction if it writes, and again as long as that helps.

@@ -35,9 +35,14 @@ impl Dialect for SqliteDialect {
         "records.rowid"
     }
 
-    fn page_join(&self, _collection: &CollectionName) -> String {
-        // CROSS JOIN: always from the page to the records, never the other way round.
-        "page CROSS JOIN records ON records.rowid = page.record".to_owned()
+    /// First the keys of the page alone, then the documents of its records: what is sorted or skipped stays small.
+    fn page_head(&self) -> &'static str {
+        "WITH page AS MATERIALIZED (SELECT records.rowid AS record"
+    }
+
+    /// CROSS JOIN: always from the page to the records, never the other way round.
+    fn page_source(&self) -> &'static str {
+        "page CROSS JOIN records ON records.rowid = page.record"
     }
 
     fn document(&self, alias: &str) -> String {
@@ -121,10 +126,6 @@ impl Dialect for SqliteDialect {
 
     fn lock_to_refer(&self) -> &'static str {
         ""
-    }
-
-    fn analysis(&self, _collection: &CollectionName) -> Option<String> {
-        None
     }
 
     fn artifacts(&self, collection: &Collection) -> Result<Vec<Artifact>> {
