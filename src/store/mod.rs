@@ -13,6 +13,7 @@
 mod column;
 mod connection;
 mod contract;
+mod copy;
 mod database;
 mod dialect;
 mod failure;
@@ -48,6 +49,7 @@ use crate::telemetry::Telemetry;
 pub use contract::{
     Committed, Existing, FieldStats, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Shape, Stats, WritePlan,
 };
+pub use copy::{BatchLimit, Contents, CopyMark, RawChange, RawRecord};
 pub use structure::Step;
 
 use connection::{Access, Connection};
@@ -206,9 +208,9 @@ impl Store {
     /// The first `limit` changes after `after` that `seen` did not see, by position, and the snapshot they were read
     /// under. To see each change once, read until a page has nothing after it and go on from the snapshot of the first one.
     pub async fn changes_since(&self, seen: &Snapshot, after: Option<Position>, limit: u32) -> Result<ChangePage> {
-        let request = Arc::new(seen.clone());
+        let seen = Arc::new(seen.clone());
         self.run("changes_since", "", Access::Read, move |connection| {
-            let seen = Arc::clone(&request);
+            let seen = Arc::clone(&seen);
             async move { log::since(connection, &seen, after, limit).await }.boxed()
         })
         .await

@@ -17,7 +17,7 @@ use self::batches::{Batch, Batches, ReadFailure};
 use self::lines::{Line, Lines};
 use self::progress::Progress;
 use self::table::Table;
-use super::{Done, Failure, Format, ImportArguments, session};
+use super::{Done, Failure, Format, ImportArguments, grouped, session};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Violation};
 use crate::model::{Collection, Principal};
@@ -167,7 +167,7 @@ impl Import<'_> {
         let committed = match self.counts.written() {
             0 => "no record was written before".to_owned(),
             1 => "1 record was written before and stays".to_owned(),
-            written => format!("{} records were written before and stay", progress::grouped(written)),
+            written => format!("{} records were written before and stay", grouped(written)),
         };
         let rest = format!("nothing of lines {first} to {last} was written; {committed}");
         let line = lines.get(failure.index).filter(|_| failure.error.kind() == ErrorKind::Conflict);
@@ -185,7 +185,7 @@ impl Import<'_> {
     }
 
     fn unreadable(&self, failure: &ReadFailure) -> Failure {
-        let stays = progress::grouped(self.counts.written());
+        let stays = grouped(self.counts.written());
         match failure.line {
             Some(line) => Failure::Message(format!("{}:{line}: {} ({stays} records were written)", self.name, failure.reason)),
             None => Failure::Message(format!("{}: {} ({stays} records were written)", self.name, failure.reason)),
