@@ -71,10 +71,10 @@ enum Condition {
 }
 
 fn draft() -> impl Strategy<Value = Draft> {
-    let kind = prop_oneof![2 => Just(Kind::Create), 3 => Just(Kind::Upsert), 7 => Just(Kind::Patch), 2 => Just(Kind::Delete)];
-    let condition = prop_oneof![5 => Just(Condition::None), 3 => Just(Condition::LastSeen), 1 => Just(Condition::Exists)];
+    let kind = prop_oneof![2 => Just(Kind::Create), 6 => Just(Kind::Upsert), 8 => Just(Kind::Patch), 2 => Just(Kind::Delete)];
+    let condition = prop_oneof![8 => Just(Condition::None), 3 => Just(Condition::LastSeen), 1 => Just(Condition::Exists)];
     let member = (prop::sample::select(vec!["a", "b", "c", "x", "y"]), prop::option::weighted(0.8, 0..3_i64));
-    (0..RECORDS, kind, prop::collection::vec(member, 0..3), condition, prop::bool::weighted(0.7)).prop_map(
+    (0..RECORDS, kind, prop::collection::vec(member, 0..3), condition, prop::bool::weighted(0.5)).prop_map(
         |(record, kind, chosen, condition, is_unique)| {
             let mut members = Members::new();
             for (name, value) in chosen {
