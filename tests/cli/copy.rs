@@ -124,7 +124,7 @@ fn eventually(process: &mut Child, mut condition: impl FnMut() -> bool) {
 
 /// A source with creations, updates and a deletion, of whose log retention has removed the oldest and the newest row.
 fn busy_installation() -> Installation {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     let lines: String = hostile_items().iter().map(|item| format!("{item}\n")).collect();
     assert_eq!(installation.pipe(&["import", "items", "-"], lines.as_bytes()).code, Some(0));
     let groups = b"{\"title\":\"one\"}\n{\"title\":\"two\"}\n";
@@ -173,7 +173,7 @@ fn a_copy_is_equal_and_goes_on_with_the_next_number() {
 
 #[test]
 fn either_url_may_come_from_the_settings() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     installation.import_items(0, 3);
     let copied = installation.run(&["copy", "--to", TARGET]);
     assert_eq!(copied.code, Some(0), "{copied:?}");
@@ -186,13 +186,13 @@ fn either_url_may_come_from_the_settings() {
 
 #[test]
 fn a_killed_copy_goes_on_where_it_stopped() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     installation.import_items(0, 1500);
     installation.interrupt_at("k0700");
     let refused = installation.run_on_target(&["export", "items"]);
     assert!(refused.code == Some(1) && refused.stderr.contains("holds a copy that is not whole"), "{refused:?}");
 
-    let other = Installation::new();
+    let other = Installation::embedded();
     other.import_items(0, 1);
     let url = format!("sqlite://{}", other.path("data/terrace.db").display());
     let refused = installation.run(&["copy", "--from", &url, "--to", TARGET]);
@@ -212,7 +212,7 @@ fn a_killed_copy_goes_on_where_it_stopped() {
 
 #[test]
 fn what_the_source_changed_since_an_interruption_is_brought_over() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     installation.import_items(0, 1000);
     installation.interrupt_at("k0500");
     installation.import_items(998, 40);
@@ -229,7 +229,7 @@ fn what_the_source_changed_since_an_interruption_is_brought_over() {
 
 #[test]
 fn a_damaged_target_is_reported_row_by_row() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     installation.import_items(0, 800);
     installation.interrupt_at("k0700");
     installation.target().run(
@@ -266,7 +266,7 @@ fn a_damaged_target_is_reported_row_by_row() {
 
 #[test]
 fn a_damaged_log_is_reported_too() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     installation.import_items(0, 300);
     assert_eq!(installation.run_on_target(&["migrate"]).code, Some(0));
     let stop = "BEGIN SELECT raise(ABORT, 'stop'); END";
@@ -289,7 +289,7 @@ fn a_damaged_log_is_reported_too() {
 
 #[test]
 fn a_target_that_is_not_empty_is_left_alone_unless_told() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     installation.import_items(0, 30);
     assert_eq!(installation.copy(&[]).code, Some(0));
     // Also what is not declared goes.
@@ -314,7 +314,7 @@ fn a_target_that_is_not_empty_is_left_alone_unless_told() {
 
 #[test]
 fn a_source_that_does_not_rest_is_noticed_and_the_rest_brought_over() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     installation.import_items(0, 2000);
     let stopped = Arc::new(AtomicBool::new(false));
     let mut source = installation.source();
@@ -345,7 +345,7 @@ fn a_source_that_does_not_rest_is_noticed_and_the_rest_brought_over() {
 
 #[test]
 fn a_record_that_the_target_refuses_is_named() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     installation.import_items(0, 300);
     assert_eq!(installation.run_on_target(&["migrate"]).code, Some(0));
     let refuse = "BEGIN SELECT raise(ABORT, 'not this one'); END";
@@ -365,7 +365,7 @@ fn a_record_that_the_target_refuses_is_named() {
 
 #[test]
 fn what_cannot_be_copied_is_refused_before_anything_is_made() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     #[track_caller]
     fn refuse(installation: &Installation, from: &str, to: &str, expected: &str) {
         let ran = installation.run(&["copy", "--from", from, "--to", to]);
