@@ -2,6 +2,7 @@
 //! logic. Names that end up in SQL text are names of declared collections and fields, checked by
 //! [`is_safe_name`]; values are always bound.
 
+use super::column::Column;
 use super::statement::Statement;
 use crate::model::{Collection, CollectionName, Field, Position, Scalar, SearchExpression, Snapshot};
 
@@ -10,16 +11,35 @@ pub(super) fn is_safe_name(name: &str) -> bool {
     !name.is_empty() && !name.chars().any(|character| character.is_control() || matches!(character, '\'' | '"' | '\\'))
 }
 
-/// One set of spellings.
+/// One set of spellings. `row` is `records.`, or empty in the definition of an index.
 pub(super) trait Dialect: Send + Sync {
+    /// The table that holds the records of `collection`, as `alias`.
+    fn table(&self, collection: &CollectionName, alias: &str) -> String;
+
+    /// The condition that a row of that table is a record of `collection`.
+    fn is_in(&self, collection: &CollectionName, alias: &str) -> String;
+
+    /// What finds a row again within the statement at the least cost.
+    fn row_key(&self) -> &'static str;
+
+    /// `page`, and to each of its rows the record with the key `page.record`. Always in this order.
+    fn page_join(&self, collection: &CollectionName) -> String;
+
+    /// The document of a row of `alias`, as text.
+    fn document(&self, alias: &str) -> String;
+
     /// A member of `data` as a value that compares as its type does. The same text stands in indexes.
-    fn value(&self, field: &str, kind: Field) -> String;
+    fn value(&self, row: &str, field: &str, kind: Field) -> String;
 
     /// A member of `data` as JSON; SQL's null if it is missing.
-    fn json(&self, field: &str) -> String;
+    fn json(&self, row: &str, field: &str) -> String;
 
-    /// The same with the name bound, for members that no index is about: the statement's text stays the same.
-    fn bound_json(&self, statement: &mut Statement, field: &str);
+    /// Appends the same as text, with the name bound, for members that no index is about: the statement's text stays
+    /// the same.
+    fn push_member(&self, statement: &mut Statement, field: &str);
+
+    /// Appends a scalar to compare a [`Self::value`] with.
+    fn push_scalar(&self, statement: &mut Statement, scalar: &Scalar);
 
     /// A JSON array of expressions, as text.
     fn json_array(&self, elements: &[String]) -> String;
@@ -27,11 +47,11 @@ pub(super) trait Dialect: Send + Sync {
     /// A value expression as JSON text, for statistics.
     fn quoted(&self, value: &str) -> String;
 
-    /// Appends `= any of values`.
-    fn push_in(&self, statement: &mut Statement, values: &[Scalar]);
+    /// Appends `= any of values`, after the value of `column`.
+    fn push_in(&self, statement: &mut Statement, column: &Column, values: &[Scalar]);
 
-    /// Appends a bound list of texts as a set that can stand after `IN`.
-    fn push_text_set(&self, statement: &mut Statement, texts: &[&str]);
+    /// Appends `= any of texts`.
+    fn push_in_texts(&self, statement: &mut Statement, texts: &[&str]);
 
     /// Appends "this record's array `field` has one of `values`"; one value is an equality.
     fn push_array_has(&self, statement: &mut Statement, collection: &Collection, field: &str, values: &[Scalar]);
@@ -42,14 +62,24 @@ pub(super) trait Dialect: Send + Sync {
     /// The full-text search of a collection.
     fn search<'a>(&self, collection: &'a Collection, expression: &'a SearchExpression) -> Box<dyn SearchDialect + 'a>;
 
-    /// Appends the rows of a bound JSON array of objects as `write (ordinal, value)`.
+    /// Appends the rows of a bound JSON array of objects as `write`.
     fn push_writes(&self, statement: &mut Statement, writes: &str);
 
-    /// A text member of `write.value`.
-    fn write_text(&self, member: &str) -> String;
+    /// A member of a row of `write`: a text or a whole number, as it was sent.
+    fn write_member(&self, member: &str) -> String;
 
-    /// A whole number of `write.value`.
-    fn write_number(&self, member: &str) -> String;
+    /// A text of a row of `write` that is a document.
+    fn write_document(&self, member: &str) -> String;
+
+    /// What a reading statement ends with if its rows are then written: nobody else can write or delete them until the
+    /// transaction ends. Whoever only refers to them is not kept waiting.
+    fn lock_to_write(&self) -> &'static str;
+
+    /// The same if something is then written that refers to its rows: nobody can delete them meanwhile.
+    fn lock_to_refer(&self) -> &'static str;
+
+    /// What a planner needs to be told after many records were written, outside of a transaction.
+    fn analysis(&self, collection: &CollectionName) -> Option<String>;
 
     /// What the declared collections need.
     fn artifacts(&self, collection: &Collection) -> crate::error::Result<Vec<super::structure::Artifact>>;
@@ -87,8 +117,13 @@ pub(super) trait SearchDialect {
     /// Appends a join that gives the matches of the records on `page (record)` their highlights.
     fn push_highlight_join(&self, statement: &mut Statement);
 
-    /// Appends a JSON array: the text of each search field with the bound marks around what matched.
+    /// Appends a JSON array: the text of each search field with the bound marks around what matched, unless the
+    /// matches are still to be found with [`Self::push_matching_words`].
     fn push_highlights(&self, statement: &mut Statement, open: &str, close: &str);
+
+    /// For a database that does not mark matches (`None`: it does): a statement with a row `(word, stem)` for each of
+    /// `words`, by which those that match a word of the search are told.
+    fn stems(&self, words: &[&str]) -> Option<Statement>;
 }
 
 /// A collection's name as an SQL literal. It may also stand in one, for its alphabet has no quotes.

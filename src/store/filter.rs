@@ -1,20 +1,19 @@
 //! Filters in SQL. A missing member and a JSON null are both SQL's null, as [`crate::model::Test`] wants it.
 
 use super::column::Column;
-use super::dialect::{Dialect, literal};
+use super::dialect::Dialect;
 use super::statement::Statement;
 use crate::error::{Error, Result};
 use crate::model::{Collection, Condition, Filter, Scalar, Test};
 
-/// Appends `collection = '…' AND (filter)`. The name stands there literally, for only then are the collection's
-/// partial indexes usable.
+/// Appends the condition that a record is one of the collection's, and that `filter` selects it.
 pub(super) fn push_selection(
     statement: &mut Statement,
     dialect: &dyn Dialect,
     collection: &Collection,
     filter: Option<&Filter>,
 ) -> Result<()> {
-    statement.sql(format!("records.collection = {}", literal(&collection.name)));
+    statement.sql(dialect.is_in(&collection.name, "records"));
     match filter {
         // The outermost conjunction is spelled without parentheses around it: each part is a term of its own to the planner.
         Some(Filter::All(parts)) => parts.iter().try_for_each(|part| {
@@ -76,9 +75,10 @@ fn push_condition(
     if column.kind.array {
         return push_array_test(statement, dialect, collection, &column, condition);
     }
-    let value = column.value;
+    let value = &column.value;
     let compare = |statement: &mut Statement, operator: &'static str, scalar: &Scalar| {
-        statement.sql(format!("{value} {operator} ")).scalar(scalar);
+        statement.sql(format!("{value} {operator} "));
+        dialect.push_scalar(statement, scalar);
     };
     match &condition.test {
         Test::Eq(scalar) => compare(statement, "=", scalar),
@@ -88,12 +88,12 @@ fn push_condition(
         Test::Lt(scalar) => compare(statement, "<", scalar),
         Test::Lte(scalar) => compare(statement, "<=", scalar),
         Test::In(scalars) => {
-            statement.sql(value);
-            dialect.push_in(statement, scalars);
+            statement.sql(value.clone());
+            dialect.push_in(statement, &column, scalars);
         }
         // One value that equals several different ones: nothing, but said by the database.
         Test::All(scalars) => push_each(statement, scalars, |statement, scalar| compare(statement, "=", scalar)),
-        Test::Null(is_null) => _ = statement.sql(null_test(&value, *is_null)),
+        Test::Null(is_null) => _ = statement.sql(null_test(value, *is_null)),
     }
     Ok(())
 }
@@ -109,8 +109,10 @@ fn push_array_test(
     match &condition.test {
         Test::Eq(scalar) => dialect.push_array_has(statement, collection, field, std::slice::from_ref(scalar)),
         Test::Ne(scalar) => {
-            statement.sql("NOT ");
+            // Records without the field do not have the value either.
+            statement.sql("(");
             dialect.push_array_has(statement, collection, field, std::slice::from_ref(scalar));
+            statement.sql(") IS NOT TRUE");
         }
         Test::In(scalars) => dialect.push_array_has(statement, collection, field, scalars),
         Test::All(scalars) => push_each(statement, scalars, |statement, scalar| {

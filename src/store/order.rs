@@ -18,6 +18,17 @@ pub(super) struct Key {
     nullable: bool,
 }
 
+/// What follows a sort key in an order, and in the indexes that have it. What is never missing is spelled without a
+/// place for it, as in the index of the primary key.
+pub(super) fn direction_text(direction: Direction, nullable: bool) -> &'static str {
+    match (direction, nullable) {
+        (Direction::Ascending, true) => " NULLS FIRST",
+        (Direction::Ascending, false) => "",
+        (Direction::Descending, true) => " DESC NULLS LAST",
+        (Direction::Descending, false) => " DESC",
+    }
+}
+
 /// The sort keys of `query` without the final id: its own, or the rank of a search, or the collection's default.
 pub(super) fn keys(dialect: &dyn Dialect, collection: &Collection, query: &Query, rank: Option<String>) -> Result<Vec<Key>> {
     let sort = match (query.sort.is_empty(), rank) {
@@ -40,74 +51,97 @@ pub(super) fn push_columns(statement: &mut Statement, keys: &[Key]) {
     for (at, key) in keys.iter().enumerate() {
         statement.sql(format!(", {} AS k{at}", key.value));
     }
-    statement.sql(", id AS tie");
+    statement.sql(", records.id AS tie");
 }
 
 /// Appends `ORDER BY` over those columns, each with `prefix` before its name.
 pub(super) fn push_order(statement: &mut Statement, keys: &[Key], prefix: &str) {
     statement.sql(" ORDER BY ");
     for (at, key) in keys.iter().enumerate() {
-        let direction = match key.direction {
-            Direction::Ascending => "",
-            Direction::Descending => " DESC",
-        };
+        let direction = direction_text(key.direction, key.nullable);
         statement.sql(format!("{prefix}k{at}{direction}, "));
     }
     statement.sql(format!("{prefix}tie"));
 }
 
 /// Appends `AND` the condition that a record comes after the one with the sort values and id of `after`.
-pub(super) fn push_after(statement: &mut Statement, keys: &[Key], after: &[Option<Scalar>]) -> Result<()> {
+pub(super) fn push_after(
+    statement: &mut Statement,
+    dialect: &dyn Dialect,
+    keys: &[Key],
+    after: &[Option<Scalar>],
+) -> Result<()> {
     let malformed = || Error::parameter("cursor", "The cursor does not belong to this order. Start again without it.");
     let (Some(Some(tie)), true) = (after.last(), after.len() == keys.len() + 1) else {
         return Err(malformed());
     };
-    let positions: Vec<(&Key, Option<&Scalar>)> = keys.iter().zip(after.iter().map(Option::as_ref)).collect();
-    if let Some((key, value)) = positions.first() {
+    let positions: Vec<Position> = keys.iter().zip(after).map(|(key, value)| Position { key, value: value.as_ref() }).collect();
+    if let Some(first) = positions.first() {
         // Implied by what follows, but a bound that the planner can seek an index with.
-        push_not_before(statement, key, *value);
+        first.push_not_before(statement, dialect);
     }
     statement.sql(" AND (");
-    for (at, (key, value)) in positions.iter().enumerate() {
-        push_equal_prefix(statement, positions.get(..at).unwrap_or_default());
-        push_strictly_after(statement, key, *value);
+    for (at, position) in positions.iter().enumerate() {
+        push_equal(statement, dialect, positions.get(..at).unwrap_or_default());
+        position.push_strictly_after(statement, dialect);
         statement.sql(" OR ");
     }
-    push_equal_prefix(statement, &positions);
-    statement.sql("id > ").scalar(tie).sql(")");
+    push_equal(statement, dialect, &positions);
+    statement.sql("records.id > ");
+    dialect.push_scalar(statement, tie);
+    statement.sql(")");
     Ok(())
 }
 
-fn push_not_before(statement: &mut Statement, key: &Key, value: Option<&Scalar>) {
-    match (value, key.direction) {
-        (Some(value), Direction::Ascending) => _ = statement.sql(format!(" AND {} >= ", key.value)).scalar(value),
-        (Some(value), Direction::Descending) if !key.nullable => {
-            statement.sql(format!(" AND {} <= ", key.value)).scalar(value);
+fn push_equal(statement: &mut Statement, dialect: &dyn Dialect, positions: &[Position]) {
+    for position in positions {
+        match position.value {
+            Some(value) => position.push_comparison(statement, dialect, "=", value),
+            None => _ = statement.sql(format!("{} IS NULL", position.key.value)),
         }
-        // Going down, nulls are the tail: only they are left after one, and they follow every value.
-        (None, Direction::Descending) => _ = statement.sql(format!(" AND {} IS NULL", key.value)),
-        (Some(_), Direction::Descending) | (None, Direction::Ascending) => {}
+        statement.sql(" AND ");
     }
 }
 
-fn push_equal_prefix(statement: &mut Statement, positions: &[(&Key, Option<&Scalar>)]) {
-    for (key, value) in positions {
-        match value {
-            Some(value) => _ = statement.sql(format!("{} = ", key.value)).scalar(value).sql(" AND "),
-            None => _ = statement.sql(format!("{} IS NULL AND ", key.value)),
-        }
-    }
+/// Where a walk stands in one sort key; `None` among the records that lack it.
+struct Position<'a> {
+    key: &'a Key,
+    value: Option<&'a Scalar>,
 }
 
-fn push_strictly_after(statement: &mut Statement, key: &Key, value: Option<&Scalar>) {
-    let expression = &key.value;
-    match (value, key.direction) {
-        (Some(value), Direction::Ascending) => _ = statement.sql(format!("{expression} > ")).scalar(value),
-        (Some(value), Direction::Descending) if key.nullable => {
-            statement.sql(format!("({expression} < ")).scalar(value).sql(format!(" OR {expression} IS NULL)"));
+impl Position<'_> {
+    fn push_comparison(&self, statement: &mut Statement, dialect: &dyn Dialect, operator: &str, value: &Scalar) {
+        statement.sql(format!("{} {operator} ", self.key.value));
+        dialect.push_scalar(statement, value);
+    }
+
+    fn push_not_before(&self, statement: &mut Statement, dialect: &dyn Dialect) {
+        let (operator, value) = match (self.value, self.key.direction) {
+            (Some(value), Direction::Ascending) => (">=", value),
+            (Some(value), Direction::Descending) if !self.key.nullable => ("<=", value),
+            // Going down, nulls are the tail: only they are left after one, and they follow every value.
+            (None, Direction::Descending) => {
+                statement.sql(format!(" AND {} IS NULL", self.key.value));
+                return;
+            }
+            (Some(_), Direction::Descending) | (None, Direction::Ascending) => return,
+        };
+        statement.sql(" AND ");
+        self.push_comparison(statement, dialect, operator, value);
+    }
+
+    fn push_strictly_after(&self, statement: &mut Statement, dialect: &dyn Dialect) {
+        let expression = &self.key.value;
+        match (self.value, self.key.direction) {
+            (Some(value), Direction::Ascending) => self.push_comparison(statement, dialect, ">", value),
+            (Some(value), Direction::Descending) if self.key.nullable => {
+                statement.sql("(");
+                self.push_comparison(statement, dialect, "<", value);
+                statement.sql(format!(" OR {expression} IS NULL)"));
+            }
+            (Some(value), Direction::Descending) => self.push_comparison(statement, dialect, "<", value),
+            (None, Direction::Ascending) => _ = statement.sql(format!("{expression} IS NOT NULL")),
+            (None, Direction::Descending) => _ = statement.sql("1 = 0"),
         }
-        (Some(value), Direction::Descending) => _ = statement.sql(format!("{expression} < ")).scalar(value),
-        (None, Direction::Ascending) => _ = statement.sql(format!("{expression} IS NOT NULL")),
-        (None, Direction::Descending) => _ = statement.sql("1 = 0"),
     }
 }

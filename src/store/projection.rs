@@ -2,7 +2,7 @@
 //! records it refers to and the search's highlights spliced in. Documents are put together, never parsed.
 
 use super::column::Column;
-use super::dialect::{Dialect, is_safe_name, literal};
+use super::dialect::{Dialect, is_safe_name};
 use super::statement::Statement;
 use crate::error::{Error, Result};
 use crate::model::Collection;
@@ -15,7 +15,7 @@ pub(super) fn push_document(
     fields: Option<&[String]>,
 ) {
     let Some(fields) = fields else {
-        statement.sql("records.data AS data");
+        statement.sql(format!("{} AS data", dialect.document("records")));
         return;
     };
     let id = collection.id_field();
@@ -31,7 +31,7 @@ pub(super) fn push_document(
     for member in members {
         statement.sql(" || coalesce(");
         statement.text(format!(",{}:", serde_json::Value::from(member))).sql(" || (");
-        dialect.bound_json(statement, member);
+        dialect.push_member(statement, member);
         statement.sql("), '')");
     }
     statement.sql(", ',') || '}' AS data");
@@ -45,7 +45,7 @@ pub(super) fn push_included(
     include: &[String],
 ) -> Result<()> {
     if include.is_empty() {
-        statement.sql("NULL AS included");
+        statement.sql("CAST(NULL AS text) AS included");
         return Ok(());
     }
     statement.sql("'{'");
@@ -55,11 +55,11 @@ pub(super) fn push_included(
         };
         let column = Column::of(dialect, collection, field)?;
         let comma = if at == 0 { "" } else { "," };
-        // Both spellings of a value begin with a column, which is qualified here: the target has one of that name too.
         statement.sql(format!(
-            " || '{comma}\"{field}\":' || coalesce((SELECT target.data FROM records AS target \
-             WHERE target.collection = {} AND target.id = records.{}), 'null')",
-            literal(target),
+            " || '{comma}\"{field}\":' || coalesce((SELECT {} FROM {} WHERE {} AND target.id = {}), 'null')",
+            dialect.document("target"),
+            dialect.table(target, "target"),
+            dialect.is_in(target, "target"),
             column.value
         ));
     }

@@ -5,7 +5,7 @@ use diesel::sql_types::{BigInt, Nullable, Text};
 
 use super::connection::Connection;
 use super::contract::{Row, Shape};
-use super::dialect::literal;
+use super::dialect::Dialect;
 use super::failure::Failure;
 use super::filter::push_selection;
 use super::highlight::Marks;
@@ -64,11 +64,18 @@ pub(super) async fn one(
     let dialect = connection.dialect();
     let mut statement = Statement::new("SELECT ");
     push_document(&mut statement, dialect, collection, shape.fields.as_deref());
-    statement.sql(", NULL AS cursor, NULL AS highlights, ");
+    statement.sql(", CAST(NULL AS text) AS cursor, CAST(NULL AS text) AS highlights, ");
     push_included(&mut statement, dialect, collection, &shape.include)?;
-    statement.sql(format!(" FROM records WHERE collection = {} AND id = ", literal(&collection.name))).text(id.as_str());
+    push_from(&mut statement, dialect, collection);
+    statement.sql(" AND records.id = ").text(id.as_str());
     let rows: Vec<DocumentRow> = connection.load(statement).await?;
     rows.into_iter().next().map(|row| Ok(into_row(row, collection, None)?)).transpose()
+}
+
+/// Appends ` FROM … WHERE …` for all records.
+fn push_from(statement: &mut Statement, dialect: &dyn Dialect, collection: &Collection) {
+    let Collection { name, .. } = collection;
+    statement.sql(format!(" FROM {} WHERE {}", dialect.table(name, "records"), dialect.is_in(name, "records")));
 }
 
 /// One page.
@@ -93,23 +100,28 @@ pub(super) fn page_statement(
     let search = query.selection.search.as_ref().map(|expression| dialect.search(collection, expression));
     let keys = order::keys(dialect, collection, query, search.as_ref().map(|search| search.rank()))?;
 
-    let mut statement = Statement::new("WITH page AS MATERIALIZED (SELECT records.rowid AS record");
+    let mut statement = Statement::new(format!("WITH page AS MATERIALIZED (SELECT {} AS record", dialect.row_key()));
     order::push_columns(&mut statement, &keys);
     push_from_selection(&mut statement, connection, collection, &query.selection)?;
     if let Paging::Cursor { after: Some(after), .. } = &query.paging {
-        order::push_after(&mut statement, &keys, after)?;
+        order::push_after(&mut statement, dialect, &keys, after)?;
     }
     order::push_order(&mut statement, &keys, "");
-    statement.sql(" LIMIT ").bigint(i64::from(query.paging.limit() + 1));
-    if let Paging::Page { page, limit } = query.paging {
-        let offset = page.saturating_sub(1).saturating_mul(u64::from(limit));
-        statement.sql(" OFFSET ").bigint(i64::try_from(offset).unwrap_or(i64::MAX));
+    // The limit is part of the text: it takes a hundred values, and a planner who did not know it would sort the whole
+    // collection rather than walk along an index.
+    statement.sql(format!(" LIMIT {}", query.paging.limit() + 1));
+    match query.paging {
+        Paging::Page { page, limit } if page > 1 => {
+            let offset = (page - 1).saturating_mul(u64::from(limit));
+            statement.sql(" OFFSET ").bigint(i64::try_from(offset).unwrap_or(i64::MAX));
+        }
+        Paging::Page { .. } | Paging::Cursor { .. } => {}
     }
 
     statement.sql(") SELECT ");
     push_document(&mut statement, dialect, collection, query.fields.as_deref());
     match query.paging {
-        Paging::Page { .. } => _ = statement.sql(", NULL AS cursor, "),
+        Paging::Page { .. } => _ = statement.sql(", CAST(NULL AS text) AS cursor, "),
         Paging::Cursor { .. } => {
             let values = keys.iter().map(|key| key.json.clone()).chain(["page.tie".to_owned()]);
             statement.sql(format!(", {} AS cursor, ", dialect.json_array(&values.collect::<Vec<_>>())));
@@ -123,9 +135,9 @@ pub(super) fn page_statement(
             search.push_highlights(&mut statement, &marks.open, &marks.close);
             statement.sql(" AS highlights");
         }
-        None => _ = statement.sql(", NULL AS highlights"),
+        None => _ = statement.sql(", CAST(NULL AS text) AS highlights"),
     }
-    statement.sql(" FROM page CROSS JOIN records ON records.rowid = page.record");
+    statement.sql(format!(" FROM {}", dialect.page_join(&collection.name)));
     if let Some((search, _)) = &highlighted {
         search.push_highlight_join(&mut statement);
     }
@@ -150,7 +162,7 @@ fn push_from_selection(
             search.push_condition(statement);
             statement.sql(" AND ");
         }
-        None => _ = statement.sql("records WHERE "),
+        None => _ = statement.sql(format!("{} WHERE ", dialect.table(&collection.name, "records"))),
     }
     push_selection(statement, dialect, collection, selection.filter.as_ref())
 }
@@ -193,12 +205,12 @@ pub(super) async fn scan(
     after: Option<&RecordId>,
     limit: u32,
 ) -> Result<Vec<Record>, Failure> {
-    let mut statement = Statement::new(format!(
-        "SELECT id, version, data FROM records WHERE collection = {} AND id > ",
-        literal(&collection.name)
-    ));
+    let dialect = connection.dialect();
+    let mut statement = Statement::new(format!("SELECT records.id, records.version, {} AS data", dialect.document("records")));
+    push_from(&mut statement, dialect, collection);
     // No id is empty.
-    statement.text(after.map_or("", RecordId::as_str)).sql(" ORDER BY id LIMIT ").bigint(i64::from(limit));
+    statement.sql(" AND records.id > ").text(after.map_or("", RecordId::as_str));
+    statement.sql(format!(" ORDER BY records.id LIMIT {limit}"));
     let rows: Vec<RecordRow> = connection.load(statement).await?;
     rows.into_iter().map(|row| Ok(row.into_record()?)).collect()
 }

@@ -41,8 +41,10 @@ pub(super) async fn stats(
     filter: Option<&Filter>,
 ) -> Result<Stats, Failure> {
     let dialect = connection.dialect();
+    let table = dialect.table(&collection.name, "records");
     let mut statement = Statement::new(format!(
-        "SELECT {TOTAL} AS part, NULL AS value, count(*) AS records, 0 AS distinct_values FROM records WHERE "
+        "SELECT CAST({TOTAL} AS bigint) AS part, CAST(NULL AS text) AS value, count(*) AS records, \
+         CAST(0 AS bigint) AS distinct_values FROM {table} WHERE "
     ));
     push_selection(&mut statement, dialect, collection, filter)?;
     let mut columns = Vec::new();
@@ -82,20 +84,21 @@ fn push_groups(
     filter: Option<&Filter>,
 ) -> Result<()> {
     let quoted = dialect.quoted("grouped.value");
+    let table = dialect.table(&collection.name, "records");
     // The window counts groups, before the limit and without the null group.
     statement.sql(format!(
-        " UNION ALL SELECT * FROM (SELECT {part} AS part, CASE WHEN grouped.value IS NOT NULL THEN {quoted} END AS value, \
+        " UNION ALL SELECT * FROM (SELECT CAST({part} AS bigint) AS part, CASE WHEN grouped.value IS NOT NULL THEN {quoted} END AS value, \
          grouped.records, count(grouped.value) OVER () AS distinct_values FROM (SELECT "
     ));
     if column.kind.array {
         // An element that a record has twice counts once. The selection stands apart from the elements, whose source
         // has column names of its own.
         statement.sql("value, count(*) AS records FROM (SELECT DISTINCT chosen.record, element.value AS value FROM ");
-        statement.sql("(SELECT rowid AS record, data FROM records WHERE ");
+        statement.sql(format!("(SELECT {} AS record, records.data FROM {table} WHERE ", dialect.row_key()));
         push_selection(statement, dialect, collection, filter)?;
         statement.sql(format!(") AS chosen LEFT JOIN {}) AS each_once", dialect.elements("chosen.data", field)));
     } else {
-        statement.sql(format!("{} AS value, count(*) AS records FROM records WHERE ", column.value));
+        statement.sql(format!("{} AS value, count(*) AS records FROM {table} WHERE ", column.value));
         push_selection(statement, dialect, collection, filter)?;
     }
     statement.sql(" GROUP BY 1) AS grouped ORDER BY grouped.records DESC, grouped.value LIMIT ").bigint(MAX_VALUES);

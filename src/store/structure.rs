@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use diesel::prelude::QueryableByName;
-use diesel::sql_types::Text;
+use diesel::sql_types::{BigInt, Nullable, Text};
 
 use super::connection::Connection;
 use super::dialect::is_safe_name;
@@ -23,10 +23,31 @@ pub(super) struct Artifact {
     pub collection: CollectionName,
     /// Without a verb, for example `index on metrics (category, then -updated_at, id)`.
     pub description: String,
-    /// SQL that makes it and fills it from the records.
-    pub creation: String,
+    /// What makes it and fills it from the records, in this order.
+    pub creation: Vec<Work>,
     /// SQL that removes it.
     pub removal: String,
+}
+
+/// A part of a creation. Each can be done again if a crash came between it and the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    /// Statements that are done together or not at all, and quickly.
+    Together(String),
+    /// An index on a table that may be large and may be written to meanwhile.
+    Index(IndexWork),
+    /// A change of every record, in the order of their ids. Each run changes some and returns the `last` id among them; it
+    /// stands between what is given here and there, and begins with no id, which is before all others.
+    Walk { before: String, after: String },
+}
+
+/// An index on PostgreSQL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct IndexWork {
+    pub name: String,
+    pub table: String,
+    /// What stands behind `CREATE INDEX … name`.
+    pub definition: String,
 }
 
 /// One change of the database that the collection files need.
@@ -60,6 +81,18 @@ impl fmt::Display for Step {
 }
 
 #[derive(QueryableByName)]
+struct CountRow {
+    #[diesel(sql_type = BigInt)]
+    total: i64,
+}
+
+#[derive(QueryableByName)]
+struct LastRow {
+    #[diesel(sql_type = Nullable<Text>)]
+    last: Option<String>,
+}
+
+#[derive(QueryableByName)]
 struct ArtifactRow {
     #[diesel(sql_type = Text)]
     name: String,
@@ -90,7 +123,7 @@ pub(super) async fn plan(connection: &mut Connection<'_>, collections: &[Arc<Col
     for (name, row) in present {
         let Some(declared) = collections.iter().find(|collection| collection.name.as_str() == row.collection) else { continue };
         let (collection, description, removal) = (declared.name.clone(), row.description, row.removal);
-        let artifact = Artifact { name, collection, description, creation: String::new(), removal };
+        let artifact = Artifact { name, collection, description, creation: Vec::new(), removal };
         drops.push(Step { change: StepChange::Drop, artifact });
     }
     drops.sort_by(|left, right| left.artifact.description.cmp(&right.artifact.description));
@@ -98,8 +131,11 @@ pub(super) async fn plan(connection: &mut Connection<'_>, collections: &[Arc<Col
     Ok(steps)
 }
 
-/// Does one step. It runs in a transaction, so a failure leaves nothing half made. What another process has made
-/// since the plan is left as it is: the name stands for the definition.
+/// Does one step. What another process has made since the plan is left as it is: the name stands for the definition.
+///
+/// On SQLite it runs in a transaction, so a failure leaves nothing half made. On PostgreSQL it must not, because indexes are
+/// made concurrently; a failure leaves what the same step, done again, finds and completes. There the connection has no
+/// time limits and holds the installation's lock.
 pub(super) async fn apply(connection: &mut Connection<'_>, step: &Step) -> Result<(), Failure> {
     let Artifact { name, collection, description, creation, removal } = &step.artifact;
     match step.change {
@@ -109,7 +145,9 @@ pub(super) async fn apply(connection: &mut Connection<'_>, step: &Step) -> Resul
             if !connection.load::<ArtifactRow>(present).await?.is_empty() {
                 return Ok(());
             }
-            connection.batch(creation).await?;
+            for work in creation {
+                do_work(connection, work).await?;
+            }
             let mut record = Statement::new("INSERT INTO artifacts (name, collection, description, removal) VALUES (");
             record.text(name).sql(", ").text(collection.as_str()).sql(", ").text(description).sql(", ").text(removal).sql(")");
             connection.execute(record).await?;
@@ -124,10 +162,59 @@ pub(super) async fn apply(connection: &mut Connection<'_>, step: &Step) -> Resul
     Ok(())
 }
 
-/// A name of at most 63 bytes (PostgreSQL's limit) that no other definition has.
+async fn do_work(connection: &mut Connection<'_>, work: &Work) -> Result<(), Failure> {
+    match work {
+        Work::Together(sql) => connection.batch(sql).await?,
+        Work::Index(index) => make_index(connection, index).await?,
+        Work::Walk { before, after } => {
+            let mut last = Some(String::new());
+            while let Some(id) = last {
+                let mut statement = Statement::new(before.clone());
+                statement.text(id).sql(after.clone());
+                last = connection.load::<LastRow>(statement).await?.pop().and_then(|row| row.last);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Concurrently, so that nobody who writes has to wait; and the planner learns at once what the index is good for. An empty
+/// table takes no time, and spares the three transactions.
+async fn make_index(connection: &mut Connection<'_>, index: &IndexWork) -> Result<(), Failure> {
+    let IndexWork { name, table, definition } = index;
+    // What a failed attempt left behind is kept up to date by every write and used by nobody.
+    let invalid = format!("SELECT count(*) AS total FROM pg_index WHERE NOT indisvalid AND indexrelid = to_regclass('{name}')");
+    if total(connection, invalid).await? > 0 {
+        connection.batch(&format!("DROP INDEX CONCURRENTLY {name}")).await?;
+    }
+    if total(connection, format!("SELECT count(*) AS total FROM (SELECT FROM {table} LIMIT 1) AS probe")).await? == 0 {
+        connection.batch(&format!("CREATE INDEX IF NOT EXISTS {name} {definition}")).await?;
+        return Ok(());
+    }
+    connection.batch(&format!("CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} {definition}")).await?;
+    Ok(connection.batch(&format!("ANALYZE {table}")).await?)
+}
+
+async fn total(connection: &mut Connection<'_>, question: String) -> Result<i64, Failure> {
+    let rows: Vec<CountRow> = connection.load(Statement::new(question)).await?;
+    Ok(rows.first().map_or(0, |row| row.total))
+}
+
+/// Tells the planner what is in a collection after many records were written; counts are then answered out of an index.
+/// Not in a transaction.
+pub(super) async fn analyze(connection: &mut Connection<'_>, collection: &CollectionName) -> Result<(), Failure> {
+    match connection.dialect().analysis(collection) {
+        Some(sql) => Ok(connection.batch(&sql).await?),
+        None => Ok(()),
+    }
+}
+
+/// A name of at most 63 bytes (PostgreSQL's limit) that no other definition has: 64 bits tell apart the definitions of
+/// collections whose names begin with the same 24 characters.
 pub(super) fn named(kind: &str, collection: &CollectionName, definition: &str) -> String {
-    let hash = xxhash_rust::xxh3::xxh3_64(definition.as_bytes()) & 0xffff_ffff;
-    format!("terrace_{kind}_{collection}_{hash:08x}")
+    let hash = xxhash_rust::xxh3::xxh3_64(format!("{collection}\n{definition}").as_bytes());
+    let name = collection.as_str();
+    format!("terrace_{kind}_{}_{hash:016x}", name.get(..24).unwrap_or(name))
 }
 
 /// The fields of each index of a collection: the default order alone, the server's timestamps (which may always be
@@ -160,6 +247,22 @@ pub(super) fn index_keys(collection: &Collection, fields: &[String]) -> Vec<Sort
         }
     }
     keys
+}
+
+/// The columns of an index for people: its own fields, then what they are followed by.
+pub(super) fn describe_index(fields: &[String], keys: &[SortKey]) -> String {
+    let text = |key: &SortKey| match key.direction {
+        Direction::Ascending => key.field.clone(),
+        Direction::Descending => format!("-{}", key.field),
+    };
+    let (own, rest) = keys.split_at(fields.len().min(keys.len()));
+    let own: Vec<String> = own.iter().map(text).collect();
+    let rest: Vec<String> = rest.iter().map(text).collect();
+    match (own.is_empty(), rest.is_empty()) {
+        (true, _) => rest.join(", "),
+        (false, true) => own.join(", "),
+        (false, false) => format!("{}, then {}", own.join(", "), rest.join(", ")),
+    }
 }
 
 /// Refuses names that cannot stand in SQL text. `catalog` refuses them first; this is the last line.

@@ -1,6 +1,10 @@
 //! Writes: read what is stored, let the planner decide, write records and change log, check references. All in one
-//! transaction that has the write lock from its first statement on, and in a constant number of statements however
-//! many records there are: their documents travel as one bound JSON text.
+//! transaction, and in a constant number of statements however many records there are: their documents travel as one
+//! bound JSON text.
+//!
+//! What was read stays as it is until the transaction ends: on SQLite by the write lock, on PostgreSQL because the rows are
+//! locked. What was not there may have been written by somebody else since; and should a row not be locked after all,
+//! versions are compared. Either is [`Failure::Raced`], and the whole transaction is run again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -21,9 +25,13 @@ use crate::model::{Collection, CollectionName, Operation, Position, Record, Reco
 /// One write as its statements read it.
 #[derive(Serialize)]
 struct WriteText<'a> {
+    /// Its place in the plan.
+    ordinal: usize,
     id: &'a str,
     operation: &'static str,
     version: i64,
+    /// The version that the plan is based on.
+    expected: Option<i64>,
     data: Option<&'a str>,
     before: Option<&'a str>,
     created_at: &'a str,
@@ -67,14 +75,21 @@ pub(super) async fn write(
     if plan.writes.is_empty() {
         return Ok(Committed { records: Vec::new(), positions: Vec::new() });
     }
-    let texts = texts(&plan)?;
-    let has = |wanted: &[Operation]| plan.writes.iter().any(|write| wanted.contains(&write.operation));
+    let texts = texts(&plan, &existing)?;
     let mut stored = HashMap::new();
-    if has(&[Operation::Create, Operation::Update]) {
-        stored = upsert(connection, &collection.name, &texts).await?;
-    }
-    if has(&[Operation::Delete]) {
-        delete(connection, &collection.name, &plan).await?;
+    for operation in [Operation::Create, Operation::Update, Operation::Delete] {
+        let count = plan.writes.iter().filter(|write| write.operation == operation).count();
+        if count == 0 {
+            continue;
+        }
+        let touched = match operation {
+            Operation::Create => stored_by(connection, insert_statement(connection.dialect(), &collection.name, &texts), &mut stored).await?,
+            Operation::Update => stored_by(connection, update_statement(connection.dialect(), &collection.name, &texts), &mut stored).await?,
+            Operation::Delete => delete(connection, &collection.name, &plan).await?,
+        };
+        if touched != count {
+            return Err(Failure::Raced);
+        }
     }
     check_references(connection, &plan.references).await?;
     check_referrers(connection, &plan).await?;
@@ -93,19 +108,26 @@ async fn existing(connection: &mut Connection<'_>, collection: &CollectionName, 
         return Ok(Existing::new());
     }
     let ids: Vec<&str> = ids.iter().map(RecordId::as_str).collect();
-    let mut statement =
-        Statement::new(format!("SELECT id, version, data FROM records WHERE collection = {} AND id IN ", literal(collection)));
-    connection.dialect().push_text_set(&mut statement, &ids);
+    let dialect = connection.dialect();
+    let mut statement = Statement::new(format!(
+        "SELECT records.id, records.version, {} AS data FROM {} WHERE {} AND records.id",
+        dialect.document("records"),
+        dialect.table(collection, "records"),
+        dialect.is_in(collection, "records"),
+    ));
+    dialect.push_in_texts(&mut statement, &ids);
+    // In one order, so that two batches do not lock each other out.
+    statement.sql(" ORDER BY records.id").sql(dialect.lock_to_write());
     let rows: Vec<RecordRow> = connection.load(statement).await?;
     let records = rows.into_iter().map(RecordRow::into_record);
     Ok(records.map(|record| record.map(|record| (record.id.clone(), record))).collect::<Result<Existing>>()?)
 }
 
 /// The writes as one JSON array.
-fn texts(plan: &WritePlan) -> Result<String> {
+fn texts(plan: &WritePlan, existing: &Existing) -> Result<String> {
     let mut seen = HashSet::new();
     let mut writes = Vec::with_capacity(plan.writes.len());
-    for write in &plan.writes {
+    for (ordinal, write) in plan.writes.iter().enumerate() {
         if !seen.insert(&write.id) {
             return Err(Error::internal(format!("a plan writes {} twice", write.id)));
         }
@@ -113,9 +135,11 @@ fn texts(plan: &WritePlan) -> Result<String> {
             return Err(Error::internal(format!("a plan's document and operation for {} contradict each other", write.id)));
         }
         writes.push(WriteText {
+            ordinal,
             id: write.id.as_str(),
             operation: write.operation.as_str(),
             version: write.version,
+            expected: existing.get(&write.id).map(|record| record.version),
             data: write.data.as_deref(),
             before: write.before.as_deref(),
             created_at: &write.created_at,
@@ -125,39 +149,78 @@ fn texts(plan: &WritePlan) -> Result<String> {
     serde_json::to_string(&writes).map_err(Error::internal)
 }
 
-async fn upsert(
-    connection: &mut Connection<'_>,
-    collection: &CollectionName,
-    texts: &str,
-) -> Result<HashMap<RecordId, Record>, Failure> {
-    let dialect = connection.dialect();
-    let text = |member| dialect.write_text(member);
+/// New records, in the order of their ids: two batches that make the same ones wait for each other, and not in a circle.
+fn insert_statement(dialect: &dyn Dialect, collection: &CollectionName, texts: &str) -> Statement {
+    let member = |name| dialect.write_member(name);
     let mut statement = Statement::new(format!(
-        "INSERT INTO records (collection, id, version, data, created_at, updated_at) SELECT {}, {}, {}, {}, {}, {} FROM ",
+        "INSERT INTO {} (collection, id, version, data, created_at, updated_at) SELECT {}, {}, {}, {}, {}, {} FROM ",
+        dialect.table(collection, "records"),
         literal(collection),
-        text("id"),
-        dialect.write_number("version"),
-        text("data"),
-        text("created_at"),
-        text("updated_at"),
+        member("id"),
+        member("version"),
+        dialect.write_document("data"),
+        member("created_at"),
+        member("updated_at"),
+    ));
+    dialect.push_writes(&mut statement, texts);
+    let operation = member("operation");
+    statement.sql(format!(" WHERE {operation} = 'create' ORDER BY {} ON CONFLICT (collection, id) DO NOTHING", member("id")));
+    statement.sql(returning(dialect));
+    statement
+}
+
+/// Records that are there, as long as they are what the plan is based on.
+fn update_statement(dialect: &dyn Dialect, collection: &CollectionName, texts: &str) -> Statement {
+    let member = |name| dialect.write_member(name);
+    let mut statement = Statement::new(format!(
+        "UPDATE {} SET version = {}, data = {}, created_at = {}, updated_at = {} FROM ",
+        dialect.table(collection, "records"),
+        member("version"),
+        dialect.write_document("data"),
+        member("created_at"),
+        member("updated_at"),
     ));
     dialect.push_writes(&mut statement, texts);
     statement.sql(format!(
-        " WHERE {} <> 'delete' ORDER BY write.ordinal ON CONFLICT (collection, id) DO UPDATE SET version = excluded.version, \
-         data = excluded.data, created_at = excluded.created_at, updated_at = excluded.updated_at RETURNING id, version, data",
-        text("operation")
+        " WHERE {} AND records.id = {} AND {} = 'update' AND records.version = {}",
+        dialect.is_in(collection, "records"),
+        member("id"),
+        member("operation"),
+        member("expected"),
     ));
-    let rows: Vec<RecordRow> = connection.load(statement).await?;
-    let records = rows.into_iter().map(RecordRow::into_record);
-    Ok(records.map(|record| record.map(|record| (record.id.clone(), record))).collect::<Result<HashMap<_, _>>>()?)
+    statement.sql(returning(dialect));
+    statement
 }
 
-async fn delete(connection: &mut Connection<'_>, collection: &CollectionName, plan: &WritePlan) -> Result<(), Failure> {
+fn returning(dialect: &dyn Dialect) -> String {
+    format!(" RETURNING records.id AS id, records.version AS version, {} AS data", dialect.document("records"))
+}
+
+/// Runs a statement and adds the records that it returns.
+async fn stored_by(
+    connection: &mut Connection<'_>,
+    statement: Statement,
+    stored: &mut HashMap<RecordId, Record>,
+) -> Result<usize, Failure> {
+    let rows: Vec<RecordRow> = connection.load(statement).await?;
+    let count = rows.len();
+    for row in rows {
+        let record = row.into_record()?;
+        stored.insert(record.id.clone(), record);
+    }
+    Ok(count)
+}
+
+async fn delete(connection: &mut Connection<'_>, collection: &CollectionName, plan: &WritePlan) -> Result<usize, Failure> {
     let ids: Vec<&str> = deleted(plan).map(|write| write.id.as_str()).collect();
-    let mut statement = Statement::new(format!("DELETE FROM records WHERE collection = {} AND id IN ", literal(collection)));
-    connection.dialect().push_text_set(&mut statement, &ids);
-    connection.execute(statement).await?;
-    Ok(())
+    let dialect = connection.dialect();
+    let mut statement = Statement::new(format!(
+        "DELETE FROM {} WHERE {} AND records.id",
+        dialect.table(collection, "records"),
+        dialect.is_in(collection, "records")
+    ));
+    dialect.push_in_texts(&mut statement, &ids);
+    Ok(connection.execute(statement).await?)
 }
 
 fn deleted(plan: &WritePlan) -> impl Iterator<Item = &RecordWrite> {
@@ -172,10 +235,7 @@ async fn check_references(connection: &mut Connection<'_>, checks: &[ReferenceCh
     }
     let mut present: HashSet<(&CollectionName, String)> = HashSet::new();
     for (collection, ids) in wanted {
-        let mut statement =
-            Statement::new(format!("SELECT id FROM records WHERE collection = {} AND id IN ", literal(collection)));
-        connection.dialect().push_text_set(&mut statement, &ids);
-        let rows: Vec<IdRow> = connection.load(statement).await?;
+        let rows: Vec<IdRow> = connection.load(reference_statement(connection.dialect(), collection, &ids)).await?;
         present.extend(rows.into_iter().map(|row| (collection, row.id)));
     }
     let missing = checks.iter().filter(|check| !present.contains(&(&check.collection, check.id.clone())));
@@ -186,6 +246,19 @@ async fn check_references(connection: &mut Connection<'_>, checks: &[ReferenceCh
         })
         .collect();
     if violations.is_empty() { Ok(()) } else { Err(Error::invalid(violations).into()) }
+}
+
+/// Those of `ids` that there are. They cannot be deleted before this transaction ends; and whoever has deleted one and
+/// not yet committed is waited for.
+pub(super) fn reference_statement(dialect: &dyn Dialect, collection: &CollectionName, ids: &[&str]) -> Statement {
+    let mut statement = Statement::new(format!(
+        "SELECT records.id FROM {} WHERE {} AND records.id",
+        dialect.table(collection, "records"),
+        dialect.is_in(collection, "records")
+    ));
+    dialect.push_in_texts(&mut statement, ids);
+    statement.sql(" ORDER BY records.id").sql(dialect.lock_to_refer());
+    statement
 }
 
 /// One statement for each field that may hold a deleted id. It runs after the deletions, so records that refer to each
@@ -222,12 +295,13 @@ pub(super) fn referrer_statement(dialect: &dyn Dialect, referrer: &Referrer, ids
     if !is_safe_name(field) {
         return Err(Error::internal(format!("the field {field:?} of {collection} cannot stand in SQL")));
     }
-    let value = dialect.value(field, crate::model::Field { scalar: crate::model::ScalarType::Text, array: false });
+    let value = dialect.value("records.", field, crate::model::Field { scalar: crate::model::ScalarType::Text, array: false });
     let mut statement = Statement::new(format!(
-        "SELECT {value} AS id, count(*) AS records FROM records WHERE collection = {} AND {value} IN ",
-        literal(collection)
+        "SELECT {value} AS id, count(*) AS records FROM {} WHERE {} AND {value}",
+        dialect.table(collection, "records"),
+        dialect.is_in(collection, "records")
     ));
-    dialect.push_text_set(&mut statement, ids);
+    dialect.push_in_texts(&mut statement, ids);
     statement.sql(" GROUP BY 1 ORDER BY 1");
     Ok(statement)
 }
@@ -240,20 +314,25 @@ async fn log(
     texts: &str,
 ) -> Result<HashMap<String, Position>, Failure> {
     let dialect = connection.dialect();
-    let text = |member| dialect.write_text(member);
+    let member = |name| dialect.write_member(name);
     let mut statement = Statement::new(format!(
         "INSERT INTO changes (collection, id, operation, version, actor, at, before, after) SELECT {}, {}, {}, {}, ",
         literal(collection),
-        text("id"),
-        text("operation"),
-        dialect.write_number("version"),
+        member("id"),
+        member("operation"),
+        member("version"),
     ));
     statement.text(actor);
-    statement.sql(format!(", {}, {}, {} FROM ", text("updated_at"), text("before"), text("data")));
+    statement.sql(format!(
+        ", {}, {}, {} FROM ",
+        member("updated_at"),
+        dialect.write_document("before"),
+        dialect.write_document("data")
+    ));
     dialect.push_writes(&mut statement, texts);
     // The order of insertion is the order of positions; that of RETURNING is not promised, so ids tell them apart.
-    let transaction = dialect.change_transaction();
-    statement.sql(format!(" ORDER BY write.ordinal RETURNING {transaction} AS transaction_id, position, id"));
+    let (ordinal, transaction) = (member("ordinal"), dialect.change_transaction());
+    statement.sql(format!(" ORDER BY {ordinal} RETURNING {transaction} AS transaction_id, position, id"));
     let rows: Vec<PositionRow> = connection.load(statement).await?;
     let position = |row: &PositionRow| position(row.transaction_id, row.position);
     rows.into_iter().map(|row| Ok((stored_id(&row.id)?.as_str().to_owned(), position(&row)?))).collect()

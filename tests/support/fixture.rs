@@ -119,6 +119,12 @@ collection = "shelves"
 by = ["room"]
 "#;
 
+/// Writes the fixture's declarations to files in `directory`, and makes `settings` have no others.
+pub fn declare(settings: &mut terrace::config::Settings, directory: &std::path::Path) {
+    let collections = [("items", ITEMS_FILE), ("shelves", SHELVES_FILE), ("notes", NOTES_FILE)];
+    super::declare(settings, directory, &collections, &[("totals", TOTALS_FILE)]);
+}
+
 impl Server {
     /// The fixture, empty.
     pub fn fixture() -> Self {
@@ -129,6 +135,15 @@ impl Server {
     pub fn fixture_with(change: impl FnOnce(&mut terrace::config::Settings)) -> Self {
         let collections = [("items", ITEMS_FILE), ("shelves", SHELVES_FILE), ("notes", NOTES_FILE)];
         Self::with_files(&collections, &[("totals", TOTALS_FILE)], change)
+    }
+
+    /// The fixture on the database that a URL names. It listens at once, whether that database is there or not.
+    pub fn fixture_on(database_url: String, change: impl FnOnce(&mut terrace::config::Settings)) -> Self {
+        let directory = tempfile::TempDir::new().unwrap();
+        let mut settings = super::settings_on(database_url);
+        declare(&mut settings, directory.path());
+        change(&mut settings);
+        Self::listen_in(directory, settings)
     }
 
     /// The fixture with its collections' times replaced by `from` → `to` in their files.

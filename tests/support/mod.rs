@@ -3,6 +3,7 @@
 pub mod database;
 pub mod fixture;
 pub mod postgres;
+pub mod process;
 pub mod schema;
 pub mod tls;
 
@@ -34,6 +35,13 @@ pub struct Server {
     /// Both are another's if this server runs beside that one.
     directory: Option<TempDir>,
     schema: Option<Schema>,
+}
+
+/// When a server begins to listen.
+#[derive(Clone, Copy, Debug)]
+enum Start {
+    WhenPrepared,
+    AtOnce,
 }
 
 /// The root of the package, whatever directory the tests run in.
@@ -81,6 +89,19 @@ pub fn settings_on(database_url: String) -> Settings {
     settings
 }
 
+/// Writes collections and views, given as TOML texts, to files in `directory`, and makes `settings` have no others.
+pub fn declare(settings: &mut Settings, directory: &Path, collections: &[(&str, &str)], views: &[(&str, &str)]) {
+    settings.collections.dir = directory.join("collections");
+    settings.collections.views_dir = directory.join("views");
+    settings.collections.samples_dir = directory.join("no-samples");
+    for (parent, files) in [(&settings.collections.dir, collections), (&settings.collections.views_dir, views)] {
+        std::fs::create_dir(parent).unwrap();
+        for (name, text) in files {
+            std::fs::write(parent.join(format!("{name}.toml")), text).unwrap();
+        }
+    }
+}
+
 impl Server {
     /// The sample collections with their sample records.
     pub fn start() -> Self {
@@ -104,15 +125,7 @@ impl Server {
     pub fn with_files(collections: &[(&str, &str)], views: &[(&str, &str)], change: impl FnOnce(&mut Settings)) -> Self {
         let directory = TempDir::new().unwrap();
         let mut settings = settings(directory.path());
-        settings.collections.dir = directory.path().join("collections");
-        settings.collections.views_dir = directory.path().join("views");
-        settings.collections.samples_dir = directory.path().join("no-samples");
-        for (parent, files) in [(&settings.collections.dir, collections), (&settings.collections.views_dir, views)] {
-            std::fs::create_dir(parent).unwrap();
-            for (name, text) in files {
-                std::fs::write(parent.join(format!("{name}.toml")), text).unwrap();
-            }
-        }
+        declare(&mut settings, directory.path(), collections, views);
         change(&mut settings);
         Self::start_in(directory, settings)
     }
@@ -121,7 +134,7 @@ impl Server {
     pub fn beside(&self, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = self.settings.clone();
         change(&mut settings);
-        Self::launch(settings)
+        Self::launch(settings, Start::WhenPrepared)
     }
 
     /// Takes its files, so that they and its schema outlive it.
@@ -141,13 +154,20 @@ impl Server {
     }
 
     fn start_in(directory: TempDir, settings: Settings) -> Self {
-        let mut server = Self::launch(settings);
+        let mut server = Self::launch(settings, Start::WhenPrepared);
         server.directory = Some(directory);
         server.schema = Schema::of(&server.settings.database.url);
         server
     }
 
-    fn launch(settings: Settings) -> Self {
+    /// A server as `terrace serve` is one: it listens at once, and its database may come later.
+    pub fn listen_in(directory: TempDir, settings: Settings) -> Self {
+        let mut server = Self::launch(settings, Start::AtOnce);
+        server.directory = Some(directory);
+        server
+    }
+
+    fn launch(settings: Settings, start: Start) -> Self {
         if std::env::var_os("TEST_LOG").is_some() {
             // Fails when another test has done it already.
             let _ = terrace::telemetry::logs::init(&settings.log);
@@ -157,7 +177,10 @@ impl Server {
         let own = settings.clone();
         let thread = thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
-                let running = App::open(own).await.unwrap().serve().await.unwrap();
+                let running = match start {
+                    Start::WhenPrepared => App::open(own).await.unwrap().serve().await.unwrap(),
+                    Start::AtOnce => terrace::app::serve(own).unwrap(),
+                };
                 started.send(running.addresses()[0]).unwrap();
                 let _ = stopped.await;
                 running.stop().await.unwrap();

@@ -1,3 +1,196 @@
-//! Placeholder until the branch `sql` is merged: its file replaces this one.
+//! How PostgreSQL spells JSON, arrays, lists and row locks. A collection's partition is named outright: the planner need not
+//! look for it, and no condition on the collection is left that would keep it from answering out of an index alone.
+//!
+//! Values are spelled so that no stored value makes a statement fail, whatever its type, and the same as in the indexes.
 
-pub(in crate::store) use super::super::sqlite::SqliteDialect as PostgresDialect;
+use super::search::PostgresSearch;
+use super::structure;
+use crate::error::Result;
+use crate::model::{Collection, CollectionName, Field, Position, Scalar, ScalarType, SearchExpression, Snapshot};
+use crate::store::column::Column;
+use crate::store::dialect::{Dialect, SearchDialect};
+use crate::store::statement::Statement;
+use crate::store::structure::Artifact;
+
+/// PostgreSQL 14 and later.
+pub(in crate::store) struct PostgresDialect;
+
+impl Dialect for PostgresDialect {
+    fn table(&self, collection: &CollectionName, alias: &str) -> String {
+        format!("{} AS {alias}", structure::partition(collection))
+    }
+
+    fn is_in(&self, _collection: &CollectionName, _alias: &str) -> String {
+        "TRUE".to_owned()
+    }
+
+    fn row_key(&self) -> &'static str {
+        "records.ctid"
+    }
+
+    fn page_join(&self, collection: &CollectionName) -> String {
+        format!("page JOIN {} ON records.ctid = page.record", self.table(collection, "records"))
+    }
+
+    fn document(&self, alias: &str) -> String {
+        format!("{alias}.data::text")
+    }
+
+    fn value(&self, row: &str, field: &str, kind: Field) -> String {
+        let typed = |name: &str, kind: &str| {
+            format!("(CASE jsonb_typeof({row}data -> '{field}') WHEN '{name}' THEN ({row}data ->> '{field}')::{kind} END)")
+        };
+        match kind {
+            // Only asked whether it is null.
+            Field { array: true, .. } => format!("({row}data ->> '{field}')"),
+            // "C": in the order of code points, as on SQLite.
+            Field { scalar: ScalarType::Text | ScalarType::Timestamp, .. } => {
+                format!("(({row}data ->> '{field}') COLLATE \"C\")")
+            }
+            Field { scalar: ScalarType::Integer | ScalarType::Number, .. } => typed("number", "numeric"),
+            Field { scalar: ScalarType::Boolean, .. } => typed("boolean", "boolean"),
+        }
+    }
+
+    fn json(&self, row: &str, field: &str) -> String {
+        format!("({row}data -> '{field}')")
+    }
+
+    fn push_member(&self, statement: &mut Statement, field: &str) {
+        statement.sql("(records.data -> ").text(field).sql(")::text");
+    }
+
+    fn push_scalar(&self, statement: &mut Statement, scalar: &Scalar) {
+        match scalar {
+            // A double beside a numeric makes a double of that one too, which no index has.
+            Scalar::Number(number) => _ = statement.sql("CAST(").text(number.get().to_string()).sql(" AS numeric)"),
+            Scalar::Boolean(_) | Scalar::Integer(_) | Scalar::Text(_) => _ = statement.scalar(scalar),
+        }
+    }
+
+    fn json_array(&self, elements: &[String]) -> String {
+        format!("json_build_array({})::text", elements.join(", "))
+    }
+
+    fn quoted(&self, value: &str) -> String {
+        format!("to_jsonb({value})::text")
+    }
+
+    fn push_in(&self, statement: &mut Statement, column: &Column, values: &[Scalar]) {
+        let element = match (column.kind.scalar, column.nullable) {
+            (ScalarType::Text | ScalarType::Timestamp, _) => "text",
+            (ScalarType::Integer | ScalarType::Number, true) => "numeric",
+            // The version, a column.
+            (ScalarType::Integer | ScalarType::Number, false) => "bigint",
+            (ScalarType::Boolean, _) => "boolean",
+        };
+        let texts: Vec<String> = values.iter().map(ToString::to_string).collect();
+        push_any_of(statement, texts.iter().map(String::as_str), element);
+    }
+
+    fn push_in_texts(&self, statement: &mut Statement, texts: &[&str]) {
+        push_any_of(statement, texts.iter().copied(), "text");
+    }
+
+    fn push_array_has(&self, statement: &mut Statement, _collection: &Collection, field: &str, values: &[Scalar]) {
+        if values.is_empty() {
+            statement.sql("1 = 0");
+            return;
+        }
+        statement.sql("(");
+        for (at, value) in values.iter().enumerate() {
+            let or = if at == 0 { "" } else { " OR " };
+            statement.sql(format!("{or}{} @> CAST(", self.json("records.", field)));
+            statement.text(serde_json::Value::Array(vec![value.to_json()]).to_string()).sql(" AS jsonb)");
+        }
+        statement.sql(")");
+    }
+
+    fn elements(&self, data: &str, field: &str) -> String {
+        format!(
+            "LATERAL jsonb_array_elements(CASE jsonb_typeof({data} -> '{field}') WHEN 'array' THEN {data} -> '{field}' END) \
+             AS element (value) ON jsonb_typeof(element.value) NOT IN ('null', 'array', 'object')"
+        )
+    }
+
+    fn search<'a>(&self, collection: &'a Collection, expression: &'a SearchExpression) -> Box<dyn SearchDialect + 'a> {
+        Box::new(PostgresSearch::new(collection, expression))
+    }
+
+    fn push_writes(&self, statement: &mut Statement, writes: &str) {
+        statement.sql("json_to_recordset(CAST(").text(writes).sql(
+            " AS json)) AS write (ordinal bigint, id text, operation text, version bigint, expected bigint, data text, \
+             before text, created_at text, updated_at text)",
+        );
+    }
+
+    fn write_member(&self, member: &str) -> String {
+        format!("write.{member}")
+    }
+
+    fn write_document(&self, member: &str) -> String {
+        format!("CAST(write.{member} AS jsonb)")
+    }
+
+    fn lock_to_write(&self) -> &'static str {
+        " FOR NO KEY UPDATE"
+    }
+
+    fn lock_to_refer(&self) -> &'static str {
+        " FOR KEY SHARE"
+    }
+
+    /// `VACUUM` too: it marks the pages whose records everybody sees, so that an index alone can count them.
+    fn analysis(&self, collection: &CollectionName) -> Option<String> {
+        Some(format!("VACUUM (ANALYZE) {}", structure::partition(collection)))
+    }
+
+    fn artifacts(&self, collection: &Collection) -> Result<Vec<Artifact>> {
+        structure::artifacts(collection)
+    }
+
+    /// A transaction's number has 64 bits, but no cast to any other number.
+    fn change_transaction(&self) -> &'static str {
+        "changes.transaction::text::bigint"
+    }
+
+    fn change_document(&self, column: &str) -> String {
+        format!("changes.{column}::text")
+    }
+
+    fn snapshot(&self) -> &'static str {
+        "SELECT pg_snapshot_xmax(current.snapshot)::text::bigint AS next, \
+         to_json(ARRAY(SELECT xip::text::bigint FROM pg_snapshot_xip(current.snapshot) AS xip))::text AS in_progress \
+         FROM (SELECT pg_current_snapshot() AS snapshot) AS current"
+    }
+
+    fn push_unseen(&self, statement: &mut Statement, seen: &Snapshot, after: Option<Position>, limit: u32) {
+        // A bound for the index; what is noted as unseen may be far behind `next`, and then its range is filtered.
+        let lowest = after.map_or(0, |after| after.transaction).max(seen.oldest_unseen());
+        statement.sql("SELECT transaction::text::bigint AS transaction_id, position FROM changes WHERE transaction >= CAST(");
+        statement.text(lowest.to_string()).sql(" AS xid8) AND (transaction >= CAST(").text(seen.next.to_string());
+        let in_progress: Vec<String> = seen.in_progress.iter().map(ToString::to_string).collect();
+        statement.sql(" AS xid8) OR transaction = ANY(CAST(").text(array_text(in_progress.iter().map(String::as_str)));
+        statement.sql(" AS xid8[])))");
+        if let Some(after) = after {
+            statement.sql(" AND (transaction, position) > (CAST(").text(after.transaction.to_string());
+            statement.sql(" AS xid8), ").bigint(after.sequence).sql(")");
+        }
+        statement.sql(" ORDER BY transaction, position LIMIT ").bigint(i64::from(limit));
+    }
+
+    fn change_lock(&self) -> &'static str {
+        " FOR UPDATE OF changes SKIP LOCKED"
+    }
+}
+
+/// A planner who is shown the values knows better how many rows they select than one who is given a subquery.
+fn push_any_of<'a>(statement: &mut Statement, values: impl Iterator<Item = &'a str>, element: &str) {
+    statement.sql(" = ANY(CAST(").text(array_text(values)).sql(format!(" AS {element}[]))"));
+}
+
+/// The values in PostgreSQL's syntax of arrays, to be bound.
+pub(super) fn array_text<'a>(values: impl Iterator<Item = &'a str>) -> String {
+    let quoted = values.map(|value| format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")));
+    format!("{{{}}}", quoted.collect::<Vec<_>>().join(","))
+}

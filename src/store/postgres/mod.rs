@@ -6,6 +6,8 @@
 mod connect;
 mod dialect;
 mod migrations;
+mod search;
+mod structure;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +24,8 @@ use opentelemetry::metrics::Meter;
 use tokio::task::JoinHandle;
 
 use super::connection::{Access, Connection};
-use super::failure::{Failure, exhausted};
-use super::metrics::{Metrics, PoolState};
+use super::failure::{Failure, RETRY_AFTER};
+use super::metrics::{Metrics, PoolState, Scarce, Shortage};
 use super::structure::{Step, apply};
 use crate::config::DatabaseSettings;
 use crate::error::{Error, Result};
@@ -71,6 +73,7 @@ pub(super) struct PostgresDatabase {
     connector: Arc<Connector>,
     pool: Pool<ConnectionManager>,
     acquire_timeout: Duration,
+    shortage: Shortage,
     maintenance: JoinHandle<()>,
 }
 
@@ -95,7 +98,8 @@ impl PostgresDatabase {
             idle_timeout: settings.idle_timeout,
         };
         let maintenance = tokio::spawn(keep.run());
-        let database = Self { connector, pool, acquire_timeout: settings.acquire_timeout, maintenance };
+        let shortage = Shortage::new(meter, Scarce::Connection, settings);
+        let database = Self { connector, pool, acquire_timeout: settings.acquire_timeout, shortage, maintenance };
         drop(database.connection("open").await.map_err(Failure::into_error)?);
         // Only now: opening is tried again and again, and each of these stays for good.
         watch(&database.pool, meter);
@@ -216,10 +220,18 @@ impl PostgresDatabase {
 
     async fn connection(&self, operation: &'static str) -> Result<Object<ConnectionManager>, Failure> {
         match tokio::time::timeout(self.acquire_timeout, self.pool.get()).await {
-            Ok(Ok(connection)) => Ok(connection),
+            Ok(Ok(connection)) => {
+                self.shortage.relieved(|| self.pool.status().waiting);
+                Ok(connection)
+            }
             Ok(Err(PoolError::Backend(error))) => Err(Failure::Unreachable(error)),
             Ok(Err(error)) => Err(Failure::Refused(Error::internal(error))),
-            Err(_) => Err(exhausted(self.acquire_timeout, &format!("a connection, for {operation}"))),
+            Err(waited) if self.pool.status().size < self.pool.status().max_size => {
+                // There was room for one more, and making it took too long.
+                let detail = "PostgreSQL did not answer within database.acquire_timeout; see database.url.";
+                Err(Failure::Unreachable(Error::unavailable(detail, RETRY_AFTER, waited)))
+            }
+            Err(_) => Err(self.shortage.in_vain(operation)),
         }
     }
 }

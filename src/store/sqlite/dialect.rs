@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 
 use super::structure;
 use crate::error::Result;
-use crate::model::{Collection, Field, Position, Scalar, SearchClause, SearchExpression, SearchTerm, SearchWeight, Snapshot};
+use crate::model::{
+    Collection, CollectionName, Field, Position, Scalar, SearchClause, SearchExpression, SearchTerm, SearchWeight, Snapshot,
+};
+use crate::store::column::Column;
 use crate::store::dialect::{Dialect, SearchDialect, literal};
 use crate::store::statement::Statement;
 use crate::store::structure::Artifact;
@@ -19,16 +22,42 @@ pub(super) fn path(field: &str) -> String {
 }
 
 impl Dialect for SqliteDialect {
-    fn value(&self, field: &str, _kind: Field) -> String {
-        format!("data ->> {}", path(field))
+    fn table(&self, _collection: &CollectionName, alias: &str) -> String {
+        format!("records AS {alias}")
     }
 
-    fn json(&self, field: &str) -> String {
-        format!("data -> {}", path(field))
+    /// The name stands there literally, for only then are the collection's partial indexes usable.
+    fn is_in(&self, collection: &CollectionName, alias: &str) -> String {
+        format!("{alias}.collection = {}", literal(collection))
     }
 
-    fn bound_json(&self, statement: &mut Statement, field: &str) {
-        statement.sql("data -> ").text(format!("$.\"{field}\""));
+    fn row_key(&self) -> &'static str {
+        "records.rowid"
+    }
+
+    fn page_join(&self, _collection: &CollectionName) -> String {
+        // CROSS JOIN: always from the page to the records, never the other way round.
+        "page CROSS JOIN records ON records.rowid = page.record".to_owned()
+    }
+
+    fn document(&self, alias: &str) -> String {
+        format!("{alias}.data")
+    }
+
+    fn value(&self, row: &str, field: &str, _kind: Field) -> String {
+        format!("{row}data ->> {}", path(field))
+    }
+
+    fn json(&self, row: &str, field: &str) -> String {
+        format!("{row}data -> {}", path(field))
+    }
+
+    fn push_member(&self, statement: &mut Statement, field: &str) {
+        statement.sql("records.data -> ").text(format!("$.\"{field}\""));
+    }
+
+    fn push_scalar(&self, statement: &mut Statement, scalar: &Scalar) {
+        statement.scalar(scalar);
     }
 
     fn json_array(&self, elements: &[String]) -> String {
@@ -39,12 +68,12 @@ impl Dialect for SqliteDialect {
         format!("json_quote({value})")
     }
 
-    fn push_in(&self, statement: &mut Statement, values: &[Scalar]) {
-        statement.sql(" IN (SELECT value FROM json_each(").text(json_list(values)).sql("))");
+    fn push_in(&self, statement: &mut Statement, _column: &Column, values: &[Scalar]) {
+        push_any_of(statement, json_list(values));
     }
 
-    fn push_text_set(&self, statement: &mut Statement, texts: &[&str]) {
-        statement.sql("(SELECT value FROM json_each(").text(serde_json::Value::from(texts).to_string()).sql("))");
+    fn push_in_texts(&self, statement: &mut Statement, texts: &[&str]) {
+        push_any_of(statement, serde_json::Value::from(texts).to_string());
     }
 
     fn push_array_has(&self, statement: &mut Statement, collection: &Collection, field: &str, values: &[Scalar]) {
@@ -55,11 +84,11 @@ impl Dialect for SqliteDialect {
             ));
         } else {
             let path = path(field);
-            statement.sql(format!("EXISTS (SELECT 1 FROM json_each(data, {path}) AS element WHERE element.value"));
+            statement.sql(format!("EXISTS (SELECT 1 FROM json_each(records.data, {path}) AS element WHERE element.value"));
         }
         match values {
             [only] => _ = statement.sql(" = ").scalar(only),
-            several => self.push_in(statement, several),
+            several => push_any_of(statement, json_list(several)),
         }
         statement.sql(")");
     }
@@ -74,15 +103,28 @@ impl Dialect for SqliteDialect {
     }
 
     fn push_writes(&self, statement: &mut Statement, writes: &str) {
-        statement.sql("(SELECT key AS ordinal, value FROM json_each(").text(writes).sql(")) AS write");
+        statement.sql("json_each(").text(writes).sql(") AS write");
     }
 
-    fn write_text(&self, member: &str) -> String {
+    fn write_member(&self, member: &str) -> String {
         format!("write.value ->> '{member}'")
     }
 
-    fn write_number(&self, member: &str) -> String {
-        format!("write.value ->> '{member}'")
+    fn write_document(&self, member: &str) -> String {
+        self.write_member(member)
+    }
+
+    /// Whoever writes has the write lock.
+    fn lock_to_write(&self) -> &'static str {
+        ""
+    }
+
+    fn lock_to_refer(&self) -> &'static str {
+        ""
+    }
+
+    fn analysis(&self, _collection: &CollectionName) -> Option<String> {
+        None
     }
 
     fn artifacts(&self, collection: &Collection) -> Result<Vec<Artifact>> {
@@ -109,8 +151,10 @@ impl Dialect for SqliteDialect {
         let unseen = serde_json::Value::from(seen.in_progress.as_slice()).to_string();
         statement.sql("SELECT position AS transaction_id, position FROM changes WHERE position >= ").bigint(lowest);
         statement.sql(" AND (position >= ").bigint(signed(seen.next));
-        statement.sql(" OR position IN (SELECT value FROM json_each(").text(unseen).sql("))) ORDER BY position LIMIT ");
-        statement.bigint(i64::from(limit));
+        statement
+            .sql(" OR position IN (SELECT value FROM json_each(")
+            .text(unseen)
+            .sql(format!("))) ORDER BY position LIMIT {limit}"));
     }
 
     fn change_lock(&self) -> &'static str {
@@ -120,6 +164,10 @@ impl Dialect for SqliteDialect {
 
 fn signed(transaction: u64) -> i64 {
     i64::try_from(transaction).unwrap_or(i64::MAX)
+}
+
+fn push_any_of(statement: &mut Statement, json: String) {
+    statement.sql(" IN (SELECT value FROM json_each(").text(json).sql("))");
 }
 
 fn json_list(values: &[Scalar]) -> String {
@@ -168,6 +216,10 @@ impl SearchDialect for SqliteSearch<'_> {
             statement.text(open).sql(", ").text(close).sql(")");
         }
         statement.sql(")");
+    }
+
+    fn stems(&self, _words: &[&str]) -> Option<Statement> {
+        None
     }
 }
 

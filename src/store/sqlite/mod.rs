@@ -25,8 +25,8 @@ use opentelemetry::metrics::Meter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection::{Access, Connection};
-use super::failure::{Failure, exhausted, from_database};
-use super::metrics::{Metrics, PoolState};
+use super::failure::{Failure, from_database};
+use super::metrics::{Metrics, PoolState, Scarce, Shortage};
 use super::structure::{Step, apply};
 use crate::config::DatabaseSettings;
 use crate::error::{Error, Result};
@@ -51,6 +51,8 @@ pub(super) struct SqliteDatabase {
     /// waiting costs no thread, and not in SQLite's busy handler, which sleeps and is not fair.
     writer: Arc<Semaphore>,
     acquire_timeout: Duration,
+    connections: Shortage,
+    writes: Shortage,
 }
 
 impl SqliteDatabase {
@@ -75,7 +77,8 @@ impl SqliteDatabase {
         let pool: Pool<Wrapped> = Pool::builder(manager).max_size(size).build().map_err(Error::internal)?;
         watch(&pool, meter);
         let writer = Arc::new(Semaphore::new(1));
-        let database = Self { file, pool, writer, acquire_timeout: settings.acquire_timeout };
+        let [connections, writes] = [Scarce::Connection, Scarce::WriteLock].map(|scarce| Shortage::new(meter, scarce, settings));
+        let database = Self { file, pool, writer, acquire_timeout: settings.acquire_timeout, connections, writes };
         // Opening the first connection here makes a wrong path a start-up error.
         drop(database.connection("open").await.map_err(Failure::into_error)?);
         Ok(database)
@@ -175,20 +178,27 @@ impl SqliteDatabase {
 
     async fn write_permit(&self, operation: &'static str) -> Result<OwnedSemaphorePermit, Failure> {
         match tokio::time::timeout(self.acquire_timeout, Arc::clone(&self.writer).acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
+            Ok(Ok(permit)) => {
+                // Who waits for a semaphore cannot be counted; those behind this one have waited less.
+                self.writes.relieved(|| 0);
+                Ok(permit)
+            }
             Ok(Err(closed)) => Err(Failure::Refused(Error::internal(closed))),
-            Err(_) => Err(exhausted(self.acquire_timeout, &format!("the write lock, for {operation}"))),
+            Err(_) => Err(self.writes.in_vain(operation)),
         }
     }
 
     async fn connection(&self, operation: &'static str) -> Result<Object<Wrapped>, Failure> {
         match tokio::time::timeout(self.acquire_timeout, self.pool.get()).await {
-            Ok(Ok(object)) => Ok(object),
+            Ok(Ok(object)) => {
+                self.connections.relieved(|| self.pool.status().waiting);
+                Ok(object)
+            }
             Ok(Err(DeadpoolError::Backend(PoolError::ConnectionError(error)))) => {
                 Err(Failure::Refused(from_database(&error.to_string())))
             }
             Ok(Err(error)) => Err(Failure::Refused(Error::internal(error))),
-            Err(_) => Err(exhausted(self.acquire_timeout, &format!("a connection, for {operation}"))),
+            Err(_) => Err(self.connections.in_vain(operation)),
         }
     }
 }

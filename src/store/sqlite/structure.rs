@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::model::{Collection, Direction, SortKey};
 use crate::store::column::Column;
 use crate::store::dialect::literal;
-use crate::store::structure::{Artifact, index_keys, named, needed_indexes};
+use crate::store::structure::{Artifact, Work, describe_index, index_keys, named, needed_indexes};
 
 /// Whether an index on the array `field` is declared, and its elements are therefore in `array_terms`.
 pub(super) fn is_indexed_array(collection: &Collection, field: &str) -> bool {
@@ -46,7 +46,7 @@ pub(super) fn artifacts(collection: &Collection) -> Result<Vec<Artifact>> {
 fn index(collection: &Collection, fields: &[String]) -> Result<Artifact> {
     let keys = index_keys(collection, fields);
     let columns = keys.iter().map(|SortKey { field, direction }| {
-        let value = Column::of(&SqliteDialect, collection, field)?.value;
+        let value = Column::in_index(&SqliteDialect, collection, field)?.value;
         Ok(match direction {
             Direction::Ascending => value,
             Direction::Descending => format!("{value} DESC"),
@@ -56,27 +56,14 @@ fn index(collection: &Collection, fields: &[String]) -> Result<Artifact> {
     let literal = literal(&collection.name);
     let name = named("index", &collection.name, &columns);
     Ok(Artifact {
-        creation: format!("CREATE INDEX {name} ON records (collection, {columns}) WHERE collection = {literal}"),
+        creation: vec![Work::Together(format!(
+            "CREATE INDEX {name} ON records (collection, {columns}) WHERE collection = {literal}"
+        ))],
         removal: format!("DROP INDEX IF EXISTS {name}"),
-        description: format!("index on {} ({})", collection.name, describe(fields, &keys)),
+        description: format!("index on {} ({})", collection.name, describe_index(fields, &keys)),
         name,
         collection: collection.name.clone(),
     })
-}
-
-fn describe(fields: &[String], keys: &[SortKey]) -> String {
-    let text = |key: &SortKey| match key.direction {
-        Direction::Ascending => key.field.clone(),
-        Direction::Descending => format!("-{}", key.field),
-    };
-    let (own, rest) = keys.split_at(fields.len().min(keys.len()));
-    let own: Vec<String> = own.iter().map(text).collect();
-    let rest: Vec<String> = rest.iter().map(text).collect();
-    match (own.is_empty(), rest.is_empty()) {
-        (true, _) => rest.join(", "),
-        (false, true) => own.join(", "),
-        (false, false) => format!("{}, then {}", own.join(", "), rest.join(", ")),
-    }
 }
 
 fn array_terms(collection: &Collection, field: &str) -> Artifact {
@@ -104,7 +91,10 @@ fn array_terms(collection: &Collection, field: &str) -> Artifact {
     );
     let forget = format!("DELETE FROM array_terms WHERE collection = {literal} AND field = '{field}'");
     Artifact {
-        creation: format!("{}{forget};{backfill};", triggers(&name, &literal, &insert, &delete, &changed)),
+        creation: vec![Work::Together(format!(
+            "{}{forget};{backfill};",
+            triggers(&name, &literal, &insert, &delete, &changed)
+        ))],
         removal: format!("{}{forget};", drop_triggers(&name)),
         description: format!("index on {} (elements of {field})", collection.name),
         name,
@@ -129,13 +119,13 @@ fn search(collection: &Collection) -> Artifact {
     let insert = format!("INSERT INTO {name} (rowid, {columns}) VALUES (new.rowid, {new})");
     let delete = format!("INSERT INTO {name} ({name}, rowid, {columns}) VALUES ('delete', old.rowid, {old})");
     Artifact {
-        creation: format!(
+        creation: vec![Work::Together(format!(
             "CREATE VIEW {name}_text AS SELECT rowid AS rowid, {view} FROM records WHERE collection = {literal};\
              CREATE VIRTUAL TABLE {name} USING fts5({columns}, content = '{name}_text', content_rowid = 'rowid', \
              tokenize = 'porter unicode61 remove_diacritics 2');\
              {}INSERT INTO {name} ({name}) VALUES ('rebuild');",
             triggers(&name, &literal, &insert, &delete, &changed)
-        ),
+        ))],
         removal: format!("{}DROP TABLE IF EXISTS {name};DROP VIEW IF EXISTS {name}_text;", drop_triggers(&name)),
         description: format!(
             "search table on {} ({})",

@@ -1,0 +1,66 @@
+//! One search over one collection on PostgreSQL: a `tsquery` over the column `search`, which a trigger keeps.
+//!
+//! PostgreSQL's own `ts_headline` marks single words wherever they stand, also those of a phrase that is not there, and knows
+//! nothing of accents. So the texts are handed out as they are, and `store::highlight` marks them by the stems of their words.
+
+use crate::model::{Collection, SearchClause, SearchExpression, SearchTerm};
+use crate::store::dialect::{Dialect as _, SearchDialect};
+use crate::store::statement::Statement;
+
+use super::PostgresDialect;
+
+/// A search.
+pub(super) struct PostgresSearch<'a> {
+    collection: &'a Collection,
+    query: String,
+}
+
+impl<'a> PostgresSearch<'a> {
+    /// The search for `expression` in the records of `collection`.
+    pub fn new(collection: &'a Collection, expression: &SearchExpression) -> Self {
+        let clauses: Vec<String> = expression.clauses.iter().map(clause_text).collect();
+        Self { collection, query: clauses.join(" | ") }
+    }
+}
+
+impl SearchDialect for PostgresSearch<'_> {
+    fn push_source(&self, statement: &mut Statement) {
+        let table = PostgresDialect.table(&self.collection.name, "records");
+        statement.sql(format!("{table} CROSS JOIN (SELECT terrace_query(")).text(&self.query).sql(") AS query) AS asked");
+    }
+
+    fn push_condition(&self, statement: &mut Statement) {
+        statement.sql("records.search @@ asked.query");
+    }
+
+    fn rank(&self) -> String {
+        "-(ts_rank_cd(records.search, asked.query)::float8)".to_owned()
+    }
+
+    fn push_highlight_join(&self, _statement: &mut Statement) {}
+
+    fn push_highlights(&self, statement: &mut Statement, _open: &str, _close: &str) {
+        let texts = self.collection.search.iter().map(|search| format!("records.data ->> '{}'", search.field));
+        statement.sql(PostgresDialect.json_array(&texts.collect::<Vec<_>>()));
+    }
+
+    fn stems(&self, words: &[&str]) -> Option<Statement> {
+        let mut statement = Statement::new("SELECT word, strip(terrace_vector(word, 2000))::text AS stem FROM unnest(CAST(");
+        statement.text(super::dialect::array_text(words.iter().copied())).sql(" AS text[])) AS given (word)");
+        Some(statement)
+    }
+}
+
+fn clause_text(clause: &SearchClause) -> String {
+    let required = clause.required.iter().map(term_text);
+    let excluded = clause.excluded.iter().map(|term| format!("!{}", term_text(term)));
+    format!("({})", required.chain(excluded).collect::<Vec<_>>().join(" & "))
+}
+
+/// Words have only letters, digits and their marks; quoted all the same, nothing in them is syntax.
+fn term_text(term: &SearchTerm) -> String {
+    let quoted = |word: &String| format!("'{}'", word.replace('\\', "\\\\").replace('\'', "''"));
+    let words: Vec<String> = term.words.iter().map(quoted).collect();
+    let prefix = if term.prefix { ":*" } else { "" };
+    format!("({}{prefix})", words.join(" <-> "))
+}

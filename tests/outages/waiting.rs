@@ -1,0 +1,117 @@
+//! A start without the database: what waits for it and what does not.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::time::Instant;
+
+use reqwest::Method;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::fixture::{ITEMS, TOTALS, item};
+use crate::support::process::{Process, command};
+use crate::support::{DEADLINE, Reply};
+
+const PASSWORD: &str = "a-secret";
+
+/// A place where nobody listens: below the range from which the system gives outgoing connections theirs.
+fn nowhere() -> String {
+    let mut candidates = std::iter::repeat_with(|| fastrand::u16(10_000..32_000));
+    let port = candidates.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap();
+    format!("postgres://someone:{PASSWORD}@127.0.0.1:{port}/terrace")
+}
+
+/// Refused politely: a problem with a time to come back, which names the setting and gives nothing away.
+fn refused(reply: &Reply, names: &str) {
+    let problem = reply.problem(503, "unavailable");
+    assert!(reply.header("retry-after").parse::<u64>().unwrap() >= 1);
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains(names), "{detail}");
+    assert!(!reply.text.contains(PASSWORD) && !reply.text.contains("127.0.0.1"), "{}", reply.text);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_its_database_listens_and_says_what_it_waits_for() {
+    let mut process = Process::serve(&nowhere(), &[]);
+    process.until("the first attempt", |log| log.contains("waiting for the database"));
+    assert_eq!(process.get("/health/live").await.expect(200)["status"], "alive");
+    let ready = process.get("/health/ready").await.expect(503);
+    let reason = "waiting for the database: No PostgreSQL answers at the address in database.url.";
+    assert_eq!(ready, json!({"status": "not ready", "reason": reason}));
+    let health = process.get("/health").await.expect(503);
+    assert_eq!((&health["status"], &health["database"]), (&json!("unhealthy"), &json!({"status": "down", "reason": reason})));
+    for path in [ITEMS, &format!("{ITEMS}?category=a"), &format!("{ITEMS}/A"), &format!("{ITEMS}/_stats"), TOTALS] {
+        refused(&process.get(path).await, "database.url");
+    }
+    let a = item("A", "a");
+    let batch = json!({"operations": [{"op": "create", "data": a}]});
+    for (method, path, body) in [
+        (Method::POST, ITEMS.to_owned(), &a),
+        (Method::POST, format!("{ITEMS}/_batch"), &batch),
+        (Method::PUT, format!("{ITEMS}/A"), &a),
+        (Method::PATCH, format!("{ITEMS}/A"), &a),
+        (Method::DELETE, format!("{ITEMS}/A"), &a),
+    ] {
+        refused(&process.send(method, &path, body).await, "database.url");
+    }
+    // What needs no database is there.
+    assert!(process.get("/openapi.json").await.expect(200)["paths"][ITEMS].is_object());
+    assert!(process.get("/metrics").await.text.contains("terrace_http_requests_total"));
+    process.get("/nothing").await.problem(404, "not_found");
+    process.send(Method::POST, TOTALS, &a).await.problem(405, "method_not_allowed");
+    assert_eq!(process.terminate(), Some(0), "{}", process.log());
+    assert!(!process.log().contains(PASSWORD) && process.told("a request was refused") == 0, "{}", process.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reason_to_wait_is_told_once_and_again_when_it_changes() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://someone:{PASSWORD}@127.0.0.1:{}/terrace", listener.local_addr().unwrap().port());
+    let process = Process::serve(&url, &[]);
+    // No PostgreSQL: it says something else and ends. Each connection is an attempt.
+    for _ in 0..4 {
+        let (mut connection, _) = listener.accept().unwrap();
+        connection.write_all(b"220 welcome\r\n").unwrap();
+    }
+    assert_eq!(process.told("waiting for the database"), 1, "{}", process.log());
+    drop(listener);
+    process.until("the other reason", |log| log.contains("No PostgreSQL answers"));
+    assert_eq!(process.told("waiting for the database"), 2, "{}", process.log());
+}
+
+#[test]
+fn what_waiting_cannot_mend_ends_the_start_with_its_message() {
+    let directory = TempDir::new().unwrap();
+    let url = nowhere();
+    let ca_file = [("TERRACE_DATABASE__CA_FILE", "nothing.pem")];
+    for (number, (url, settings, names)) in [
+        (format!("{url}?sslmode=perhaps"), &[][..], "database.url"),
+        (url.replace("@127.0.0.1:", "@127.0.0.1:x"), &[], "database.url"),
+        (format!("{url}?sslmode=require"), &ca_file, "database.ca_file"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let directory = TempDir::new_in(directory.path()).unwrap();
+        let output = command(&directory, &url, &["serve"], settings).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{number}: {told}");
+        assert!(told.lines().last().unwrap().starts_with("error: ") && told.contains(names), "{number}: {told}");
+        assert!(!told.contains(PASSWORD) && !told.contains("waiting"), "{number}: {told}");
+    }
+}
+
+#[test]
+fn no_other_command_waits() {
+    let url = nowhere();
+    let begun = Instant::now();
+    for arguments in [&["migrate"][..], &["migrate", "--plan"], &["export", "items"], &["import", "items", "/dev/null"]] {
+        let directory = TempDir::new().unwrap();
+        let output = command(&directory, &url, arguments, &[]).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {told}");
+        assert!(told.starts_with("error: ") && told.contains("database.url"), "{arguments:?}: {told}");
+        assert!(!told.contains(PASSWORD), "{arguments:?}: {told}");
+    }
+    assert!(begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
+}
