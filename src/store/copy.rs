@@ -16,11 +16,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::connection::{Access, Connection};
+use super::database::Database;
 use super::dialect::literal;
 use super::failure::Failure;
 use super::statement::Statement;
+use super::structure::{self, Step};
 use crate::error::{Error, Result};
-use crate::model::CollectionName;
+use crate::model::{Collection, CollectionName};
 
 use statements::{changes_statement, insert_changes, insert_records, push_ids, record_columns, records_statement, spelling};
 
@@ -188,6 +190,26 @@ impl Store {
         .await
     }
 
+    /// Makes what rows need to find a place, and no index: filling one at the end takes less time.
+    pub async fn copy_structure(&self, collections: &[Arc<Collection>]) -> Result<()> {
+        let steps = self.plan(collections).await?;
+        let needed: Vec<Step> = match &self.inner.database {
+            Database::Sqlite(_) => Vec::new(),
+            Database::Postgres(_) => steps.into_iter().filter(|step| !step.is_drop() && !step.is_index()).collect(),
+        };
+        self.apply(&needed).await
+    }
+
+    /// Tells the database what is in a collection after many records were written.
+    pub async fn analyze(&self, collection: &CollectionName) -> Result<()> {
+        let request = collection.clone();
+        self.run("analyze", collection.as_str(), Access::Read, move |connection| {
+            let collection = request.clone();
+            async move { structure::analyze(connection, &collection).await }.boxed()
+        })
+        .await
+    }
+
     /// The newest id of a collection, by which its records are ordered.
     pub async fn copy_last_id(&self, collection: &CollectionName) -> Result<Option<String>> {
         let query = format!("SELECT max(id) AS value FROM records WHERE collection = {}", literal(collection));
@@ -224,7 +246,7 @@ impl Store {
             let request = Arc::clone(&request);
             async move {
                 let mut statement = Statement::new(format!(
-                    "SELECT {} FROM records WHERE collection = {} AND id IN ",
+                    "SELECT {} FROM records WHERE collection = {} AND id",
                     record_columns(connection),
                     literal(&request.0)
                 ));
@@ -271,7 +293,7 @@ impl Store {
                 let (changes, touched, records) = &*request;
                 for (collection, ids) in touched {
                     let mut statement =
-                        Statement::new(format!("DELETE FROM records WHERE collection = {} AND id IN ", literal(collection)));
+                        Statement::new(format!("DELETE FROM records WHERE collection = {} AND id", literal(collection)));
                     push_ids(connection, &mut statement, ids);
                     connection.execute(statement).await?;
                 }
