@@ -13,8 +13,6 @@ use crate::model::CollectionName;
 pub(super) struct Spelling {
     /// JSON as text.
     pub json_text: fn(&str) -> String,
-    /// Appends the rows of a bound JSON array of objects as `write`.
-    push_rows: fn(&mut Statement, &[(&str, Sent)], &str),
     /// Between the columns and the rows of an insertion that names its own sequence numbers.
     pub overriding: &'static str,
     /// The last sequence number that was given out, whether its row is still there or not.
@@ -27,7 +25,6 @@ pub(super) struct Spelling {
 
 static SQLITE: Spelling = Spelling {
     json_text: str::to_owned,
-    push_rows: |statement, _, texts| _ = statement.sql("json_each(").text(texts).sql(") AS write"),
     overriding: "",
     counter: "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0) AS value",
     set_counter: |last| {
@@ -40,15 +37,6 @@ static SQLITE: Spelling = Spelling {
 
 static POSTGRES: Spelling = Spelling {
     json_text: |column| format!("({column})::text"),
-    push_rows: |statement, columns, texts| {
-        let columns = columns.iter().map(|(name, sent)| match sent {
-            Sent::Text | Sent::Document => format!("{name} text"),
-            Sent::Number => format!("{name} bigint"),
-        });
-        let columns: Vec<String> = columns.collect();
-        statement.sql("json_to_recordset(CAST(").text(texts);
-        statement.sql(format!(" AS json)) AS write ({})", columns.join(", ")));
-    },
     overriding: " OVERRIDING SYSTEM VALUE",
     counter: "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('changes', 'position')), 0) AS value",
     set_counter: |last| {
@@ -119,64 +107,42 @@ pub(super) fn changes_statement(connection: &Connection<'_>, after: i64, limit: 
     statement
 }
 
-/// What a column of a row that is sent holds.
-#[derive(Clone, Copy)]
-enum Sent {
-    Text,
-    Number,
-    /// JSON, sent as text.
-    Document,
-}
-
-const RECORD: [(&str, Sent); 6] = [
-    ("collection", Sent::Text),
-    ("id", Sent::Text),
-    ("version", Sent::Number),
-    ("data", Sent::Document),
-    ("created_at", Sent::Text),
-    ("updated_at", Sent::Text),
-];
-
-const CHANGE: [(&str, Sent); 9] = [
-    ("position", Sent::Number),
-    ("collection", Sent::Text),
-    ("id", Sent::Text),
-    ("operation", Sent::Text),
-    ("version", Sent::Number),
-    ("actor", Sent::Text),
-    ("at", Sent::Text),
-    ("before", Sent::Document),
-    ("after", Sent::Document),
-];
-
-/// Writes records that are not there yet; `texts` is a JSON array of them.
 pub(super) async fn insert_records(connection: &mut Connection<'_>, texts: &str) -> Result<(), Failure> {
-    insert(connection, "records", &RECORD, "", texts).await
-}
-
-/// The same for changes, under their own numbers.
-pub(super) async fn insert_changes(connection: &mut Connection<'_>, texts: &str) -> Result<(), Failure> {
-    let overriding = spelling(connection).overriding;
-    insert(connection, "changes", &CHANGE, overriding, texts).await
-}
-
-async fn insert(
-    connection: &mut Connection<'_>,
-    table: &str,
-    columns: &[(&str, Sent)],
-    overriding: &str,
-    texts: &str,
-) -> Result<(), Failure> {
     let dialect = connection.dialect();
-    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-    let values = columns.iter().map(|(name, sent)| match sent {
-        Sent::Text | Sent::Number => dialect.write_member(name),
-        Sent::Document => dialect.write_document(name),
-    });
-    let values: Vec<String> = values.collect();
-    let mut statement =
-        Statement::new(format!("INSERT INTO {table} ({}){overriding} SELECT {} FROM ", names.join(", "), values.join(", ")));
-    (spelling(connection).push_rows)(&mut statement, columns, texts);
+    let member = |name| dialect.write_member(name);
+    let mut statement = Statement::new(format!(
+        "INSERT INTO records (collection, id, version, data, created_at, updated_at) SELECT {}, {}, {}, {}, {}, {} FROM ",
+        member("collection"),
+        member("id"),
+        member("version"),
+        dialect.write_document("data"),
+        member("created_at"),
+        member("updated_at"),
+    ));
+    dialect.push_writes(&mut statement, texts);
+    connection.execute(statement).await?;
+    Ok(())
+}
+
+pub(super) async fn insert_changes(connection: &mut Connection<'_>, texts: &str) -> Result<(), Failure> {
+    let (dialect, spelling) = (connection.dialect(), spelling(connection));
+    let member = |name| dialect.write_member(name);
+    let mut statement = Statement::new(format!(
+        "INSERT INTO changes (position, collection, id, operation, version, actor, at, before, after){} \
+         SELECT {}, {}, {}, {}, {}, {}, {}, {}, {} FROM ",
+        spelling.overriding,
+        member("position"),
+        member("collection"),
+        member("id"),
+        member("operation"),
+        member("version"),
+        member("actor"),
+        member("at"),
+        dialect.write_document("before"),
+        dialect.write_document("after"),
+    ));
+    dialect.push_writes(&mut statement, texts);
+    statement.sql(format!(" ORDER BY {}", member("position")));
     connection.execute(statement).await?;
     Ok(())
 }
