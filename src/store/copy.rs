@@ -16,11 +16,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::connection::{Access, Connection};
+use super::database::Database;
 use super::dialect::literal;
 use super::failure::Failure;
 use super::statement::Statement;
+use super::structure::{self, Step};
 use crate::error::{Error, Result};
-use crate::model::CollectionName;
+use crate::model::{Collection, CollectionName};
 
 use statements::{changes_statement, insert_changes, insert_records, push_ids, record_columns, records_statement, spelling};
 
@@ -184,6 +186,26 @@ impl Store {
                 Ok(())
             }
             .boxed()
+        })
+        .await
+    }
+
+    /// Makes what rows need to find a place, and no index: filling one at the end takes less time.
+    pub async fn copy_structure(&self, collections: &[Arc<Collection>]) -> Result<()> {
+        let steps = self.plan(collections).await?;
+        let needed: Vec<Step> = match &self.inner.database {
+            Database::Sqlite(_) => Vec::new(),
+            Database::Postgres(_) => steps.into_iter().filter(|step| !step.is_drop() && !step.is_index()).collect(),
+        };
+        self.apply(&needed).await
+    }
+
+    /// Tells the database what is in a collection after many records were written.
+    pub async fn analyze(&self, collection: &CollectionName) -> Result<()> {
+        let request = collection.clone();
+        self.run("analyze", collection.as_str(), Access::Read, move |connection| {
+            let collection = request.clone();
+            async move { structure::analyze(connection, &collection).await }.boxed()
         })
         .await
     }

@@ -70,6 +70,13 @@ impl Step {
     }
 }
 
+impl Step {
+    /// Whether it makes indexes and nothing else.
+    pub(super) fn is_index(&self) -> bool {
+        self.artifact.creation.iter().all(|work| matches!(work, Work::Index(_)))
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verb = match self.change {

@@ -1,5 +1,7 @@
 //! `terrace copy` from one database to another: what arrives, what is refused, and what an interruption leaves.
 
+mod postgres;
+
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -252,6 +252,7 @@ impl Copy {
         let failed = |error| to.failure(error);
         let mut copied = Copied::default();
         let names: Vec<CollectionName> = self.collections.iter().map(|collection| collection.name.clone()).collect();
+        to.store.copy_structure(&self.collections).await.map_err(failed)?;
         let there = to.contents().await?;
         progress.stage("copying records", total(source), total(&there));
         for name in &names {
@@ -269,6 +270,9 @@ impl Copy {
         progress.stage("making indexes", 0, 0);
         let steps = to.store.plan(&self.collections).await.map_err(failed)?;
         to.store.apply(&steps).await.map_err(failed)?;
+        for name in &names {
+            to.store.analyze(name).await.map_err(failed)?;
+        }
         Ok(copied)
     }
 
