@@ -65,12 +65,7 @@ pub(super) fn push_order(statement: &mut Statement, keys: &[Key], prefix: &str) 
 }
 
 /// Appends `AND` the condition that a record comes after the one with the sort values and id of `after`.
-pub(super) fn push_after(
-    statement: &mut Statement,
-    dialect: &dyn Dialect,
-    keys: &[Key],
-    after: &[Option<Scalar>],
-) -> Result<()> {
+pub(super) fn push_after(statement: &mut Statement, dialect: &dyn Dialect, keys: &[Key], after: &[Option<Scalar>]) -> Result<()> {
     let malformed = || Error::parameter("cursor", "The cursor does not belong to this order. Start again without it.");
     let (Some(Some(tie)), true) = (after.last(), after.len() == keys.len() + 1) else {
         return Err(malformed());

@@ -83,8 +83,12 @@ pub(super) async fn write(
             continue;
         }
         let touched = match operation {
-            Operation::Create => stored_by(connection, insert_statement(connection.dialect(), &collection.name, &texts), &mut stored).await?,
-            Operation::Update => stored_by(connection, update_statement(connection.dialect(), &collection.name, &texts), &mut stored).await?,
+            Operation::Create => {
+                stored_by(connection, insert_statement(connection.dialect(), &collection.name, &texts), &mut stored).await?
+            }
+            Operation::Update => {
+                stored_by(connection, update_statement(connection.dialect(), &collection.name, &texts), &mut stored).await?
+            }
             Operation::Delete => delete(connection, &collection.name, &plan).await?,
         };
         if touched != count {

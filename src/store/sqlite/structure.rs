@@ -91,10 +91,7 @@ fn array_terms(collection: &Collection, field: &str) -> Artifact {
     );
     let forget = format!("DELETE FROM array_terms WHERE collection = {literal} AND field = '{field}'");
     Artifact {
-        creation: vec![Work::Together(format!(
-            "{}{forget};{backfill};",
-            triggers(&name, &literal, &insert, &delete, &changed)
-        ))],
+        creation: vec![Work::Together(format!("{}{forget};{backfill};", triggers(&name, &literal, &insert, &delete, &changed)))],
         removal: format!("{}{forget};", drop_triggers(&name)),
         description: format!("index on {} (elements of {field})", collection.name),
         name,
