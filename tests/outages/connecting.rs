@@ -34,7 +34,8 @@ async fn a_wrong_password_is_told_and_may_become_right() {
 #[tokio::test]
 async fn a_database_that_is_missing_may_be_created() {
     let postgres = PrivatePostgres::start();
-    let server = Server::fixture_on(postgres.url().replace("/terrace", "/absent"), |_| {});
+    let url = postgres.url();
+    let server = Server::fixture_on(format!("{}absent", url.strip_suffix("terrace").unwrap()), |_| {});
     waits_because(&server, "PostgreSQL has no such database as database.url names.").await;
     postgres.sql("CREATE DATABASE absent OWNER terrace");
     ready(&server).await;
@@ -57,7 +58,8 @@ async fn a_server_without_tls_is_not_taken_for_one_with_it() {
 async fn a_certificate_must_be_the_hosts_and_from_who_is_trusted() {
     let authority = Authority::new();
     let postgres = PrivatePostgres::planned().tls(&authority.issue("other.example")).start();
-    let stranger = demanding(&postgres, &Authority::new().file());
+    let unknown = Authority::new();
+    let stranger = demanding(&postgres, &unknown.file());
     waits_because(&stranger, "comes from nobody whom database.ca_file names").await;
     // Without a file of ours, those of the system count.
     let system = demanding(&postgres, Path::new(""));

@@ -6,7 +6,9 @@ mod running;
 mod starved;
 mod waiting;
 
-use crate::support::{Reply, Server};
+use std::time::{Duration, Instant};
+
+use crate::support::{DEADLINE, Reply, Server};
 
 /// Refused politely: a problem with a time to come back, which names the setting and gives nothing away.
 #[track_caller]
@@ -20,7 +22,15 @@ fn refused(reply: &Reply, names: &str) {
 
 /// Waits until the server is ready.
 async fn ready(server: &Server) {
-    server.eventually("readiness", async || server.get("/health/ready").await.status == 200).await;
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let reply = server.get("/health/ready").await;
+        if reply.status == 200 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{}", reply.text);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Waits until a server that is not ready gives this reason.

@@ -86,7 +86,7 @@ async fn a_pool_that_is_used_up_is_told_once_and_counted_each_time() {
     let metric = "terrace_database_acquire_timeouts_total{resource=\"connection\"}";
     let counted = process.get("/metrics").await.text;
     assert!(counted.contains(&format!("{metric} 3")), "{counted}");
-    assert_eq!(process.told("WARN"), 1, "{}", process.log());
+    assert_eq!(process.told("no database connection became free"), 1, "{}", process.log());
     let warning = process.log();
     assert!(warning.contains("raise database.max_connections") && warning.contains("max_connections=2"), "{warning}");
     postgres.sql(&format!("SELECT pg_cancel_backend(pid) {sleeping}"));

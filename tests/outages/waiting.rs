@@ -66,7 +66,7 @@ async fn a_server_serves_as_soon_as_its_database_is_there() {
     process.answers("/health/ready", 200).await;
     assert_eq!(process.send(Method::POST, ITEMS, &item("A", "a")).await.status, 201);
     assert_eq!(process.get(ITEMS).await.expect(200)["pagination"]["total"], 1);
-    assert_eq!((process.told("the database is open"), process.told("WARN")), (1, 1), "{}", process.log());
+    assert_eq!((process.told("the database is open"), process.told("waiting for the database")), (1, 1), "{}", process.log());
     assert_eq!(process.terminate(), Some(0), "{}", process.log());
 }
 
