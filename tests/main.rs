@@ -7,6 +7,7 @@ mod cli;
 mod compression;
 mod coverage;
 mod freshness;
+mod histories;
 mod hostile;
 mod http;
 mod observability;

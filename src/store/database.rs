@@ -10,6 +10,7 @@ use super::sqlite::SqliteDatabase;
 use super::structure::Step;
 use crate::config::DatabaseSettings;
 use crate::error::Result;
+use crate::model::CollectionName;
 
 /// One database, with its pool.
 pub(super) enum Database {
@@ -65,6 +66,14 @@ impl Database {
         match self {
             Self::Sqlite(sqlite) => sqlite.apply(step).await,
             Self::Postgres(postgres) => postgres.apply(&step).await,
+        }
+    }
+
+    /// Tells the planner what is in a collection. SQLite's does better without; see `sqlite::structure`.
+    pub async fn analyze(&self, collection: &CollectionName) -> Result<(), Failure> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(postgres) => postgres.analyze(collection).await,
         }
     }
 

@@ -43,7 +43,7 @@ use futures_util::future::BoxFuture;
 
 use crate::config::DatabaseSettings;
 use crate::error::Result;
-use crate::model::{ChangePage, Collection, Filter, Position, Query, Record, RecordId, Selection, Snapshot};
+use crate::model::{ChangePage, Collection, CollectionName, Filter, Position, Query, Record, RecordId, Selection, Snapshot};
 use crate::telemetry::Telemetry;
 
 pub use contract::{
@@ -226,6 +226,11 @@ impl Store {
             async move { log::prune(connection, &request.0, &request.1, limit).await }.boxed()
         })
         .await
+    }
+
+    /// Tells the database's planner what is in a collection, after many records were written.
+    pub async fn analyze(&self, collection: &CollectionName) -> Result<()> {
+        self.measured("analyze", collection.as_str(), self.inner.database.analyze(collection)).await
     }
 
     async fn run<T, F>(&self, operation: &'static str, collection: &str, access: Access, task: F) -> Result<T>

@@ -207,15 +207,6 @@ async fn total(connection: &mut Connection<'_>, question: String) -> Result<i64,
     Ok(rows.first().map_or(0, |row| row.total))
 }
 
-/// Tells the planner what is in a collection after many records were written; counts are then answered out of an index.
-/// Not in a transaction.
-pub(super) async fn analyze(connection: &mut Connection<'_>, collection: &CollectionName) -> Result<(), Failure> {
-    match connection.dialect().analysis(collection) {
-        Some(sql) => Ok(connection.batch(&sql).await?),
-        None => Ok(()),
-    }
-}
-
 /// A name of at most 63 bytes (PostgreSQL's limit) that no other definition has: 64 bits tell apart the definitions of
 /// collections whose names begin with the same 24 characters.
 pub(super) fn named(kind: &str, collection: &CollectionName, definition: &str) -> String {

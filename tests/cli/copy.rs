@@ -127,7 +127,7 @@ fn eventually(process: &mut Child, mut condition: impl FnMut() -> bool) {
 
 /// A source with creations, updates and a deletion, of whose log retention has removed the oldest and the newest row.
 fn busy_installation() -> Installation {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     let lines: String = hostile_items().iter().map(|item| format!("{item}\n")).collect();
     assert_eq!(installation.pipe(&["import", "items", "-"], lines.as_bytes()).code, Some(0));
     let groups = b"{\"title\":\"one\"}\n{\"title\":\"two\"}\n";
@@ -176,7 +176,7 @@ fn a_copy_is_equal_and_goes_on_with_the_next_number() {
 
 #[test]
 fn either_url_may_come_from_the_settings() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     installation.import_items(0, 3);
     let copied = installation.run(&["copy", "--to", TARGET]);
     assert_eq!(copied.code, Some(0), "{copied:?}");
@@ -189,13 +189,13 @@ fn either_url_may_come_from_the_settings() {
 
 #[test]
 fn a_killed_copy_goes_on_where_it_stopped() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     installation.import_items(0, 1500);
     installation.interrupt_at("k0700");
     let refused = installation.run_on_target(&["export", "items"]);
     assert!(refused.code == Some(1) && refused.stderr.contains("holds a copy that is not whole"), "{refused:?}");
 
-    let other = Installation::new();
+    let other = Installation::embedded();
     other.import_items(0, 1);
     let url = format!("sqlite://{}", other.path("data/terrace.db").display());
     let refused = installation.run(&["copy", "--from", &url, "--to", TARGET]);
@@ -215,7 +215,7 @@ fn a_killed_copy_goes_on_where_it_stopped() {
 
 #[test]
 fn what_the_source_changed_since_an_interruption_is_brought_over() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     installation.import_items(0, 1000);
     installation.interrupt_at("k0500");
     installation.import_items(998, 40);
@@ -232,7 +232,7 @@ fn what_the_source_changed_since_an_interruption_is_brought_over() {
 
 #[test]
 fn a_damaged_target_is_reported_row_by_row() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     installation.import_items(0, 800);
     installation.interrupt_at("k0700");
     installation.target().run(
@@ -269,7 +269,7 @@ fn a_damaged_target_is_reported_row_by_row() {
 
 #[test]
 fn a_damaged_log_is_reported_too() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     installation.import_items(0, 300);
     assert_eq!(installation.run_on_target(&["migrate"]).code, Some(0));
     let stop = "BEGIN SELECT raise(ABORT, 'stop'); END";
@@ -292,7 +292,7 @@ fn a_damaged_log_is_reported_too() {
 
 #[test]
 fn a_source_that_does_not_rest_is_noticed_and_the_rest_brought_over() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     installation.import_items(0, 2000);
     let stopped = Arc::new(AtomicBool::new(false));
     let mut source = installation.source();

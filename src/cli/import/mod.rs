@@ -27,6 +27,9 @@ use crate::records::{BatchError, ImportMode, Records, Resource, WriteOutcome};
 /// with the server's fields.
 const LINE_MARGIN_BYTES: usize = 64 * 1024;
 
+/// After this many records the database's planner should know of them before its own maintenance comes by.
+const ANALYZED_RECORDS: u64 = 5_000;
+
 /// Batches that wait while one is written.
 const BATCHES_AHEAD: usize = 1;
 
@@ -47,6 +50,9 @@ pub(super) async fn run(settings: Settings, arguments: &ImportArguments) -> Resu
     let result = import.write_all(batches).await;
     import.progress.finish(&import.counts);
     result?;
+    if import.counts.written() >= ANALYZED_RECORDS {
+        app.store().analyze(&resource.collection().name).await?;
+    }
     Ok(if import.counts.failed == 0 { Done::Whole } else { Done::Partly })
 }
 

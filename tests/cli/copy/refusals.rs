@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_target_that_is_not_empty_is_left_alone_unless_told() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     installation.import_items(0, 30);
     assert_eq!(installation.copy(&[]).code, Some(0));
     // Also what is not declared goes.
@@ -29,7 +29,7 @@ fn a_target_that_is_not_empty_is_left_alone_unless_told() {
 
 #[test]
 fn a_record_that_the_target_refuses_is_named() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     installation.import_items(0, 300);
     assert_eq!(installation.run_on_target(&["migrate"]).code, Some(0));
     let refuse = "BEGIN SELECT raise(ABORT, 'not this one'); END";
@@ -49,7 +49,7 @@ fn a_record_that_the_target_refuses_is_named() {
 
 #[test]
 fn what_cannot_be_copied_is_refused_before_anything_is_made() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     #[track_caller]
     fn refuse(installation: &Installation, from: &str, to: &str, expected: &str) {
         let ran = installation.run(&["copy", "--from", from, "--to", to]);
