@@ -8,9 +8,10 @@ use super::failure::Failure;
 use super::postgres::PostgresDatabase;
 use super::sqlite::SqliteDatabase;
 use super::structure::Step;
+use super::turns::Turn;
 use crate::config::DatabaseSettings;
 use crate::error::Result;
-use crate::model::CollectionName;
+use crate::model::{CollectionName, RecordId};
 
 /// One database, with its pool.
 pub(super) enum Database {
@@ -82,6 +83,14 @@ impl Database {
         match self {
             Self::Sqlite(sqlite) => sqlite.check_file().await,
             Self::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// Waits for the turn of a writer of this record. On SQLite all writers queue without taking a connection.
+    pub async fn turn(&self, collection: &CollectionName, id: &RecordId) -> Result<Option<Turn<'_>>, Failure> {
+        match self {
+            Self::Sqlite(_) => Ok(None),
+            Self::Postgres(postgres) => postgres.turn(collection, id).await.map(Some),
         }
     }
 

@@ -32,6 +32,7 @@ mod stats;
 mod structure;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod write;
 
 use std::fmt;
@@ -192,12 +193,22 @@ impl Store {
         ids: Vec<RecordId>,
         planner: Planner,
     ) -> Result<Committed> {
+        let database = &self.inner.database;
         let request = Arc::new((Arc::clone(collection), actor.to_owned(), ids, planner));
-        self.run("record_write", collection.name.as_str(), Access::Write, move |connection| {
+        let work = async {
+            // A batch goes without: batches that wait for each other in turn would wait for most others.
+            let _turn = match &*request.2 {
+                [only] => database.turn(&collection.name, only).await?,
+                _ => None,
+            };
             let request = Arc::clone(&request);
-            async move { write::write(connection, &request.0, &request.1, &request.2, &request.3).await }.boxed()
-        })
-        .await
+            let run = database.run("record_write", Access::Write, move |connection| {
+                let request = Arc::clone(&request);
+                async move { write::write(connection, &request.0, &request.1, &request.2, &request.3).await }.boxed()
+            });
+            run.await
+        };
+        self.measured("record_write", collection.name.as_str(), work).await
     }
 
     /// What the database sees now: where a reader of the change log begins.

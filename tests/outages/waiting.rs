@@ -8,9 +8,11 @@ use reqwest::Method;
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::refused;
+use crate::support::DEADLINE;
 use crate::support::fixture::{ITEMS, TOTALS, item};
+use crate::support::postgres::PrivatePostgres;
 use crate::support::process::{Process, command};
-use crate::support::{DEADLINE, Reply};
 
 const PASSWORD: &str = "a-secret";
 
@@ -19,15 +21,6 @@ fn nowhere() -> String {
     let mut candidates = std::iter::repeat_with(|| fastrand::u16(10_000..32_000));
     let port = candidates.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap();
     format!("postgres://someone:{PASSWORD}@127.0.0.1:{port}/terrace")
-}
-
-/// Refused politely: a problem with a time to come back, which names the setting and gives nothing away.
-fn refused(reply: &Reply, names: &str) {
-    let problem = reply.problem(503, "unavailable");
-    assert!(reply.header("retry-after").parse::<u64>().unwrap() >= 1);
-    let detail = problem["detail"].as_str().unwrap();
-    assert!(detail.contains(names), "{detail}");
-    assert!(!reply.text.contains(PASSWORD) && !reply.text.contains("127.0.0.1"), "{}", reply.text);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -61,6 +54,34 @@ async fn a_server_without_its_database_listens_and_says_what_it_waits_for() {
     process.send(Method::POST, TOTALS, &a).await.problem(405, "method_not_allowed");
     assert_eq!(process.terminate(), Some(0), "{}", process.log());
     assert!(!process.log().contains(PASSWORD) && process.told("a request was refused") == 0, "{}", process.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_serves_as_soon_as_its_database_is_there() {
+    let mut postgres = PrivatePostgres::planned().prepare();
+    let mut process = Process::serve(&postgres.url(), &[]);
+    process.until("the first attempt", |log| log.contains("waiting for the database"));
+    refused(&process.get(ITEMS).await, "database.url");
+    postgres.start_again();
+    process.answers("/health/ready", 200).await;
+    assert_eq!(process.send(Method::POST, ITEMS, &item("A", "a")).await.status, 201);
+    assert_eq!(process.get(ITEMS).await.expect(200)["pagination"]["total"], 1);
+    assert_eq!((process.told("the database is open"), process.told("waiting for the database")), (1, 1), "{}", process.log());
+    assert_eq!(process.terminate(), Some(0), "{}", process.log());
+}
+
+#[test]
+fn a_database_that_a_newer_version_migrated_is_refused() {
+    let postgres = PrivatePostgres::start();
+    let directory = TempDir::new().unwrap();
+    let migrated = command(&directory, &postgres.url(), &["migrate"], &[]).output().unwrap();
+    assert!(migrated.status.success(), "{migrated:?}");
+    postgres.sql("INSERT INTO __diesel_schema_migrations (version) VALUES ('99991231000000')");
+    let mut process = Process::serve(&postgres.url(), &[]);
+    assert_eq!(process.ended(), Some(1), "{}", process.log());
+    let message = "error: The database that database.url names was migrated by a newer Terrace (migration 99991231000000 is";
+    process.until("the message", |log| log.contains(message));
+    assert_eq!(process.told("waiting"), 0, "{}", process.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -35,6 +35,7 @@ pub enum Stop {
 pub struct Plan {
     configuration: String,
     certificate: Option<Issued>,
+    hosts: Option<&'static str>,
     small_disk_mib: Option<u32>,
 }
 
@@ -48,6 +49,12 @@ impl Plan {
     /// Answers TLS with this certificate, and nothing but TLS over TCP.
     pub fn tls(mut self, certificate: &Issued) -> Self {
         self.certificate = Some(certificate.clone());
+        self
+    }
+
+    /// Wants a password over TCP, which the role `terrace` does not have until the superuser gives it one.
+    pub fn passwords(mut self) -> Self {
+        self.hosts = Some("host all all 127.0.0.1/32 scram-sha-256");
         self
     }
 
@@ -74,16 +81,14 @@ impl Plan {
         run(Command::new("cp").arg("-a").arg(required("TERRACE_TEST_POSTGRES_TEMPLATE")).arg(&data));
         let mut postgres = PrivatePostgres { directory, port: free_port(), process: None, disk: None };
         postgres.configure(&self.configuration);
+        if let Some(hosts) = self.hosts {
+            postgres.only_hosts(hosts);
+        }
         if let Some(certificate) = &self.certificate {
-            for (from, name) in [(&certificate.certificate, "server.crt"), (&certificate.key, "server.key")] {
-                let file = data.join(name);
-                fs::copy(from, &file).unwrap();
-                run(Command::new("chmod").arg("600").arg(&file));
-                own(&file);
-            }
+            postgres.install(certificate);
             postgres.configure("ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\n");
             // The socket, which only the test uses, stays as it is.
-            postgres.only_hosts("hostssl");
+            postgres.only_hosts("hostssl all all 127.0.0.1/32 trust");
         }
         if let Some(mib) = self.small_disk_mib {
             postgres.move_to_small_disk(mib);
@@ -186,6 +191,16 @@ impl PrivatePostgres {
         self.sql("SELECT pg_reload_conf()");
     }
 
+    /// Has this certificate from the next start or [`Self::reload`] on.
+    pub fn install(&self, certificate: &Issued) {
+        for (from, name) in [(&certificate.certificate, "server.crt"), (&certificate.key, "server.key")] {
+            let file = self.data().join(name);
+            fs::copy(from, &file).unwrap();
+            run(Command::new("chmod").arg("600").arg(&file));
+            own(&file);
+        }
+    }
+
     /// Fills the small disk until nothing more fits.
     pub fn fill_disk(&self) {
         use std::io::Write as _;
@@ -223,9 +238,9 @@ impl PrivatePostgres {
         format!("postgres://postgres@{directory}:{}/terrace?connect_timeout=2", self.port)
     }
 
-    /// Lets only this kind of line of `pg_hba.conf` speak for connections over TCP.
-    fn only_hosts(&self, kind: &str) {
-        let rules = format!("local all all trust\n{kind} all all 127.0.0.1/32 trust\n");
+    /// Lets only this line of `pg_hba.conf` speak for connections over TCP.
+    fn only_hosts(&self, line: &str) {
+        let rules = format!("local all all trust\n{line}\n");
         fs::write(self.data().join("pg_hba.conf"), rules).unwrap();
     }
 

@@ -31,9 +31,10 @@ use super::connection::{Access, Connection};
 use super::failure::{Failure, RETRY_AFTER};
 use super::metrics::{Metrics, PoolState, Scarce, Shortage};
 use super::structure::{Step, apply};
+use super::turns::{Turn, Turns};
 use crate::config::DatabaseSettings;
 use crate::error::{Error, Result};
-use crate::model::CollectionName;
+use crate::model::{CollectionName, RecordId};
 
 use connect::{Connector, Limits};
 pub(super) use dialect::PostgresDialect;
@@ -79,6 +80,7 @@ pub(super) struct PostgresDatabase {
     pool: Pool<ConnectionManager>,
     acquire_timeout: Duration,
     shortage: Shortage,
+    turns: Turns,
     maintenance: JoinHandle<()>,
 }
 
@@ -104,7 +106,8 @@ impl PostgresDatabase {
         };
         let maintenance = tokio::spawn(keep.run());
         let shortage = Shortage::new(meter, Scarce::Connection, settings);
-        let database = Self { connector, pool, acquire_timeout: settings.acquire_timeout, shortage, maintenance };
+        let database =
+            Self { connector, pool, acquire_timeout: settings.acquire_timeout, shortage, turns: Turns::default(), maintenance };
         drop(database.connection("open").await.map_err(Failure::into_error)?);
         // Only now: opening is tried again and again, and each of these stays for good.
         watch(&database.pool, meter);
@@ -148,6 +151,11 @@ impl PostgresDatabase {
         let mut connection = self.connector.connect(Limits::None).await?;
         let table = structure::partition(collection);
         Ok(connection.batch_execute(&format!("VACUUM (ANALYZE) {table}")).await?)
+    }
+
+    /// Waits for the turn of a writer of this record.
+    pub async fn turn(&self, collection: &CollectionName, id: &RecordId) -> Result<Turn<'_>, Failure> {
+        self.turns.take(collection, id, self.acquire_timeout).await
     }
 
     /// Runs `task` on a connection, in a transaction if it writes, and again as long as that helps.
