@@ -115,19 +115,22 @@ async fn existing(connection: &mut Connection<'_>, collection: &CollectionName, 
         return Ok(Existing::new());
     }
     let ids: Vec<&str> = ids.iter().map(RecordId::as_str).collect();
-    let dialect = connection.dialect();
+    let rows: Vec<RecordRow> = connection.load(existing_statement(connection.dialect(), collection, &ids)).await?;
+    let records = rows.into_iter().map(RecordRow::into_record);
+    Ok(records.map(|record| record.map(|record| (record.id.clone(), record))).collect::<Result<Existing>>()?)
+}
+
+pub(super) fn existing_statement(dialect: &dyn Dialect, collection: &CollectionName, ids: &[&str]) -> Statement {
     let mut statement = Statement::new(format!(
         "SELECT records.id, records.version, {} AS data FROM {} WHERE {} AND records.id",
         dialect.document("records"),
         dialect.table(collection, "records"),
         dialect.is_in(collection, "records"),
     ));
-    dialect.push_in_texts(&mut statement, &ids);
+    dialect.push_in_texts(&mut statement, ids);
     // In one order, so that two batches do not lock each other out.
     statement.sql(" ORDER BY records.id").sql(dialect.lock_to_write());
-    let rows: Vec<RecordRow> = connection.load(statement).await?;
-    let records = rows.into_iter().map(RecordRow::into_record);
-    Ok(records.map(|record| record.map(|record| (record.id.clone(), record))).collect::<Result<Existing>>()?)
+    statement
 }
 
 /// The writes as one JSON array.
