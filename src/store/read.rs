@@ -7,7 +7,7 @@ use diesel::sql_types::{BigInt, Nullable, Text};
 
 use super::connection::Connection;
 use super::contract::{Row, Shape};
-use super::dialect::Dialect;
+use super::dialect::{Dialect, is_in};
 use super::failure::Failure;
 use super::filter::push_selection;
 use super::highlight::{Marks, all_words};
@@ -88,7 +88,7 @@ pub(super) fn one_statement(dialect: &dyn Dialect, collection: &Collection, id: 
 /// Appends ` FROM … WHERE …` for all records.
 fn push_from(statement: &mut Statement, dialect: &dyn Dialect, collection: &Collection) {
     let Collection { name, .. } = collection;
-    statement.sql(format!(" FROM {} WHERE {}", dialect.table(name, "records"), dialect.is_in(name, "records")));
+    statement.sql(format!(" FROM {} WHERE {}", dialect.table(name, "records"), is_in(name, "records")));
 }
 
 /// One page.

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::connection::Connection;
 use super::contract::{Committed, Existing, Planner, RecordWrite, ReferenceCheck, Referrer, WritePlan};
-use super::dialect::{Dialect, is_safe_name, literal};
+use super::dialect::{Dialect, is_in, is_safe_name, literal};
 use super::failure::Failure;
 use super::log::position;
 use super::read::{RecordRow, stored_id};
@@ -125,7 +125,7 @@ pub(super) fn existing_statement(dialect: &dyn Dialect, collection: &CollectionN
         "SELECT records.id, records.version, {} AS data FROM {} WHERE {} AND records.id",
         dialect.document("records"),
         dialect.table(collection, "records"),
-        dialect.is_in(collection, "records"),
+        is_in(collection, "records"),
     ));
     dialect.push_in_texts(&mut statement, ids);
     // In one order, so that two batches do not lock each other out.
@@ -193,7 +193,7 @@ fn update_statement(dialect: &dyn Dialect, collection: &CollectionName, texts: &
     dialect.push_writes(&mut statement, texts);
     statement.sql(format!(
         " WHERE {} AND records.id = {} AND {} = 'update' AND records.version = {}",
-        dialect.is_in(collection, "records"),
+        is_in(collection, "records"),
         member("id"),
         member("operation"),
         member("expected"),
@@ -227,7 +227,7 @@ async fn delete(connection: &mut Connection<'_>, collection: &CollectionName, pl
     let mut statement = Statement::new(format!(
         "DELETE FROM {} WHERE {} AND records.id",
         dialect.table(collection, "records"),
-        dialect.is_in(collection, "records")
+        is_in(collection, "records")
     ));
     dialect.push_in_texts(&mut statement, &ids);
     Ok(connection.execute(statement).await?)
@@ -264,7 +264,7 @@ pub(super) fn reference_statement(dialect: &dyn Dialect, collection: &Collection
     let mut statement = Statement::new(format!(
         "SELECT records.id FROM {} WHERE {} AND records.id",
         dialect.table(collection, "records"),
-        dialect.is_in(collection, "records")
+        is_in(collection, "records")
     ));
     dialect.push_in_texts(&mut statement, ids);
     statement.sql(" ORDER BY records.id").sql(dialect.lock_to_refer());
@@ -309,7 +309,7 @@ pub(super) fn referrer_statement(dialect: &dyn Dialect, referrer: &Referrer, ids
     let mut statement = Statement::new(format!(
         "SELECT {value} AS id, count(*) AS records FROM {} WHERE {} AND {value}",
         dialect.table(collection, "records"),
-        dialect.is_in(collection, "records")
+        is_in(collection, "records")
     ));
     dialect.push_in_texts(&mut statement, ids);
     statement.sql(" GROUP BY 1 ORDER BY 1");
