@@ -16,9 +16,6 @@ pub(super) trait Dialect: Send + Sync {
     /// The table that holds the records of `collection`, as `alias`.
     fn table(&self, collection: &CollectionName, alias: &str) -> String;
 
-    /// The condition that a row of that table is a record of `collection`.
-    fn is_in(&self, collection: &CollectionName, alias: &str) -> String;
-
     /// What finds a row again within the statement at the least cost.
     fn row_key(&self) -> &'static str;
 
@@ -125,6 +122,12 @@ pub(super) trait SearchDialect {
     /// For a database that does not mark matches (`None`: it does): a statement with a row `(word, stem)` for each of
     /// `words`. Words match if their stems are the same.
     fn stems(&self, words: &[&str]) -> Option<Statement>;
+}
+
+/// The condition that a row of [`Dialect::table`] is a record of `collection`. The name stands there literally: only then
+/// does SQLite use the collection's partial indexes, and PostgreSQL the order that the primary key has behind it.
+pub(super) fn is_in(collection: &CollectionName, alias: &str) -> String {
+    format!("{alias}.collection = {}", literal(collection))
 }
 
 /// A collection's name as an SQL literal. It may also stand in one, for its alphabet has no quotes.

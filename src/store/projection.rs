@@ -2,7 +2,7 @@
 //! records it refers to and the search's highlights spliced in. Documents are put together, never parsed.
 
 use super::column::Column;
-use super::dialect::{Dialect, is_safe_name};
+use super::dialect::{Dialect, is_in, is_safe_name};
 use super::statement::Statement;
 use crate::error::{Error, Result};
 use crate::model::Collection;
@@ -59,7 +59,7 @@ pub(super) fn push_included(
             " || '{comma}\"{field}\":' || coalesce((SELECT {} FROM {} WHERE {} AND target.id = {}), 'null')",
             dialect.document("target"),
             dialect.table(target, "target"),
-            dialect.is_in(target, "target"),
+            is_in(target, "target"),
             column.value
         ));
     }

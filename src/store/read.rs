@@ -7,7 +7,7 @@ use diesel::sql_types::{BigInt, Nullable, Text};
 
 use super::connection::Connection;
 use super::contract::{Row, Shape};
-use super::dialect::Dialect;
+use super::dialect::{Dialect, is_in};
 use super::failure::Failure;
 use super::filter::push_selection;
 use super::highlight::{Marks, all_words};
@@ -71,21 +71,24 @@ pub(super) async fn one(
     id: &RecordId,
     shape: &Shape,
 ) -> Result<Option<Row>, Failure> {
-    let dialect = connection.dialect();
+    let rows: Vec<DocumentRow> = connection.load(one_statement(connection.dialect(), collection, id, shape)?).await?;
+    rows.into_iter().next().map(|row| Ok(into_row(row, collection, None)?)).transpose()
+}
+
+pub(super) fn one_statement(dialect: &dyn Dialect, collection: &Collection, id: &RecordId, shape: &Shape) -> Result<Statement> {
     let mut statement = Statement::new("SELECT ");
     push_document(&mut statement, dialect, collection, shape.fields.as_deref());
     statement.sql(", CAST(NULL AS text) AS cursor, CAST(NULL AS text) AS highlights, ");
     push_included(&mut statement, dialect, collection, &shape.include)?;
     push_from(&mut statement, dialect, collection);
     statement.sql(" AND records.id = ").text(id.as_str());
-    let rows: Vec<DocumentRow> = connection.load(statement).await?;
-    rows.into_iter().next().map(|row| Ok(into_row(row, collection, None)?)).transpose()
+    Ok(statement)
 }
 
 /// Appends ` FROM … WHERE …` for all records.
 fn push_from(statement: &mut Statement, dialect: &dyn Dialect, collection: &Collection) {
     let Collection { name, .. } = collection;
-    statement.sql(format!(" FROM {} WHERE {}", dialect.table(name, "records"), dialect.is_in(name, "records")));
+    statement.sql(format!(" FROM {} WHERE {}", dialect.table(name, "records"), is_in(name, "records")));
 }
 
 /// One page.
@@ -94,7 +97,7 @@ pub(super) async fn page(connection: &mut Connection<'_>, collection: &Collectio
         return Ok(Vec::new());
     }
     let marks = (query.highlight && query.selection.search.is_some()).then(Marks::random);
-    let statement = page_statement(connection, collection, query, marks.as_ref())?;
+    let statement = page_statement(connection.dialect(), collection, query, marks.as_ref())?;
     let mut rows: Vec<DocumentRow> = connection.load(statement).await?;
     if let Some((marks, expression)) = marks.as_ref().zip(query.selection.search.as_ref()) {
         mark_matches(connection, collection, expression, marks, &mut rows).await?;
@@ -123,18 +126,17 @@ async fn mark_matches(
 
 /// First the page, then what of its records goes into the body: nothing is made of what is sorted or skipped.
 pub(super) fn page_statement(
-    connection: &Connection<'_>,
+    dialect: &dyn Dialect,
     collection: &Collection,
     query: &Query,
     marks: Option<&Marks>,
 ) -> Result<Statement> {
-    let dialect = connection.dialect();
     let search = query.selection.search.as_ref().map(|expression| dialect.search(collection, expression));
     let keys = order::keys(dialect, collection, query, search.as_ref().map(|search| search.rank()))?;
 
     let mut statement = Statement::new(dialect.page_head());
     order::push_columns(&mut statement, &keys);
-    push_from_selection(&mut statement, connection, collection, &query.selection)?;
+    push_from_selection(&mut statement, dialect, collection, &query.selection)?;
     if let Paging::Cursor { after: Some(after), .. } = &query.paging {
         order::push_after(&mut statement, dialect, &keys, after)?;
     }
@@ -180,11 +182,10 @@ pub(super) fn page_statement(
 /// Appends ` FROM … WHERE …` for the records of a selection.
 fn push_from_selection(
     statement: &mut Statement,
-    connection: &Connection<'_>,
+    dialect: &dyn Dialect,
     collection: &Collection,
     selection: &Selection,
 ) -> Result<()> {
-    let dialect = connection.dialect();
     statement.sql(" FROM ");
     match &selection.search {
         Some(expression) => {
@@ -219,14 +220,14 @@ pub(super) async fn count(
     if selection.search.as_ref().is_some_and(|search| search.matches_nothing()) {
         return Ok(0);
     }
-    let statement = count_statement(connection, collection, selection)?;
+    let statement = count_statement(connection.dialect(), collection, selection)?;
     let rows: Vec<CountRow> = connection.load(statement).await?;
     Ok(rows.first().map_or(0, |row| u64::try_from(row.total).unwrap_or_default()))
 }
 
-pub(super) fn count_statement(connection: &Connection<'_>, collection: &Collection, selection: &Selection) -> Result<Statement> {
+pub(super) fn count_statement(dialect: &dyn Dialect, collection: &Collection, selection: &Selection) -> Result<Statement> {
     let mut statement = Statement::new("SELECT count(*) AS total");
-    push_from_selection(&mut statement, connection, collection, selection)?;
+    push_from_selection(&mut statement, dialect, collection, selection)?;
     Ok(statement)
 }
 
@@ -237,14 +238,17 @@ pub(super) async fn scan(
     after: Option<&RecordId>,
     limit: u32,
 ) -> Result<Vec<Record>, Failure> {
-    let dialect = connection.dialect();
+    let rows: Vec<RecordRow> = connection.load(scan_statement(connection.dialect(), collection, after, limit)).await?;
+    rows.into_iter().map(|row| Ok(row.into_record()?)).collect()
+}
+
+pub(super) fn scan_statement(dialect: &dyn Dialect, collection: &Collection, after: Option<&RecordId>, limit: u32) -> Statement {
     let mut statement = Statement::new(format!("SELECT records.id, records.version, {} AS data", dialect.document("records")));
     push_from(&mut statement, dialect, collection);
     // No id is empty.
     statement.sql(" AND records.id > ").text(after.map_or("", RecordId::as_str));
     statement.sql(format!(" ORDER BY records.id LIMIT {limit}"));
-    let rows: Vec<RecordRow> = connection.load(statement).await?;
-    rows.into_iter().map(|row| Ok(row.into_record()?)).collect()
+    statement
 }
 
 /// Fails if the tables cannot be read.

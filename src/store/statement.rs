@@ -64,6 +64,31 @@ impl Statement {
         self
     }
 
+    /// The text, its parameters' types and their values as literals, for `PREPARE` and `EXECUTE`.
+    #[cfg(test)]
+    pub fn prepared(&self) -> (String, String, String) {
+        let (mut text, mut types, mut values) = (String::new(), Vec::new(), Vec::new());
+        for piece in &self.pieces {
+            let (kind, value) = match piece {
+                Piece::Sql(sql) => {
+                    text.push_str(sql);
+                    continue;
+                }
+                Piece::Text(value) => {
+                    ("text", value.as_ref().map_or_else(|| "NULL".to_owned(), |value| format!("'{}'", value.replace('\'', "''"))))
+                }
+                Piece::BigInt(number) => ("bigint", number.to_string()),
+                Piece::Double(number) => ("float8", number.to_string()),
+                Piece::Bool(flag) => ("boolean", flag.to_string()),
+            };
+            types.push(kind);
+            values.push(value);
+            text.push_str(&format!("${}", types.len()));
+        }
+        let brackets = |list: String| if list.is_empty() { list } else { format!("({list})") };
+        (text, brackets(types.join(", ")), brackets(values.join(", ")))
+    }
+
     /// Appends another statement.
     #[cfg(test)]
     pub fn extend(&mut self, other: Self) {

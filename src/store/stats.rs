@@ -41,19 +41,8 @@ pub(super) async fn stats(
     filter: Option<&Filter>,
 ) -> Result<Stats, Failure> {
     let dialect = connection.dialect();
-    let table = dialect.table(&collection.name, "records");
-    let mut statement = Statement::new(format!(
-        "SELECT CAST({TOTAL} AS bigint) AS part, CAST(NULL AS text) AS value, count(*) AS records, \
-         CAST(0 AS bigint) AS distinct_values FROM {table} WHERE "
-    ));
-    push_selection(&mut statement, dialect, collection, filter)?;
-    let mut columns = Vec::new();
-    for (part, field) in by.iter().enumerate() {
-        let column = Column::of(dialect, collection, field)?;
-        push_groups(&mut statement, dialect, collection, (part, field, &column), filter)?;
-        columns.push(column);
-    }
-    let rows: Vec<GroupRow> = connection.load(statement).await?;
+    let columns = by.iter().map(|field| Column::of(dialect, collection, field)).collect::<Result<Vec<_>>>()?;
+    let rows: Vec<GroupRow> = connection.load(stats_statement(dialect, collection, by, filter)?).await?;
 
     let mut stats = Stats { total: 0, fields: Vec::new() };
     stats.fields.extend(by.iter().map(|field| FieldStats { field: field.clone(), distinct: 0, values: Vec::new() }));
@@ -74,6 +63,25 @@ pub(super) async fn stats(
         field.values.sort_by(|(value, count), (other, other_count)| other_count.cmp(count).then_with(|| value.cmp(other)));
     }
     Ok(stats)
+}
+
+pub(super) fn stats_statement(
+    dialect: &dyn Dialect,
+    collection: &Collection,
+    by: &[String],
+    filter: Option<&Filter>,
+) -> Result<Statement> {
+    let table = dialect.table(&collection.name, "records");
+    let mut statement = Statement::new(format!(
+        "SELECT CAST({TOTAL} AS bigint) AS part, CAST(NULL AS text) AS value, count(*) AS records, \
+         CAST(0 AS bigint) AS distinct_values FROM {table} WHERE "
+    ));
+    push_selection(&mut statement, dialect, collection, filter)?;
+    for (part, field) in by.iter().enumerate() {
+        let column = Column::of(dialect, collection, field)?;
+        push_groups(&mut statement, dialect, collection, (part, field, &column), filter)?;
+    }
+    Ok(statement)
 }
 
 fn push_groups(

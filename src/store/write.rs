@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::connection::Connection;
 use super::contract::{Committed, Existing, Planner, RecordWrite, ReferenceCheck, Referrer, WritePlan};
-use super::dialect::{Dialect, is_safe_name, literal};
+use super::dialect::{Dialect, is_in, is_safe_name, literal};
 use super::failure::Failure;
 use super::log::position;
 use super::read::{RecordRow, stored_id};
@@ -115,19 +115,22 @@ async fn existing(connection: &mut Connection<'_>, collection: &CollectionName, 
         return Ok(Existing::new());
     }
     let ids: Vec<&str> = ids.iter().map(RecordId::as_str).collect();
-    let dialect = connection.dialect();
+    let rows: Vec<RecordRow> = connection.load(existing_statement(connection.dialect(), collection, &ids)).await?;
+    let records = rows.into_iter().map(RecordRow::into_record);
+    Ok(records.map(|record| record.map(|record| (record.id.clone(), record))).collect::<Result<Existing>>()?)
+}
+
+pub(super) fn existing_statement(dialect: &dyn Dialect, collection: &CollectionName, ids: &[&str]) -> Statement {
     let mut statement = Statement::new(format!(
         "SELECT records.id, records.version, {} AS data FROM {} WHERE {} AND records.id",
         dialect.document("records"),
         dialect.table(collection, "records"),
-        dialect.is_in(collection, "records"),
+        is_in(collection, "records"),
     ));
-    dialect.push_in_texts(&mut statement, &ids);
+    dialect.push_in_texts(&mut statement, ids);
     // In one order, so that two batches do not lock each other out.
     statement.sql(" ORDER BY records.id").sql(dialect.lock_to_write());
-    let rows: Vec<RecordRow> = connection.load(statement).await?;
-    let records = rows.into_iter().map(RecordRow::into_record);
-    Ok(records.map(|record| record.map(|record| (record.id.clone(), record))).collect::<Result<Existing>>()?)
+    statement
 }
 
 /// The writes as one JSON array.
@@ -190,7 +193,7 @@ fn update_statement(dialect: &dyn Dialect, collection: &CollectionName, texts: &
     dialect.push_writes(&mut statement, texts);
     statement.sql(format!(
         " WHERE {} AND records.id = {} AND {} = 'update' AND records.version = {}",
-        dialect.is_in(collection, "records"),
+        is_in(collection, "records"),
         member("id"),
         member("operation"),
         member("expected"),
@@ -224,7 +227,7 @@ async fn delete(connection: &mut Connection<'_>, collection: &CollectionName, pl
     let mut statement = Statement::new(format!(
         "DELETE FROM {} WHERE {} AND records.id",
         dialect.table(collection, "records"),
-        dialect.is_in(collection, "records")
+        is_in(collection, "records")
     ));
     dialect.push_in_texts(&mut statement, &ids);
     Ok(connection.execute(statement).await?)
@@ -261,7 +264,7 @@ pub(super) fn reference_statement(dialect: &dyn Dialect, collection: &Collection
     let mut statement = Statement::new(format!(
         "SELECT records.id FROM {} WHERE {} AND records.id",
         dialect.table(collection, "records"),
-        dialect.is_in(collection, "records")
+        is_in(collection, "records")
     ));
     dialect.push_in_texts(&mut statement, ids);
     statement.sql(" ORDER BY records.id").sql(dialect.lock_to_refer());
@@ -306,7 +309,7 @@ pub(super) fn referrer_statement(dialect: &dyn Dialect, referrer: &Referrer, ids
     let mut statement = Statement::new(format!(
         "SELECT {value} AS id, count(*) AS records FROM {} WHERE {} AND {value}",
         dialect.table(collection, "records"),
-        dialect.is_in(collection, "records")
+        is_in(collection, "records")
     ));
     dialect.push_in_texts(&mut statement, ids);
     statement.sql(" GROUP BY 1 ORDER BY 1");

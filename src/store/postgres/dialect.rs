@@ -1,5 +1,5 @@
-//! How PostgreSQL spells JSON, arrays, lists and row locks. A collection's partition is named outright: the planner need not
-//! look for it, and no condition on the collection is left that would keep it from answering out of an index alone.
+//! How PostgreSQL spells JSON, arrays, lists and row locks. A collection's partition is named outright, so that the planner
+//! need not look for it, and nothing locks the table that all collections share.
 //!
 //! Values are spelled so that no stored value makes a statement fail, whatever its type, and the same as in the indexes.
 
@@ -18,10 +18,6 @@ pub(in crate::store) struct PostgresDialect;
 impl Dialect for PostgresDialect {
     fn table(&self, collection: &CollectionName, alias: &str) -> String {
         format!("{} AS {alias}", structure::partition(collection))
-    }
-
-    fn is_in(&self, _collection: &CollectionName, _alias: &str) -> String {
-        "TRUE".to_owned()
     }
 
     fn row_key(&self) -> &'static str {

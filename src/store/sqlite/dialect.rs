@@ -26,11 +26,6 @@ impl Dialect for SqliteDialect {
         format!("records AS {alias}")
     }
 
-    /// The name stands there literally, for only then are the collection's partial indexes usable.
-    fn is_in(&self, collection: &CollectionName, alias: &str) -> String {
-        format!("{alias}.collection = {}", literal(collection))
-    }
-
     fn row_key(&self) -> &'static str {
         "records.rowid"
     }

@@ -2,7 +2,9 @@
 //! (`TERRACE_TEST_DATABASE`), or through [`fresh_sqlite`] where it is about what only SQLite does.
 
 mod copy;
+mod explain;
 mod filters;
+mod foreign;
 mod log;
 mod opening;
 mod paging;
@@ -50,14 +52,16 @@ impl Place {
     fn new() -> Self {
         match Tested::now() {
             Tested::Sqlite => Self::sqlite(),
-            Tested::Postgres => {
-                let schema = Schema::create();
-                // Many tests share the server.
-                let few = DatabaseSettings { min_connections: 1, max_connections: 4, ..DatabaseSettings::default() };
-                let settings = DatabaseSettings { url: schema.url(), ..few };
-                Self { settings, _directory: tempfile::tempdir().unwrap(), _schema: Some(schema) }
-            }
+            Tested::Postgres => Self::postgres(),
         }
+    }
+
+    fn postgres() -> Self {
+        let schema = Schema::create();
+        // Many tests share the server.
+        let few = DatabaseSettings { min_connections: 1, max_connections: 4, ..DatabaseSettings::default() };
+        let settings = DatabaseSettings { url: schema.url(), ..few };
+        Self { settings, _directory: tempfile::tempdir().unwrap(), _schema: Some(schema) }
     }
 
     fn sqlite() -> Self {
@@ -74,6 +78,11 @@ async fn fresh() -> Fixture {
 /// For tests of what is SQLite's own: its file, its locks, its query plans. It is the same in every run.
 async fn fresh_sqlite() -> Fixture {
     fresh_in(Place::sqlite()).await
+}
+
+/// For tests of what is PostgreSQL's own: its query plans, and those who write to it past Terrace.
+async fn fresh_postgres() -> Fixture {
+    fresh_in(Place::postgres()).await
 }
 
 async fn fresh_in(place: Place) -> Fixture {

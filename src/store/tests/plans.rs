@@ -30,7 +30,7 @@ pub(super) async fn explain(store: &Store, build: impl Fn(&Connection<'_>) -> St
 }
 
 /// The shape's name, the query, and the index or table whose name must stand in the plan.
-fn shapes() -> Vec<(&'static str, Query, &'static str)> {
+pub(super) fn shapes() -> Vec<(&'static str, Query, &'static str)> {
     let eq = |field: &str, value: Scalar| Filter::test(field, Test::Eq(value));
     let filtered = |filter| query(Some(filter), vec![]);
     let after =
@@ -77,7 +77,7 @@ fn shapes() -> Vec<(&'static str, Query, &'static str)> {
 }
 
 /// Shapes whose page is a range of an index, in order: nothing is sorted but the page itself.
-const RANGES: [&str; 11] = [
+pub(super) const RANGES: [&str; 11] = [
     "default order",
     "text",
     "integer",
@@ -97,8 +97,10 @@ async fn every_query_shape_uses_an_index() {
     for (name, query, expected) in shapes() {
         let (owned, asked) = (Arc::clone(&items), query.clone());
         let marks = query.highlight.then(crate::store::highlight::Marks::random);
-        let plan =
-            explain(&store, move |connection| read::page_statement(connection, &owned, &asked, marks.as_ref()).unwrap()).await;
+        let plan = explain(&store, move |connection| {
+            read::page_statement(connection.dialect(), &owned, &asked, marks.as_ref()).unwrap()
+        })
+        .await;
         assert!(plan.contains(expected), "{name}:\n{plan}");
         let unindexed = plan.lines().find(|line| line.starts_with("SCAN records") && !line.contains("INDEX"));
         assert_eq!(unindexed, None, "{name}:\n{plan}");
@@ -107,7 +109,8 @@ async fn every_query_shape_uses_an_index() {
         assert!(!RANGES.contains(&name) || sorts <= 1, "{name}:\n{plan}");
 
         let (owned, selection) = (Arc::clone(&items), query.selection.clone());
-        let plan = explain(&store, move |connection| read::count_statement(connection, &owned, &selection).unwrap()).await;
+        let plan =
+            explain(&store, move |connection| read::count_statement(connection.dialect(), &owned, &selection).unwrap()).await;
         let unindexed = plan.lines().find(|line| line.starts_with("SCAN records") && !line.contains("INDEX"));
         assert_eq!(unindexed, None, "count of {name}:\n{plan}");
     }
