@@ -166,7 +166,11 @@ const SHAPES: &[Shape] = &[
     ("array element", |number| format!("tags={}&count=none", tag(number))),
     ("range of time", |_| "filter[updated_at][gte]=2026-01-01T00:00:00Z&count=none".to_owned()),
     ("one of two terms", |number| {
-        format!("filter={{\"or\":[{{\"owner\":{{\"eq\":\"team-{:02}\"}}}},{{\"tags\":{{\"eq\":\"{}\"}}}}]}}&count=none", number % 50, tag(number))
+        format!(
+            "filter={{\"or\":[{{\"owner\":{{\"eq\":\"team-{:02}\"}}}},{{\"tags\":{{\"eq\":\"{}\"}}}}]}}&count=none",
+            number % 50,
+            tag(number)
+        )
     }),
     ("cursor", |_| "cursor=&limit=50".to_owned()),
     ("ranked search, rare words", |number| format!("q={}+{}&count=none", word(number), word(number + 3))),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::cache::{Cache, Reconciler};
 use crate::catalog::Catalog;
 use crate::config::{Mistake, Settings};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::Collection;
 use crate::records::{CatalogedLog, Records, Resources};
 use crate::store::{Step, Store};
@@ -67,6 +67,19 @@ pub async fn preview(settings: &Settings) -> Result<Option<Vec<String>>, StartEr
     Ok(Some(migrations.chain(steps.iter().map(Step::to_string)).collect()))
 }
 
+/// Half a copy looks like a whole database, and `terrace copy` could not go on after what somebody wrote into it.
+async fn refuse_unfinished_copy(store: &Store) -> Result<()> {
+    match store.copy_mark().await? {
+        None => Ok(()),
+        Some(_) => Err(Error::new(
+            ErrorKind::Internal,
+            "unfinished_copy",
+            "The database that database.url names holds a copy that is not whole. Run `terrace copy` again: it goes on where \
+             it stopped.",
+        )),
+    }
+}
+
 fn collections(catalog: &Catalog) -> Vec<Arc<Collection>> {
     catalog.collections().iter().map(|declared| Arc::clone(&declared.collection)).collect()
 }
@@ -115,6 +128,7 @@ impl App {
     /// Joins the rooms over an open database, after bringing its base tables to this version's state.
     async fn over(foundation: Arc<Foundation>, store: Store) -> Result<Self> {
         store.migrate().await?;
+        refuse_unfinished_copy(&store).await?;
         let Foundation { cache, catalog, resources, .. } = &*foundation;
         let log = CatalogedLog::new(store.clone(), Arc::clone(catalog));
         let reconciler = Arc::new(Reconciler::new(Arc::clone(cache), Box::new(log), store.snapshot().await?));

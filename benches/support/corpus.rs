@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-const SUBJECTS: [&str; 24] = [
+pub const SUBJECTS: [&str; 24] = [
     "request",
     "session",
     "invoice",
@@ -60,7 +60,7 @@ const SCOPES: [&str; 12] = [
     "at peak",
     "overnight",
 ];
-const TAGS: [&str; 20] = [
+pub const TAGS: [&str; 20] = [
     "latency",
     "errors",
     "traffic",

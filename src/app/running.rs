@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::{App, Foundation, StartError};
 use crate::error::{Error, Result};
 use crate::http::{self, Front, Readiness, Ready};
+use crate::jobs::Retention;
 use crate::limits::BurstLimit;
 use crate::records::Resources;
 
@@ -43,8 +44,10 @@ impl Entrance {
     pub fn admit(&self, app: App) -> Background {
         self.front.open(app.records);
         self.readiness.set(Ready::Yes);
-        let reconciling = app.reconciler.run(app.foundation.settings.cache.reconcile_interval);
-        vec![tokio::spawn(reconciling)]
+        let Foundation { settings, telemetry, .. } = &*app.foundation;
+        let retention = Retention::new(app.store, settings.changes.retention, telemetry.meter());
+        let reconciling = app.reconciler.run(settings.cache.reconcile_interval);
+        vec![tokio::spawn(reconciling), tokio::spawn(retention.run())]
     }
 
     /// Requests are refused with this reason, which clients may read.

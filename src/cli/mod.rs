@@ -5,6 +5,7 @@
 
 mod cells;
 mod check;
+mod copy;
 mod export;
 mod import;
 mod migrate;
@@ -54,6 +55,8 @@ enum Command {
     Import(ImportArguments),
     /// Write all records of a collection to a file
     Export(ExportArguments),
+    /// Move a whole installation to another database
+    Copy(CopyArguments),
     /// Print the OpenAPI description of the declared collections
     Openapi,
 }
@@ -94,6 +97,36 @@ struct ExportArguments {
     /// ndjson (one JSON object a line) or csv; by default as the file's name ends
     #[arg(long)]
     format: Option<Format>,
+}
+
+/// Move a whole installation to another database.
+///
+/// Copies all records of the declared collections and the whole change log, with their versions, times and numbers, for
+/// example from an embedded database up to PostgreSQL, or back. --to gets the tables and indexes that the collection
+/// files need. At the end every record and every change is compared with its source; the first differences are listed,
+/// and the exit code is 1.
+///
+/// Stop what writes to --from first. What is written meanwhile is brought over as far as possible, and if the source does
+/// not rest the command says so. When it was interrupted, or said so, run it again: it goes on where it stopped. Until the
+/// copy is whole, no other command opens --to.
+///
+/// Either URL may be left out for the one of the settings (database.url), which the environment can name too
+/// (TERRACE_DATABASE__URL): other users of this machine may see the arguments of a command, and so a password in them.
+#[derive(Debug, Args)]
+struct CopyArguments {
+    /// The database to read: sqlite://PATH or postgres://USER:PASSWORD@HOST:PORT/DATABASE
+    #[arg(long, value_name = "URL")]
+    from: Option<String>,
+    /// The database to write, which must be empty or hold an interrupted copy of the same source
+    #[arg(long, value_name = "URL")]
+    to: Option<String>,
+    /// First remove all records and all changes that --to has, also those of collections that are not declared, without
+    /// asking; it says how many there were
+    #[arg(long)]
+    overwrite: bool,
+    /// Rows in one transaction
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    batch_size: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -177,7 +210,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(usage) => {
             // clap would exit with 2, which here means that some lines of an import failed.
             let refused = usage.use_stderr();
-            let _ = usage.print();
+            match redacted(&usage.to_string()) {
+                Some(text) => _ = write!(io::stderr(), "{text}"),
+                None => _ = usage.print(),
+            }
             return ExitCode::from(u8::from(refused));
         }
     };
@@ -203,6 +239,7 @@ fn dispatch(arguments: &Arguments) -> Result<Done, Failure> {
         }
         Command::Import(import) => session::block_on(import::run(settings()?, import)),
         Command::Export(export) => session::block_on(export::run(settings()?, export)),
+        Command::Copy(copy) => session::block_on(copy::run(settings()?, copy)),
         Command::Openapi => describe(&settings()?),
     }
 }
@@ -233,4 +270,56 @@ fn output_failure(name: &str, error: &io::Error) -> Failure {
 /// `1 view`, `2 views`.
 fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// `1345` as `1,345`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// The text with `***` for the password of each URL in it; `None` if there is none. clap repeats arguments that it does not
+/// understand.
+fn redacted(text: &str) -> Option<String> {
+    let mut rest = text;
+    let mut shown = String::new();
+    while let Some((before, after)) = rest.split_once("://") {
+        let end = after.find(|character: char| character.is_whitespace() || character == '\'').unwrap_or(after.len());
+        let (url, behind) = after.split_at(end);
+        shown.push_str(before);
+        shown.push_str("://");
+        match url.rsplit_once('@') {
+            Some((_, host)) => shown.push_str(&format!("***@{host}")),
+            None => shown.push_str(url),
+        }
+        rest = behind;
+    }
+    shown.push_str(rest);
+    (shown != text).then_some(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_numbers_have_commas() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(100_000), "100,000");
+        assert_eq!(grouped(1_234_567), "1,234,567");
+    }
+
+    #[test]
+    fn a_password_is_never_repeated() {
+        let shown = redacted("no 'postgres://me:se@cret@host/db' and postgres://you:secret@other/db here");
+        assert_eq!(shown.as_deref(), Some("no 'postgres://***@host/db' and postgres://***@other/db here"));
+        assert_eq!(redacted("sqlite://data/terrace.db is not expected"), None);
+    }
 }

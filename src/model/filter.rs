@@ -46,6 +46,19 @@ pub enum Test {
     Null(bool),
 }
 
+impl Test {
+    /// The values that it compares with.
+    pub fn scalars(&self) -> &[Scalar] {
+        match self {
+            Self::Eq(scalar) | Self::Ne(scalar) | Self::Gt(scalar) | Self::Gte(scalar) | Self::Lt(scalar) | Self::Lte(scalar) => {
+                std::slice::from_ref(scalar)
+            }
+            Self::In(scalars) | Self::All(scalars) => scalars,
+            Self::Null(_) => &[],
+        }
+    }
+}
+
 impl Filter {
     /// Every one of `parts`, in canonical form.
     pub fn all(parts: Vec<Filter>) -> Self {

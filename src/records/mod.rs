@@ -15,6 +15,7 @@ mod prepared;
 mod query;
 mod read;
 mod spelling;
+mod storable;
 mod write;
 
 use std::sync::Arc;

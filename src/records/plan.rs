@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::document::{self, Members};
+use super::storable;
 use crate::catalog::Declared;
 use crate::error::{Error, ErrorKind, Result, Violation};
 use crate::model::{Collection, CollectionName, IdRule, Operation, Record, RecordId, Term};
@@ -205,6 +206,7 @@ impl Planner {
         let mut violations = self.declared.violations(&Value::Object(members.clone()));
         if violations.is_empty() {
             violations = document::integers_out_of_range(&self.declared.collection, members);
+            violations.extend(storable::violations(&self.declared.collection, &draft.id, members));
         }
         if violations.is_empty() { Ok(()) } else { Err(relocate(Error::invalid(violations), draft)) }
     }

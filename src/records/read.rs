@@ -1,8 +1,10 @@
 //! The read path: query, key, cache, and on a miss the store.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
+use tokio::sync::oneshot;
 
 use super::prepared::{Prepared, PreparedLists};
 use super::query::{self, Shape};
@@ -11,7 +13,7 @@ use crate::auth::authorize;
 use crate::cache::{Cache, CacheKey, Content, Kind, Lifetime, Lifetimes, Scope};
 use crate::catalog::{Catalog, Declared};
 use crate::error::{Error, Result};
-use crate::model::{Collection, CountMode, Filter, Guard, Principal, Query, RecordId, Selection, View};
+use crate::model::{Collection, CountMode, Filter, Guard, Paging, Principal, Query, RecordId, Selection, View};
 use crate::store::{Row, Store};
 
 /// A collection with what its reads need, made once.
@@ -174,13 +176,38 @@ struct PageLoader {
 impl PageLoader {
     async fn load(self, query: Query) -> Result<Content> {
         let (rows, total) = match query.count {
-            CountMode::Exact => {
-                let (rows, total) = tokio::try_join!(self.rows(&query), self.total(&query.selection))?;
-                (rows, Some(total))
-            }
+            CountMode::Exact => self.rows_and_total(&query).await.map(|(rows, total)| (rows, Some(total)))?,
             CountMode::None => (self.rows(&query).await?, None),
         };
         body::page(self.resource.collection(), &query, rows, total)
+    }
+
+    /// The rows, and a total that costs the database as little as possible: an entry's, else what the rows show by
+    /// themselves, else a count. A count begins only when the rows are there and show a next page: most filters select
+    /// less than a page, and to count side by side would cost those a count that nobody needs.
+    async fn rows_and_total(&self, query: &Query) -> Result<(Vec<Row>, u64)> {
+        let (tell, told) = oneshot::channel();
+        let mut counting = pin!(self.total(&query.selection, told));
+        let mut reading = pin!(self.rows(query));
+        // Biased: the guard of the count is captured when it is first polled, which must be before the rows are read, for
+        // what they show becomes the count of all pages.
+        let rows = tokio::select! {
+            biased;
+            total = &mut counting => {
+                let (total, rows) = (total?, reading.await?);
+                let total = total_shown(&query.paging, rows.len()).unwrap_or(total);
+                return Ok((rows, total));
+            }
+            rows = &mut reading => rows?,
+        };
+        let shown = total_shown(&query.paging, rows.len());
+        // Nobody listens if the load of another page is finding out the count already.
+        let _ = tell.send(shown);
+        let total = match shown {
+            Some(total) => total,
+            None => counting.await?,
+        };
+        Ok((rows, total))
     }
 
     /// The rows of the page, and one more if there is a next one.
@@ -191,14 +218,19 @@ impl PageLoader {
         self.store.record_list(self.resource.collection(), query).await
     }
 
-    /// The count of a selection is an entry of its own, shared by all pages.
-    async fn total(&self, selection: &Selection) -> Result<u64> {
+    /// The count of a selection is an entry of its own, shared by all pages: one load finds it out, which waits for what
+    /// the rows of its page have `told`.
+    async fn total(&self, selection: &Selection, told: oneshot::Receiver<Option<u64>>) -> Result<u64> {
         let collection = self.resource.collection();
         let key = CacheKey::of_query(&self.resource.counts, &query::selection_key(selection));
         let guard = selection_guard(collection, selection.filter.as_ref());
         let (store, owned_collection, selection) = (self.store.clone(), Arc::clone(collection), selection.clone());
         let load = move || async move {
-            let count = store.record_count(&owned_collection, &selection).await?;
+            let count = match told.await {
+                Ok(Some(shown)) => shown,
+                // A page that failed has told nothing; others may wait for this count all the same.
+                Ok(None) | Err(_) => store.record_count(&owned_collection, &selection).await?,
+            };
             body::found(count.to_string(), Vec::new())
         };
         let lookup = self.cache.get_or_load(&self.resource.counts, &key, &[guard], load).await?;
@@ -208,6 +240,17 @@ impl PageLoader {
             .and_then(|text| text.parse().ok())
             .ok_or_else(|| Error::internal("a cached count is no number"))
     }
+}
+
+/// The total that a page shows by itself, because it has rows, or is the first one, and there is no further row.
+fn total_shown(paging: &Paging, rows: usize) -> Option<u64> {
+    let skipped = match paging {
+        Paging::Page { page, limit } => page.saturating_sub(1).saturating_mul(u64::from(*limit)),
+        Paging::Cursor { after: None, .. } => 0,
+        Paging::Cursor { after: Some(_), .. } => return None,
+    };
+    let is_end = rows <= paging.limit() as usize && (rows > 0 || skipped == 0);
+    is_end.then(|| skipped.saturating_add(rows as u64))
 }
 
 /// What the records of a selection depend on: its most selective required term, or the whole collection. Every write
@@ -229,4 +272,21 @@ fn selection_guard(collection: &Collection, filter: Option<&Filter>) -> Guard {
 /// Embedded records may change without the record that embeds them.
 fn include_guards<'a>(collection: &'a Collection, include: &'a [String]) -> impl Iterator<Item = Guard> + 'a {
     include.iter().filter_map(|field| collection.references.get(field)).cloned().map(Guard::Collection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_page_that_shows_its_own_end_has_a_total() {
+        let page = |page, rows| total_shown(&Paging::Page { page, limit: 10 }, rows);
+        assert_eq!(page(1, 0), Some(0));
+        assert_eq!(page(1, 10), Some(10));
+        assert_eq!(page(1, 11), None, "one row more than the page is its next page");
+        assert_eq!(page(3, 4), Some(24));
+        assert_eq!(page(3, 0), None, "a page behind the end does not know where the end is");
+        assert_eq!(total_shown(&Paging::Cursor { after: None, limit: 10 }, 3), Some(3));
+        assert_eq!(total_shown(&Paging::Cursor { after: Some(Vec::new()), limit: 10 }, 3), None);
+    }
 }

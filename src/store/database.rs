@@ -70,6 +70,14 @@ impl Database {
         }
     }
 
+    /// Tells the planner what is in a collection. SQLite's does better without; see `sqlite::structure`.
+    pub async fn analyze(&self, collection: &CollectionName) -> Result<(), Failure> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(postgres) => postgres.analyze(collection).await,
+        }
+    }
+
     /// Fails if this is no longer the database that was opened. A server tells that itself.
     pub async fn check(&self) -> Result<(), Failure> {
         match self {

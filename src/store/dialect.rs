@@ -22,8 +22,12 @@ pub(super) trait Dialect: Send + Sync {
     /// What finds a row again within the statement at the least cost.
     fn row_key(&self) -> &'static str;
 
-    /// `page`, and to each of its rows the record with the key `page.record`. Always in this order.
-    fn page_join(&self, collection: &CollectionName) -> String;
+    /// How a list begins: the table `page`, as far as what it has of each record beside the sort keys `k0`, `k1`, … and
+    /// `tie`.
+    fn page_head(&self) -> &'static str;
+
+    /// What the documents of a page are then selected from: its rows with their keys and, as `records`, their records.
+    fn page_source(&self) -> &'static str;
 
     /// The document of a row of `alias`, as text.
     fn document(&self, alias: &str) -> String;
@@ -78,9 +82,6 @@ pub(super) trait Dialect: Send + Sync {
     /// The same if something is then written that refers to its rows: nobody can delete them meanwhile.
     fn lock_to_refer(&self) -> &'static str;
 
-    /// What a planner needs to be told after many records were written, outside of a transaction.
-    fn analysis(&self, collection: &CollectionName) -> Option<String>;
-
     /// What the declared collections need.
     fn artifacts(&self, collection: &Collection) -> crate::error::Result<Vec<super::structure::Artifact>>;
 
@@ -95,8 +96,8 @@ pub(super) trait Dialect: Send + Sync {
     /// A query of one row: what the statement that it stands in sees, as `next` and, a JSON array, `in_progress`.
     fn snapshot(&self) -> &'static str;
 
-    /// Appends a query for the keys `(transaction_id, position)` of the first `limit` changes that `seen` did not see, by
-    /// both, after `after`.
+    /// Appends a query for the first `limit` rows of `changes` that `seen` did not see, by position, after `after`. Its cost is
+    /// that of these rows.
     fn push_unseen(&self, statement: &mut Statement, seen: &Snapshot, after: Option<Position>, limit: u32);
 
     /// What ends a query for rows of `changes` that are about to be deleted, when other processes may do the same.
@@ -117,12 +118,12 @@ pub(super) trait SearchDialect {
     /// Appends a join that gives the matches of the records on `page (record)` their highlights.
     fn push_highlight_join(&self, statement: &mut Statement);
 
-    /// Appends a JSON array: the text of each search field with the bound marks around what matched, unless the
-    /// matches are still to be found with [`Self::push_matching_words`].
+    /// Appends a JSON array: the text of each search field with the bound marks around what matched, without any marks
+    /// if there are [`Self::stems`].
     fn push_highlights(&self, statement: &mut Statement, open: &str, close: &str);
 
     /// For a database that does not mark matches (`None`: it does): a statement with a row `(word, stem)` for each of
-    /// `words`, by which those that match a word of the search are told.
+    /// `words`. Words match if their stems are the same.
     fn stems(&self, words: &[&str]) -> Option<Statement>;
 }
 

@@ -72,6 +72,7 @@ fn push_condition(
     condition: &Condition,
 ) -> Result<()> {
     let column = Column::of(dialect, collection, &condition.field)?;
+    refuse_nul(&condition.field, condition.test.scalars())?;
     if column.kind.array {
         return push_array_test(statement, dialect, collection, &column, condition);
     }
@@ -96,6 +97,15 @@ fn push_condition(
         Test::Null(is_null) => _ = statement.sql(null_test(value, *is_null)),
     }
     Ok(())
+}
+
+/// No stored text has the character U+0000, and PostgreSQL takes none as a value either.
+pub(super) fn refuse_nul<'s>(parameter: &str, scalars: impl IntoIterator<Item = &'s Scalar>) -> Result<()> {
+    let has_nul = |scalar: &Scalar| matches!(scalar, Scalar::Text(text) if text.contains('\0'));
+    match scalars.into_iter().any(has_nul) {
+        true => Err(Error::parameter(parameter, "A text has no character U+0000.")),
+        false => Ok(()),
+    }
 }
 
 fn push_array_test(

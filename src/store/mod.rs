@@ -13,6 +13,7 @@
 mod column;
 mod connection;
 mod contract;
+mod copy;
 mod database;
 mod dialect;
 mod failure;
@@ -43,12 +44,13 @@ use futures_util::future::BoxFuture;
 
 use crate::config::DatabaseSettings;
 use crate::error::Result;
-use crate::model::{ChangePage, Collection, Filter, Position, Query, Record, RecordId, Selection, Snapshot};
+use crate::model::{ChangePage, Collection, CollectionName, Filter, Position, Query, Record, RecordId, Selection, Snapshot};
 use crate::telemetry::Telemetry;
 
 pub use contract::{
     Committed, Existing, FieldStats, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Shape, Stats, WritePlan,
 };
+pub use copy::{BatchLimit, Contents, CopyMark, RawChange, RawRecord};
 pub use structure::Step;
 
 use connection::{Access, Connection};
@@ -217,9 +219,9 @@ impl Store {
     /// The first `limit` changes after `after` that `seen` did not see, by position, and the snapshot they were read
     /// under. To see each change once, read until a page has nothing after it and go on from the snapshot of the first one.
     pub async fn changes_since(&self, seen: &Snapshot, after: Option<Position>, limit: u32) -> Result<ChangePage> {
-        let request = Arc::new(seen.clone());
+        let seen = Arc::new(seen.clone());
         self.run("changes_since", "", Access::Read, move |connection| {
-            let seen = Arc::clone(&request);
+            let seen = Arc::clone(&seen);
             async move { log::since(connection, &seen, after, limit).await }.boxed()
         })
         .await
@@ -235,6 +237,11 @@ impl Store {
             async move { log::prune(connection, &request.0, &request.1, limit).await }.boxed()
         })
         .await
+    }
+
+    /// Tells the database's planner what is in a collection, after many records were written.
+    pub async fn analyze(&self, collection: &CollectionName) -> Result<()> {
+        self.measured("analyze", collection.as_str(), self.inner.database.analyze(collection)).await
     }
 
     async fn run<T, F>(&self, operation: &'static str, collection: &str, access: Access, task: F) -> Result<T>

@@ -3,6 +3,7 @@
 
 use super::column::Column;
 use super::dialect::Dialect;
+use super::filter::refuse_nul;
 use super::statement::Statement;
 use crate::error::{Error, Result};
 use crate::model::{Collection, Direction, Query, Scalar};
@@ -34,7 +35,7 @@ pub(super) fn keys(dialect: &dyn Dialect, collection: &Collection, query: &Query
     let sort = match (query.sort.is_empty(), rank) {
         (true, Some(value)) => {
             let direction = Direction::Ascending;
-            return Ok(vec![Key { value, json: "page.k0".to_owned(), direction, nullable: false }]);
+            return Ok(vec![Key { value, json: "k0".to_owned(), direction, nullable: false }]);
         }
         (true, None) => &collection.sort,
         (false, _) => &query.sort,
@@ -54,14 +55,14 @@ pub(super) fn push_columns(statement: &mut Statement, keys: &[Key]) {
     statement.sql(", records.id AS tie");
 }
 
-/// Appends `ORDER BY` over those columns, each with `prefix` before its name.
-pub(super) fn push_order(statement: &mut Statement, keys: &[Key], prefix: &str) {
+/// Appends `ORDER BY` over those columns.
+pub(super) fn push_order(statement: &mut Statement, keys: &[Key]) {
     statement.sql(" ORDER BY ");
     for (at, key) in keys.iter().enumerate() {
         let direction = direction_text(key.direction, key.nullable);
-        statement.sql(format!("{prefix}k{at}{direction}, "));
+        statement.sql(format!("k{at}{direction}, "));
     }
-    statement.sql(format!("{prefix}tie"));
+    statement.sql("tie");
 }
 
 /// Appends `AND` the condition that a record comes after the one with the sort values and id of `after`.
@@ -70,6 +71,7 @@ pub(super) fn push_after(statement: &mut Statement, dialect: &dyn Dialect, keys:
     let (Some(Some(tie)), true) = (after.last(), after.len() == keys.len() + 1) else {
         return Err(malformed());
     };
+    refuse_nul("cursor", after.iter().flatten())?;
     let positions: Vec<Position> = keys.iter().zip(after).map(|(key, value)| Position { key, value: value.as_ref() }).collect();
     if let Some(first) = positions.first() {
         // Implied by what follows, but a bound that the planner can seek an index with.

@@ -1,5 +1,7 @@
 //! Reads: one record, a page, a count, a scan. Each is one statement, so each sees one state of the database.
 
+use std::collections::HashMap;
+
 use diesel::prelude::QueryableByName;
 use diesel::sql_types::{BigInt, Nullable, Text};
 
@@ -8,12 +10,12 @@ use super::contract::{Row, Shape};
 use super::dialect::Dialect;
 use super::failure::Failure;
 use super::filter::push_selection;
-use super::highlight::Marks;
+use super::highlight::{Marks, all_words};
 use super::order;
 use super::projection::{push_document, push_included, splice};
 use super::statement::Statement;
 use crate::error::{Error, Result};
-use crate::model::{Collection, Paging, Query, Record, RecordId, Selection};
+use crate::model::{Collection, Paging, Query, Record, RecordId, SearchExpression, Selection};
 
 #[derive(QueryableByName)]
 struct DocumentRow {
@@ -35,6 +37,14 @@ pub(super) struct RecordRow {
     version: i64,
     #[diesel(sql_type = Text)]
     data: String,
+}
+
+#[derive(QueryableByName)]
+struct StemRow {
+    #[diesel(sql_type = Text)]
+    word: String,
+    #[diesel(sql_type = Text)]
+    stem: String,
 }
 
 #[derive(QueryableByName)]
@@ -85,11 +95,33 @@ pub(super) async fn page(connection: &mut Connection<'_>, collection: &Collectio
     }
     let marks = (query.highlight && query.selection.search.is_some()).then(Marks::random);
     let statement = page_statement(connection, collection, query, marks.as_ref())?;
-    let rows: Vec<DocumentRow> = connection.load(statement).await?;
+    let mut rows: Vec<DocumentRow> = connection.load(statement).await?;
+    if let Some((marks, expression)) = marks.as_ref().zip(query.selection.search.as_ref()) {
+        mark_matches(connection, collection, expression, marks, &mut rows).await?;
+    }
     rows.into_iter().map(|row| Ok(into_row(row, collection, marks.as_ref())?)).collect()
 }
 
-/// First the keys of the page alone, then the documents of its records: what is sorted or skipped stays small.
+/// Marks what matched, where the database has not done it: it is asked for the stems of all words once.
+async fn mark_matches(
+    connection: &mut Connection<'_>,
+    collection: &Collection,
+    expression: &SearchExpression,
+    marks: &Marks,
+    rows: &mut [DocumentRow],
+) -> Result<(), Failure> {
+    let words = all_words(expression, rows.iter().filter_map(|row| row.highlights.as_deref()))?;
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let Some(statement) = connection.dialect().search(collection, expression).stems(&words) else { return Ok(()) };
+    let stems: Vec<StemRow> = connection.load(statement).await?;
+    let stems: HashMap<String, String> = stems.into_iter().map(|row| (row.word, row.stem)).collect();
+    for texts in rows.iter_mut().filter_map(|row| row.highlights.as_mut()) {
+        *texts = marks.mark(expression, texts, &stems)?;
+    }
+    Ok(())
+}
+
+/// First the page, then what of its records goes into the body: nothing is made of what is sorted or skipped.
 pub(super) fn page_statement(
     connection: &Connection<'_>,
     collection: &Collection,
@@ -100,13 +132,13 @@ pub(super) fn page_statement(
     let search = query.selection.search.as_ref().map(|expression| dialect.search(collection, expression));
     let keys = order::keys(dialect, collection, query, search.as_ref().map(|search| search.rank()))?;
 
-    let mut statement = Statement::new(format!("WITH page AS MATERIALIZED (SELECT {} AS record", dialect.row_key()));
+    let mut statement = Statement::new(dialect.page_head());
     order::push_columns(&mut statement, &keys);
     push_from_selection(&mut statement, connection, collection, &query.selection)?;
     if let Paging::Cursor { after: Some(after), .. } = &query.paging {
         order::push_after(&mut statement, dialect, &keys, after)?;
     }
-    order::push_order(&mut statement, &keys, "");
+    order::push_order(&mut statement, &keys);
     // The limit is part of the text: it takes a hundred values, and a planner who did not know it would sort the whole
     // collection rather than walk along an index.
     statement.sql(format!(" LIMIT {}", query.paging.limit() + 1));
@@ -123,7 +155,7 @@ pub(super) fn page_statement(
     match query.paging {
         Paging::Page { .. } => _ = statement.sql(", CAST(NULL AS text) AS cursor, "),
         Paging::Cursor { .. } => {
-            let values = keys.iter().map(|key| key.json.clone()).chain(["page.tie".to_owned()]);
+            let values = keys.iter().map(|key| key.json.clone()).chain(["tie".to_owned()]);
             statement.sql(format!(", {} AS cursor, ", dialect.json_array(&values.collect::<Vec<_>>())));
         }
     }
@@ -137,11 +169,11 @@ pub(super) fn page_statement(
         }
         None => _ = statement.sql(", CAST(NULL AS text) AS highlights"),
     }
-    statement.sql(format!(" FROM {}", dialect.page_join(&collection.name)));
+    statement.sql(format!(" FROM {}", dialect.page_source()));
     if let Some((search, _)) = &highlighted {
         search.push_highlight_join(&mut statement);
     }
-    order::push_order(&mut statement, &keys, "page.");
+    order::push_order(&mut statement, &keys);
     Ok(statement)
 }
 

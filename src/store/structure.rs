@@ -70,6 +70,13 @@ impl Step {
     }
 }
 
+impl Step {
+    /// Whether it makes indexes and nothing else.
+    pub(super) fn is_index(&self) -> bool {
+        self.artifact.creation.iter().all(|work| matches!(work, Work::Index(_)))
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verb = match self.change {
@@ -198,15 +205,6 @@ async fn make_index(connection: &mut Connection<'_>, index: &IndexWork) -> Resul
 async fn total(connection: &mut Connection<'_>, question: String) -> Result<i64, Failure> {
     let rows: Vec<CountRow> = connection.load(Statement::new(question)).await?;
     Ok(rows.first().map_or(0, |row| row.total))
-}
-
-/// Tells the planner what is in a collection after many records were written; counts are then answered out of an index.
-/// Not in a transaction.
-pub(super) async fn analyze(connection: &mut Connection<'_>, collection: &CollectionName) -> Result<(), Failure> {
-    match connection.dialect().analysis(collection) {
-        Some(sql) => Ok(connection.batch(&sql).await?),
-        None => Ok(()),
-    }
 }
 
 /// A name of at most 63 bytes (PostgreSQL's limit) that no other definition has: 64 bits tell apart the definitions of

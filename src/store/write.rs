@@ -7,6 +7,7 @@
 //! versions are compared. Either is [`Failure::Raced`], and the whole transaction is run again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use diesel::prelude::QueryableByName;
 use diesel::sql_types::{BigInt, Text};
@@ -71,7 +72,9 @@ pub(super) async fn write(
     planner: &Planner,
 ) -> Result<Committed, Failure> {
     let existing = existing(connection, &collection.name, ids).await?;
-    let plan = planner(&existing)?;
+    // A planner's mistake costs its own request: the connection and its transaction are left as after any refusal.
+    let planned = catch_unwind(AssertUnwindSafe(|| planner(&existing)));
+    let plan = planned.unwrap_or_else(|_| Err(Error::internal("a planner panicked")))?;
     if plan.writes.is_empty() {
         return Ok(Committed { records: Vec::new(), positions: Vec::new() });
     }

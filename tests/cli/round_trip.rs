@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn hostile_items() -> Vec<Value> {
+pub(super) fn hostile_items() -> Vec<Value> {
     let texts = [
         "plain",
         "",

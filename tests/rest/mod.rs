@@ -9,3 +9,4 @@ mod pages;
 mod records;
 mod references;
 mod statistics;
+mod totals;

@@ -8,6 +8,7 @@ use terrace::model::Position;
 use crate::support::Server;
 use crate::support::database::Database;
 use crate::support::fixture::{ITEMS, NOTES, item};
+use crate::support::schema::Tested;
 
 /// A record without the server's members.
 fn without_server_members(record: &Value) -> Value {
@@ -46,7 +47,7 @@ async fn a_created_record_is_answered_with_its_place_its_tag_and_its_position() 
 }
 
 #[tokio::test]
-async fn members_keep_their_order_and_numbers_their_value() {
+async fn numbers_keep_their_value_and_members_on_sqlite_their_order() {
     let server = Server::fixture();
     let sent = r#"{"name":"Z","category":"b","sku":"N","price":0.1,"extra":{"z":1,"a":2,"n":12345678901234567890,"e":1e3}}"#;
     let request = server.request(Method::POST, ITEMS).header("content-type", "application/json").body(sent);
@@ -56,7 +57,8 @@ async fn members_keep_their_order_and_numbers_their_value() {
         .iter()
         .map(|name| text.find(name).unwrap_or_else(|| panic!("{name} in {text}")))
         .collect();
-    assert!(order.is_sorted(), "{text}");
+    // jsonb has an order of its own.
+    assert!(order.is_sorted() || Tested::now() == Tested::Postgres, "{text}");
     assert!(text.contains("12345678901234567890"), "{text}");
 }
 

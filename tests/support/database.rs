@@ -2,7 +2,7 @@
 
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
-use diesel::sql_types::BigInt;
+use diesel::sql_types::{BigInt, Text};
 use diesel::sqlite::SqliteConnection;
 
 use super::Server;
@@ -12,6 +12,12 @@ use super::schema::Session;
 struct Number {
     #[diesel(sql_type = BigInt)]
     value: i64,
+}
+
+#[derive(QueryableByName)]
+struct OneText {
+    #[diesel(sql_type = Text)]
+    value: String,
 }
 
 /// How much is stored: records, and rows of the change log.
@@ -46,6 +52,17 @@ impl Database {
         match self {
             Self::Sqlite(connection) => diesel::sql_query(query).get_result::<Number>(connection).unwrap().value,
             Self::Postgres(session) => session.query(query).unwrap()[0][0].as_ref().unwrap().parse().unwrap(),
+        }
+    }
+
+    /// The texts, named `value`, that a query answers.
+    pub fn texts(&mut self, query: &str) -> Vec<String> {
+        match self {
+            Self::Sqlite(connection) => {
+                let rows = diesel::sql_query(query).load::<OneText>(connection).unwrap();
+                rows.into_iter().map(|row| row.value).collect()
+            }
+            Self::Postgres(session) => session.query(query).unwrap().into_iter().map(|mut row| row.remove(0).unwrap()).collect(),
         }
     }
 

@@ -1,3 +1,4 @@
+DROP TABLE installation;
 DROP TABLE artifacts;
 DROP TABLE array_terms;
 DROP TABLE changes;

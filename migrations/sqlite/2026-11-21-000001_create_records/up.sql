@@ -43,3 +43,9 @@ CREATE TABLE artifacts (
     description TEXT NOT NULL,
     removal TEXT NOT NULL
 ) WITHOUT ROWID;
+
+-- Marks of the whole installation, for example that a copy into it has not ended.
+CREATE TABLE installation (
+    name TEXT NOT NULL PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;

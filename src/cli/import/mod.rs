@@ -17,7 +17,7 @@ use self::batches::{Batch, Batches, ReadFailure};
 use self::lines::{Line, Lines};
 use self::progress::Progress;
 use self::table::Table;
-use super::{Done, Failure, Format, ImportArguments, session};
+use super::{Done, Failure, Format, ImportArguments, grouped, session};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Violation};
 use crate::model::{Collection, Principal};
@@ -26,6 +26,9 @@ use crate::records::{BatchError, ImportMode, Records, Resource, WriteOutcome};
 /// How much longer than a request body a line may be: a record that was taken as a body of the largest size is exported
 /// with the server's fields.
 const LINE_MARGIN_BYTES: usize = 64 * 1024;
+
+/// After this many records the database's planner should know of them before its own maintenance comes by.
+const ANALYZED_RECORDS: u64 = 5_000;
 
 /// Batches that wait while one is written.
 const BATCHES_AHEAD: usize = 1;
@@ -47,6 +50,9 @@ pub(super) async fn run(settings: Settings, arguments: &ImportArguments) -> Resu
     let result = import.write_all(batches).await;
     import.progress.finish(&import.counts);
     result?;
+    if import.counts.written() >= ANALYZED_RECORDS {
+        app.store().analyze(&resource.collection().name).await?;
+    }
     Ok(if import.counts.failed == 0 { Done::Whole } else { Done::Partly })
 }
 
@@ -167,7 +173,7 @@ impl Import<'_> {
         let committed = match self.counts.written() {
             0 => "no record was written before".to_owned(),
             1 => "1 record was written before and stays".to_owned(),
-            written => format!("{} records were written before and stay", progress::grouped(written)),
+            written => format!("{} records were written before and stay", grouped(written)),
         };
         let rest = format!("nothing of lines {first} to {last} was written; {committed}");
         let line = lines.get(failure.index).filter(|_| failure.error.kind() == ErrorKind::Conflict);
@@ -185,7 +191,7 @@ impl Import<'_> {
     }
 
     fn unreadable(&self, failure: &ReadFailure) -> Failure {
-        let stays = progress::grouped(self.counts.written());
+        let stays = grouped(self.counts.written());
         match failure.line {
             Some(line) => Failure::Message(format!("{}:{line}: {} ({stays} records were written)", self.name, failure.reason)),
             None => Failure::Message(format!("{}: {} ({stays} records were written)", self.name, failure.reason)),

@@ -8,6 +8,7 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Counts;
+use crate::cli::grouped;
 
 /// The bar and the clock.
 pub(super) struct Progress {
@@ -63,19 +64,6 @@ fn summary(counts: &Counts, seconds: f64) -> String {
     )
 }
 
-/// `1345` as `1,345`.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,8 +72,5 @@ mod tests {
     fn the_summary_has_all_counts_and_the_rate() {
         let counts = Counts { created: 536, updated: 2, unchanged: 0, failed: 0 };
         assert_eq!(summary(&counts, 0.4), "created 536, updated 2, unchanged 0, failed 0 in 0.4 s (1,345 records/s)");
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(100_000), "100,000");
-        assert_eq!(grouped(1_234_567), "1,234,567");
     }
 }

@@ -123,7 +123,7 @@ fn unknown_keys_and_sections_name_the_allowed_ones() {
         found,
         [
             "cache: this is a section, [cache], with the keys enabled, l1_bytes, max_ttl, jitter_percent, reconcile_interval",
-            "databases: there is no such section; allowed are http, database, cache, collections, limits, log",
+            "databases: there is no such section; allowed are http, database, cache, collections, changes, limits, log",
             "http.listn: there is no such setting; [http] has listen, workers, max_body_bytes, shutdown_timeout, keep_alive",
         ]
     );
@@ -164,7 +164,8 @@ fn values_out_of_range_say_what_is_allowed() {
 #[test]
 fn a_database_address_is_not_repeated() {
     let found = mistakes(from_environment(&[("TERRACE_DATABASE__URL", "mysql://me:secret@host/db")]));
-    assert_eq!(found, ["database.url: this value is not allowed; write sqlite://PATH, for example \"sqlite://data/terrace.db\""]);
+    let allowed = "sqlite://PATH such as \"sqlite://data/terrace.db\", or postgres://USER:PASSWORD@HOST:PORT/DATABASE";
+    assert_eq!(found, [format!("database.url: this value is not allowed; write {allowed}")]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod migrations;
 mod search;
 mod structure;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,10 @@ use deadpool::managed::{
 };
 use diesel::connection::CacheSize;
 use diesel_async::pooled_connection::PoolableConnection as _;
-use diesel_async::{AnsiTransactionManager, AsyncConnection as _, AsyncPgConnection, TransactionManager as _};
+use diesel_async::{
+    AnsiTransactionManager, AsyncConnection as _, AsyncPgConnection, SimpleAsyncConnection as _, TransactionManager as _,
+};
+use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
 use opentelemetry::metrics::Meter;
 use tokio::task::JoinHandle;
@@ -146,6 +150,14 @@ impl PostgresDatabase {
         self.turns.take(collection, id, self.acquire_timeout).await
     }
 
+    /// Tells the planner what is in a collection, for as long as that takes; and marks the pages that everybody sees, so that
+    /// an index alone can count their records.
+    pub async fn analyze(&self, collection: &CollectionName) -> Result<(), Failure> {
+        let mut connection = self.connector.connect(Limits::None).await?;
+        let table = structure::partition(collection);
+        Ok(connection.batch_execute(&format!("VACUUM (ANALYZE) {table}")).await?)
+    }
+
     /// Runs `task` on a connection, in a transaction if it writes, and again as long as that helps.
     pub async fn run<T, F>(&self, operation: &'static str, access: Access, task: F) -> Result<T, Failure>
     where
@@ -193,7 +205,7 @@ impl PostgresDatabase {
         F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>>,
     {
         let mut connection = self.connection(operation).await?;
-        task(&mut Connection::Postgres(&mut connection)).await
+        carried_out(operation, task(&mut Connection::Postgres(&mut connection))).await
     }
 
     async fn write<T, F>(&self, operation: &'static str, task: &F) -> Result<T, Failure>
@@ -202,7 +214,7 @@ impl PostgresDatabase {
     {
         let mut connection = self.connection(operation).await?;
         AnsiTransactionManager::begin_transaction(&mut *connection).await?;
-        match task(&mut Connection::Postgres(&mut connection)).await {
+        match carried_out(operation, task(&mut Connection::Postgres(&mut connection))).await {
             Ok(value) => match AnsiTransactionManager::commit_transaction(&mut *connection).await {
                 Ok(()) => Ok(value),
                 // Nobody knows whether the server had carried it out: it must not be run again.
@@ -243,6 +255,12 @@ impl PostgresDatabase {
             Err(_) => Err(self.shortage.in_vain(operation)),
         }
     }
+}
+
+/// A panic, of a planner for example, ends its operation and nothing else: what is open is rolled back.
+async fn carried_out<T>(operation: &'static str, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let outcome = AssertUnwindSafe(work).catch_unwind().await;
+    outcome.unwrap_or_else(|_| Err(Failure::Refused(Error::internal(format!("{operation} panicked")))))
 }
 
 /// Keeps as many connections as `database.min_connections` says and closes what has not been used.

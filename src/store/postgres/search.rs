@@ -45,7 +45,9 @@ impl SearchDialect for PostgresSearch<'_> {
     }
 
     fn stems(&self, words: &[&str]) -> Option<Statement> {
-        let mut statement = Statement::new("SELECT word, strip(terrace_vector(word, 2000))::text AS stem FROM unnest(CAST(");
+        let mut statement = Statement::new(
+            "SELECT word, array_to_string(tsvector_to_array(terrace_vector(word, 2000)), ' ') AS stem FROM unnest(CAST(",
+        );
         statement.text(super::dialect::array_text(words.iter().copied())).sql(" AS text[])) AS given (word)");
         Some(statement)
     }
@@ -59,7 +61,12 @@ fn clause_text(clause: &SearchClause) -> String {
 
 /// Words have only letters, digits and their marks; quoted all the same, nothing in them is syntax.
 fn term_text(term: &SearchTerm) -> String {
-    let quoted = |word: &String| format!("'{}'", word.replace('\\', "\\\\").replace('\'', "''"));
+    // What is nothing but marks is nothing once they are removed; a point is no word either, but no mistake.
+    let is_mark = |character: char| matches!(character, '\u{300}'..='\u{36f}');
+    let quoted = |word: &String| match word.chars().all(is_mark) {
+        true => "'.'".to_owned(),
+        false => format!("'{}'", word.replace('\\', "\\\\").replace('\'', "''")),
+    };
     let words: Vec<String> = term.words.iter().map(quoted).collect();
     let prefix = if term.prefix { ":*" } else { "" };
     format!("({}{prefix})", words.join(" <-> "))

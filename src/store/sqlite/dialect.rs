@@ -35,9 +35,14 @@ impl Dialect for SqliteDialect {
         "records.rowid"
     }
 
-    fn page_join(&self, _collection: &CollectionName) -> String {
-        // CROSS JOIN: always from the page to the records, never the other way round.
-        "page CROSS JOIN records ON records.rowid = page.record".to_owned()
+    /// First the keys of the page alone, then the documents of its records: what is sorted or skipped stays small.
+    fn page_head(&self) -> &'static str {
+        "WITH page AS MATERIALIZED (SELECT records.rowid AS record"
+    }
+
+    /// CROSS JOIN: always from the page to the records, never the other way round.
+    fn page_source(&self) -> &'static str {
+        "page CROSS JOIN records ON records.rowid = page.record"
     }
 
     fn document(&self, alias: &str) -> String {
@@ -123,10 +128,6 @@ impl Dialect for SqliteDialect {
         ""
     }
 
-    fn analysis(&self, _collection: &CollectionName) -> Option<String> {
-        None
-    }
-
     fn artifacts(&self, collection: &Collection) -> Result<Vec<Artifact>> {
         structure::artifacts(collection)
     }
@@ -149,10 +150,12 @@ impl Dialect for SqliteDialect {
         // One range of the key, for what is noted as unseen is always close to `next`.
         let lowest = after.map_or(0, |after| after.sequence.saturating_add(1)).max(signed(seen.oldest_unseen()));
         let unseen = serde_json::Value::from(seen.in_progress.as_slice()).to_string();
-        statement.sql("SELECT position AS transaction_id, position FROM changes WHERE position >= ").bigint(lowest);
+        statement.sql("SELECT * FROM changes WHERE position >= ").bigint(lowest);
         statement.sql(" AND (position >= ").bigint(signed(seen.next));
-        statement.sql(" OR position IN (SELECT value FROM json_each(").text(unseen).sql("))) ORDER BY position LIMIT ");
-        statement.bigint(i64::from(limit));
+        statement
+            .sql(" OR position IN (SELECT value FROM json_each(")
+            .text(unseen)
+            .sql(format!("))) ORDER BY position LIMIT {limit}"));
     }
 
     fn change_lock(&self) -> &'static str {

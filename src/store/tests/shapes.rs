@@ -45,7 +45,9 @@ async fn fields_keep_existing_members_in_their_order_and_always_the_id() {
     ];
     for (fields, expected) in cases {
         let row = store.record_read(&items, &id("a"), &shape(Some(fields), &[])).await.unwrap().unwrap();
-        assert_eq!(row.data, expected);
+        parsed(&row);
+        // PostgreSQL puts spaces behind colons and commas.
+        assert_eq!(row.data.replace(": ", ":").replace(", ", ","), expected);
     }
 }
 

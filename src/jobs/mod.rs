@@ -1,0 +1,5 @@
+//! What the house does by itself, without a request: schedules and their work. It knows no HTTP and no cache.
+
+mod retention;
+
+pub use retention::Retention;
