@@ -20,7 +20,7 @@ use super::database::Database;
 use super::dialect::literal;
 use super::failure::Failure;
 use super::statement::Statement;
-use super::structure::{self, Step};
+use super::structure::Step;
 use crate::error::{Error, Result};
 use crate::model::{Collection, CollectionName};
 
@@ -198,16 +198,6 @@ impl Store {
             Database::Postgres(_) => steps.into_iter().filter(|step| !step.is_drop() && !step.is_index()).collect(),
         };
         self.apply(&needed).await
-    }
-
-    /// Tells the database what is in a collection after many records were written.
-    pub async fn analyze(&self, collection: &CollectionName) -> Result<()> {
-        let request = collection.clone();
-        self.run("analyze", collection.as_str(), Access::Read, move |connection| {
-            let collection = request.clone();
-            async move { structure::analyze(connection, &collection).await }.boxed()
-        })
-        .await
     }
 
     /// The newest id of a collection, by which its records are ordered.
