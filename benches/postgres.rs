@@ -69,7 +69,7 @@ async fn import(app: &App, count: usize) {
         assert!(results.iter().all(Result::is_ok));
     }
     let loaded = started.elapsed().as_secs_f64();
-    app.store().analyze(resource.collection()).await.unwrap();
+    app.store().analyze(&resource.collection().name).await.unwrap();
     let whole = started.elapsed().as_secs_f64();
     println!("import of {count} records: {loaded:.1} s, {:.0} records/s; with statistics {whole:.1} s", count as f64 / loaded);
 }
