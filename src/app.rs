@@ -57,14 +57,22 @@ impl From<Vec<Mistake>> for StartError {
     }
 }
 
-/// What [`App::migrate`] would do to the database that exists, which stays as it is; `None` if it has no tables.
-pub async fn preview(settings: &Settings) -> Result<Option<Vec<String>>, StartError> {
+/// What [`App::migrate`] would do to the database, which stays as it is.
+pub async fn preview(settings: &Settings) -> Result<Vec<String>, StartError> {
     let catalog = Catalog::load(&settings.collections)?;
     let store = Store::open(&settings.database, settings.log.slow_query, &Telemetry::new()?).await?;
-    let Some(migrations) = store.pending_migrations().await? else { return Ok(None) };
+    let Some(migrations) = store.pending_migrations().await? else {
+        return Ok(std::iter::once("create the tables".to_owned()).chain(preview_anew(settings)?).collect());
+    };
     let steps = store.plan(&collections(&catalog)).await?;
     let migrations = migrations.iter().map(|version| format!("apply migration {version}"));
-    Ok(Some(migrations.chain(steps.iter().map(Step::to_string)).collect()))
+    Ok(migrations.chain(steps.iter().map(Step::to_string)).collect())
+}
+
+/// The same for a database that has no tables, or is not there at all. It is not opened: that would make an embedded one.
+pub fn preview_anew(settings: &Settings) -> Result<Vec<String>, StartError> {
+    let steps = Store::plan_anew(&settings.database, &collections(&Catalog::load(&settings.collections)?))?;
+    Ok(steps.iter().map(Step::to_string).collect())
 }
 
 /// Half a copy looks like a whole database, and `terrace copy` could not go on after what somebody wrote into it.

@@ -5,8 +5,9 @@ use opentelemetry::metrics::Meter;
 
 use super::connection::{Access, Connection};
 use super::failure::Failure;
-use super::postgres::PostgresDatabase;
-use super::sqlite::SqliteDatabase;
+use super::dialect::Dialect;
+use super::postgres::{PostgresDatabase, PostgresDialect};
+use super::sqlite::{SqliteDatabase, SqliteDialect};
 use super::structure::Step;
 use super::turns::Turn;
 use crate::config::DatabaseSettings;
@@ -19,6 +20,11 @@ pub(super) enum Database {
     Sqlite(SqliteDatabase),
     /// A PostgreSQL server.
     Postgres(PostgresDatabase),
+}
+
+/// How the database that `database.url` names spells what is not standard.
+pub(super) fn dialect(settings: &DatabaseSettings) -> &'static dyn Dialect {
+    if settings.is_postgres() { &PostgresDialect } else { &SqliteDialect }
 }
 
 impl Database {
@@ -62,11 +68,11 @@ impl Database {
         }
     }
 
-    /// Does one step of the structure.
-    pub async fn apply(&self, step: Step) -> Result<(), Failure> {
+    /// Does the steps of the structure, one after the other.
+    pub async fn apply(&self, steps: &[Step]) -> Result<(), Failure> {
         match self {
-            Self::Sqlite(sqlite) => sqlite.apply(step).await,
-            Self::Postgres(postgres) => postgres.apply(&step).await,
+            Self::Sqlite(sqlite) => sqlite.apply(steps).await,
+            Self::Postgres(postgres) => postgres.apply(steps).await,
         }
     }
 

@@ -116,12 +116,14 @@ impl Store {
         .await
     }
 
-    /// Makes the changes, each in a transaction of its own. Never removes records or changes.
+    /// The same for the database that `settings` name before it has any tables. It is not opened.
+    pub fn plan_anew(settings: &DatabaseSettings, collections: &[Arc<Collection>]) -> Result<Vec<Step>> {
+        structure::plan_anew(database::dialect(settings), collections)
+    }
+
+    /// Makes the changes, one after the other. Never removes records or changes.
     pub async fn apply(&self, steps: &[Step]) -> Result<()> {
-        for step in steps {
-            self.measured("apply", "", self.inner.database.apply(step.clone())).await?;
-        }
-        Ok(())
+        self.measured("apply", "", self.inner.database.apply(steps)).await
     }
 
     /// Fails if the database does not answer.

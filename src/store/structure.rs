@@ -10,7 +10,7 @@ use diesel::prelude::QueryableByName;
 use diesel::sql_types::{BigInt, Nullable, Text};
 
 use super::connection::Connection;
-use super::dialect::is_safe_name;
+use super::dialect::{Dialect, is_safe_name};
 use super::failure::Failure;
 use super::statement::Statement;
 use crate::error::{Error, Result};
@@ -115,12 +115,21 @@ struct ArtifactRow {
 pub(super) async fn plan(connection: &mut Connection<'_>, collections: &[Arc<Collection>]) -> Result<Vec<Step>, Failure> {
     let query = Statement::new("SELECT name, collection, description, removal FROM artifacts");
     let present: Vec<ArtifactRow> = connection.load(query).await?;
+    Ok(compare(connection.dialect(), collections, present)?)
+}
+
+/// The same for a database that has no tables yet.
+pub(super) fn plan_anew(dialect: &dyn Dialect, collections: &[Arc<Collection>]) -> Result<Vec<Step>> {
+    compare(dialect, collections, Vec::new())
+}
+
+fn compare(dialect: &dyn Dialect, collections: &[Arc<Collection>], present: Vec<ArtifactRow>) -> Result<Vec<Step>> {
     let mut present: BTreeMap<String, ArtifactRow> = present.into_iter().map(|row| (row.name.clone(), row)).collect();
     let mut steps = Vec::new();
     // A declared index may be the one that the default order needs, too.
     let mut needed = BTreeSet::new();
     for collection in collections {
-        for artifact in connection.dialect().artifacts(collection)? {
+        for artifact in dialect.artifacts(collection)? {
             if needed.insert(artifact.name.clone()) && present.remove(&artifact.name).is_none() {
                 steps.push(Step { change: StepChange::Create, artifact });
             }

@@ -149,11 +149,17 @@ impl PostgresDatabase {
         migrations::run(connection).await
     }
 
-    /// Does one step of the structure. Nothing is locked against writers for long: `structure` makes indexes
-    /// concurrently, outside of a transaction.
-    pub async fn apply(&self, step: &Step) -> Result<(), Failure> {
+    /// Does the steps of the structure, one after the other. Nothing is locked against writers for long: `structure` makes
+    /// indexes concurrently, outside of a transaction.
+    pub async fn apply(&self, steps: &[Step]) -> Result<(), Failure> {
+        if steps.is_empty() {
+            return Ok(());
+        }
         let mut connection = self.locked().await?;
-        apply(&mut Connection::Postgres(&mut connection), step).await
+        for step in steps {
+            apply(&mut Connection::Postgres(&mut connection), step).await?;
+        }
+        Ok(())
     }
 
     /// Tells the planner what is in a collection, for as long as that takes; and marks the pages that everybody sees, so that

@@ -110,13 +110,17 @@ impl SqliteDatabase {
         self.blocking("migrate", Access::Read, migrations::run).await
     }
 
-    /// Does one step of the structure, in a transaction.
-    pub async fn apply(&self, step: Step) -> Result<(), Failure> {
-        self.run("apply", Access::Write, move |connection| {
+    /// Does the steps of the structure, each in a transaction of its own.
+    pub async fn apply(&self, steps: &[Step]) -> Result<(), Failure> {
+        for step in steps {
             let step = step.clone();
-            async move { apply(connection, &step).await }.boxed()
-        })
-        .await
+            self.run("apply", Access::Write, move |connection| {
+                let step = step.clone();
+                async move { apply(connection, &step).await }.boxed()
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// Runs `task` on a connection, under the write lock and in a transaction if it writes.

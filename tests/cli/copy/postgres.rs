@@ -67,7 +67,7 @@ fn an_installation_goes_up_to_postgresql_and_comes_down_again() {
 
 #[test]
 fn a_copy_to_postgresql_that_was_killed_goes_on_and_damage_is_reported() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     installation.import_items(0, 1000);
     let schema = Schema::create();
     let url = schema.url();
@@ -114,7 +114,7 @@ fn a_copy_to_postgresql_that_was_killed_goes_on_and_damage_is_reported() {
 
 #[test]
 fn what_postgresql_refuses_is_named_without_a_password() {
-    let installation = Installation::new();
+    let installation = Installation::embedded();
     installation.import_items(0, 1);
     let schema = Schema::create();
     let url = schema.url();
