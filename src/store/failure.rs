@@ -83,8 +83,8 @@ impl Failure {
         if !self.is_lost_connection() {
             return self;
         }
-        let detail = "The connection to the database (database.url) was lost during the commit: the write may or may not have happened. Read \
-                      the record before you send it again.";
+        let detail = "The connection to the database (database.url) was lost during the commit: the write may or may not have \
+                      happened. Read the record before you send it again.";
         let internal = self.into_error().to_string();
         Self::Refused(Error::unavailable(detail, RETRY_AFTER, internal))
     }

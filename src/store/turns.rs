@@ -67,12 +67,12 @@ impl Drop for Turn<'_> {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn writers_of_one_record_take_turns_and_leave_nothing_behind() {
         let turns = Turns::default();
         let name = |id: &str| (CollectionName::parse("items").unwrap(), RecordId::parse(id).unwrap());
         let ((items, a), (_, b)) = (name("a"), name("b"));
-        let patience = Duration::from_secs(1);
+        let patience = Duration::from_millis(20);
         let first = turns.take(&items, &a, patience).await.unwrap();
         drop(turns.take(&items, &b, patience).await.unwrap());
         let refused = turns.take(&items, &a, patience).await.unwrap_err().into_error();

@@ -163,6 +163,30 @@ async fn a_connection_that_died_is_replaced_and_its_reads_are_run_again() {
     reading.await.unwrap().expect(200);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_says_nothing_more_is_given_up_and_taken_up_again() {
+    let postgres = PrivatePostgres::start();
+    let server = Server::fixture_on(postgres.url(), |settings| {
+        settings.database.statement_timeout = Duration::from_millis(500);
+        settings.database.acquire_timeout = Duration::from_secs(1);
+    });
+    ready(&server).await;
+    server.create_items((0..3).map(|number| item(&format!("I{number}"), "a"))).await;
+    server.get("/api/items/I0").await.expect(200);
+    postgres.pause();
+    let change = json!({"tier": 1});
+    let (read, write) = tokio::join!(server.get("/api/items/I1"), server.patch("/api/items/I2", &change));
+    refused(&read, "PostgreSQL did not answer within database.");
+    refused(&write, "the write may or may not have happened");
+    assert_eq!(server.get("/api/items/I0").await.cache(), "HIT");
+    assert_eq!(server.get("/health/ready").await.status, 503);
+    postgres.resume();
+    ready(&server).await;
+    server.get("/api/items/I1").await.expect(200);
+    server.patch("/api/items/I2", &json!({"tier": 2})).await.expect(200);
+    assert_eq!(server.get("/api/items/I2").await.json()["tier"], 2);
+}
+
 #[tokio::test]
 async fn a_database_that_becomes_read_only_goes_on_being_read() {
     let mut postgres = PrivatePostgres::start();

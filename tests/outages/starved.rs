@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::json;
+use terrace::config::Settings;
 
 use super::{ready, refused};
 use crate::support::fixture::{ITEMS, item};
@@ -15,19 +16,26 @@ use crate::support::{DEADLINE, Server};
 
 /// Takes every connection that is left for clients who are no superusers.
 fn take_all(postgres: &PrivatePostgres) -> Vec<Session> {
-    let sessions: Vec<Session> = std::iter::from_fn(|| Session::open(&postgres.url()).ok()).collect();
-    assert!(!sessions.is_empty());
+    let mut sessions = Vec::new();
+    let refusal = loop {
+        match Session::open(&postgres.url()) {
+            Ok(session) => sessions.push(session),
+            Err(refusal) => break refusal,
+        }
+    };
+    assert!(!sessions.is_empty() && refusal.0.starts_with("53300"), "{} {refusal}", sessions.len());
     sessions
 }
 
 #[tokio::test]
 async fn out_of_connections_is_told_and_over_when_they_are_back() {
     let postgres = PrivatePostgres::planned().line("max_connections = 10").start();
-    let server = Server::fixture_on(postgres.url(), |settings| {
+    let few = |settings: &mut Settings| {
         settings.cache.reconcile_interval = Duration::from_secs(3600);
         settings.database.min_connections = 0;
         settings.database.acquire_timeout = Duration::from_secs(1);
-    });
+    };
+    let server = Server::fixture_on(postgres.url(), few);
     ready(&server).await;
     server.create_items((0..3).map(|number| item(&format!("I{number}"), "a"))).await;
     server.get("/api/items/I0").await.expect(200);
@@ -44,7 +52,7 @@ async fn out_of_connections_is_told_and_over_when_they_are_back() {
     let reason = server.get("/health/ready").await.expect(503)["reason"].clone();
     assert!(reason.as_str().unwrap().contains("database.max_connections"), "{reason}");
     // One that starts now waits.
-    let second = Server::fixture_on(postgres.url(), |_| {});
+    let second = Server::fixture_on(postgres.url(), few);
     super::waits_because(&second, "database.max_connections").await;
     drop(taken);
     ready(&server).await;

@@ -44,6 +44,8 @@ pub(super) use dialect::PostgresDialect;
 const USES_PER_STATEMENT_CACHE: usize = 1_024;
 /// How often unused connections are looked for.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
+/// How much longer than `database.statement_timeout` an answer may take, before its connection is given up.
+const GRACE: Duration = Duration::from_secs(1);
 /// How often the installation's lock is tried.
 const LOCK_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -79,6 +81,8 @@ pub(super) struct PostgresDatabase {
     connector: Arc<Connector>,
     pool: Pool<ConnectionManager>,
     acquire_timeout: Duration,
+    /// How long the answer to one statement may take to come, which is longer than the server may work on it.
+    patience: Duration,
     shortage: Shortage,
     turns: Turns,
     maintenance: JoinHandle<()>,
@@ -106,8 +110,15 @@ impl PostgresDatabase {
         };
         let maintenance = tokio::spawn(keep.run());
         let shortage = Shortage::new(meter, Scarce::Connection, settings);
-        let database =
-            Self { connector, pool, acquire_timeout: settings.acquire_timeout, shortage, turns: Turns::default(), maintenance };
+        let database = Self {
+            connector,
+            pool,
+            acquire_timeout: settings.acquire_timeout,
+            patience: settings.statement_timeout + GRACE,
+            shortage,
+            turns: Turns::default(),
+            maintenance,
+        };
         drop(database.connection("open").await.map_err(Failure::into_error)?);
         // Only now: opening is tried again and again, and each of these stays for good.
         watch(&database.pool, meter);
@@ -211,7 +222,11 @@ impl PostgresDatabase {
         F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>>,
     {
         let mut connection = self.connection(operation).await?;
-        carried_out(operation, task(&mut Connection::Postgres(&mut connection))).await
+        let work = async { carried_out(operation, task(&mut Connection::Postgres(&mut connection))).await };
+        match tokio::time::timeout(self.patience, work).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(silent(connection)),
+        }
     }
 
     async fn write<T, F>(&self, operation: &'static str, task: &F) -> Result<T, Failure>
@@ -219,16 +234,27 @@ impl PostgresDatabase {
         F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>>,
     {
         let mut connection = self.connection(operation).await?;
-        AnsiTransactionManager::begin_transaction(&mut *connection).await?;
-        match carried_out(operation, task(&mut Connection::Postgres(&mut connection))).await {
-            Ok(value) => match AnsiTransactionManager::commit_transaction(&mut *connection).await {
+        // Several statements, of which the slow ones are few.
+        match tokio::time::timeout(self.patience * 2, self.transact(&mut connection, operation, task)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(silent(connection).into_unknown_outcome()),
+        }
+    }
+
+    async fn transact<T, F>(&self, connection: &mut AsyncPgConnection, operation: &'static str, task: &F) -> Result<T, Failure>
+    where
+        F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>>,
+    {
+        AnsiTransactionManager::begin_transaction(connection).await?;
+        match carried_out(operation, task(&mut Connection::Postgres(connection))).await {
+            Ok(value) => match AnsiTransactionManager::commit_transaction(connection).await {
                 Ok(()) => Ok(value),
                 // Nobody knows whether the server had carried it out: it must not be run again.
                 Err(error) => Err(Failure::from(error).into_unknown_outcome()),
             },
             Err(failure) => {
                 // If this fails too, the pool finds the connection broken.
-                let _ = AnsiTransactionManager::rollback_transaction(&mut *connection).await;
+                let _ = AnsiTransactionManager::rollback_transaction(connection).await;
                 Err(failure)
             }
         }
@@ -261,6 +287,14 @@ impl PostgresDatabase {
             Err(_) => Err(self.shortage.in_vain(operation)),
         }
     }
+}
+
+/// The server should have ended the statement itself by now. Its connection is of no use to anybody: whatever it is asked
+/// next would wait for the answer to this.
+fn silent(connection: Object<ConnectionManager>) -> Failure {
+    drop(Object::take(connection));
+    let detail = "PostgreSQL did not answer within database.statement_timeout; see database.url.";
+    Failure::Unreachable(Error::unavailable(detail, RETRY_AFTER, "nothing came over the connection"))
 }
 
 /// A panic, of a planner for example, ends its operation and nothing else: what is open is rolled back.
