@@ -47,7 +47,7 @@ fn main() {
 
 /// A schema of its own on the server of `scripts/with-servers`, with a bare connection to it.
 async fn schema(directory: &std::path::Path) -> (Client, Settings) {
-    let server = std::env::var("TERRACE_TEST_POSTGRES").expect("run it as: scripts/with-servers cargo bench --bench postgres");
+    let server = std::env::var("TEST_POSTGRES").expect("run it as: scripts/with-servers cargo bench --bench postgres");
     let schema = format!("bench_{}", std::process::id());
     let url = format!("{server}?options=-c%20search_path%3D{schema}");
     let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();

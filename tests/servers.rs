@@ -88,7 +88,7 @@ fn tls_is_the_only_way_in_and_its_certificate_counts() {
     let refused = Session::open(&postgres.url()).map(drop).unwrap_err();
     assert!(refused.0.starts_with("28000"), "{refused}");
     let psql = |trusted: &Authority| -> Output {
-        let mut psql = Command::new(format!("{}/psql", required("TERRACE_TEST_POSTGRES_BIN")));
+        let mut psql = Command::new(format!("{}/psql", required("TEST_POSTGRES_BIN")));
         psql.env("PGSSLMODE", "verify-full").env("PGSSLROOTCERT", trusted.file()).args([&postgres.url(), "-Atc", "SELECT 1"]);
         psql.output().unwrap()
     };

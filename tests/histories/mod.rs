@@ -17,10 +17,10 @@ use crate::support::Server;
 use checker::Request;
 use clients::{Stage, THINGS, THINGS_FILE, plans};
 
-/// Random histories on `servers`, which share a database. `TERRACE_TEST_SEED` (hexadecimal) repeats the requests of a run,
+/// Random histories on `servers`, which share a database. `TEST_SEED` (hexadecimal) repeats the requests of a run,
 /// though not how they met.
 fn random_histories(servers: &[Server], cases: u32) {
-    let given = std::env::var("TERRACE_TEST_SEED").ok();
+    let given = std::env::var("TEST_SEED").ok();
     let number = given.map_or_else(|| fastrand::u128(..), |text| u128::from_str_radix(&text, 16).unwrap());
     let seed = [number.to_be_bytes(), number.to_le_bytes()].concat();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -46,7 +46,7 @@ fn random_histories(servers: &[Server], cases: u32) {
         }
         history.check().map_err(TestCaseError::fail)
     });
-    outcome.unwrap_or_else(|failure| panic!("with TERRACE_TEST_SEED={number:x}: {failure}"));
+    outcome.unwrap_or_else(|failure| panic!("with TEST_SEED={number:x}: {failure}"));
     let answers = answers.into_inner();
     println!("{cases} histories: {answers:?}");
     for kind in ["read", "batch", "write", "nothing changed", "missing", "conflict", "precondition"] {

@@ -78,7 +78,7 @@ impl Plan {
         // Another user's server passes through it.
         run(Command::new("chmod").arg("711").arg(directory.path()));
         let data = directory.path().join("data");
-        run(Command::new("cp").arg("-a").arg(required("TERRACE_TEST_POSTGRES_TEMPLATE")).arg(&data));
+        run(Command::new("cp").arg("-a").arg(required("TEST_POSTGRES_TEMPLATE")).arg(&data));
         let mut postgres = PrivatePostgres { directory, port: free_port(), process: None, disk: None };
         postgres.configure(&self.configuration);
         if let Some(hosts) = self.hosts {
@@ -278,12 +278,12 @@ impl Drop for PrivatePostgres {
 }
 
 fn program(name: &str) -> PathBuf {
-    Path::new(&required("TERRACE_TEST_POSTGRES_BIN")).join(name)
+    Path::new(&required("TEST_POSTGRES_BIN")).join(name)
 }
 
 /// Who runs the servers, if that is not whoever runs the tests.
 fn other_user() -> Option<String> {
-    Some(required("TERRACE_TEST_POSTGRES_USER")).filter(|name| !name.is_empty())
+    Some(required("TEST_POSTGRES_USER")).filter(|name| !name.is_empty())
 }
 
 fn own(path: &Path) {

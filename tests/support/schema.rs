@@ -1,4 +1,4 @@
-//! A schema of its own for each test, on the PostgreSQL that `TERRACE_TEST_POSTGRES` names. The store's own suite and the
+//! A schema of its own for each test, on the PostgreSQL that `TEST_POSTGRES` names. The store's own suite and the
 //! integration tests share this file; it knows nothing of Terrace.
 
 use std::fmt::Display;
@@ -16,12 +16,12 @@ pub enum Tested {
 }
 
 impl Tested {
-    /// What `TERRACE_TEST_DATABASE` says; SQLite, if it says nothing.
+    /// What `TEST_DATABASE` says; SQLite, if it says nothing.
     pub fn now() -> Self {
-        match std::env::var("TERRACE_TEST_DATABASE").as_deref() {
+        match std::env::var("TEST_DATABASE").as_deref() {
             Err(_) | Ok("" | "sqlite") => Self::Sqlite,
             Ok("postgres") => Self::Postgres,
-            Ok(other) => panic!("TERRACE_TEST_DATABASE is {other:?}; it may be sqlite or postgres"),
+            Ok(other) => panic!("TEST_DATABASE is {other:?}; it may be sqlite or postgres"),
         }
     }
 }
@@ -73,7 +73,7 @@ impl Drop for Schema {
 
 /// The server for this run.
 fn server() -> String {
-    required("TERRACE_TEST_POSTGRES")
+    required("TEST_POSTGRES")
 }
 
 /// A variable that `scripts/with-servers` sets.

@@ -1,5 +1,5 @@
 //! The store's suite. Every test opens a database of its own through [`fresh`], of the kind that this run is about
-//! (`TERRACE_TEST_DATABASE`), or through [`fresh_sqlite`] where it is about what only SQLite does.
+//! (`TEST_DATABASE`), or through [`fresh_sqlite`] where it is about what only SQLite does.
 
 mod copy;
 mod explain;
