@@ -32,7 +32,7 @@ async fn filled() -> Fixture {
              'score', n / 4.0, 'active', n % 2 = 0, 'tags', jsonb_build_array('t' || n % 20, 'u' || n % 50),
              'sizes', jsonb_build_array(n % 9), 'group', 'g' || n % 1000, 'name', 'name ' || md5(n::text), 'note', repeat('note ', 60)),
              to_tsvector('simple', 'word' || n % 100 || ' name'), time, time
-         FROM (SELECT n, to_char(timestamp '2026-01-01' + n * interval '1 second', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS time
+         FROM (SELECT n, to_char(timestamp '2025-12-31' + n * interval '1 second', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS time
                FROM generate_series(1, {RECORDS}) AS n) AS numbered;
          INSERT INTO records_groups (collection, id, version, data, created_at, updated_at)
          SELECT 'groups', 'g' || n, 1, jsonb_build_object('key', 'g' || n, 'parent', 'g' || n % 10), 'x', 'x'
@@ -72,7 +72,7 @@ fn more_shapes() -> Vec<(&'static str, Query)> {
     let mut far = query(Some(category()), vec![]);
     far.paging = Paging::Page { page: 200, limit: 50 };
     let mut walked = query(None, vec![up("created_at")]);
-    walked.paging = Paging::Cursor { after: Some(vec![Some(text("2026-01-01T20:00:00.000000Z")), Some(text("a"))]), limit: 50 };
+    walked.paging = Paging::Cursor { after: Some(vec![Some(text("2025-12-31T20:00:00.000000Z")), Some(text("a"))]), limit: 50 };
     vec![
         ("search with prefix and filter", prefixed),
         ("a far page", far),
