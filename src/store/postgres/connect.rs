@@ -101,7 +101,8 @@ impl Connector {
         Ok(connection)
     }
 
-    /// The writer's mark tells our own writes, which log themselves, from those of others, which triggers log. JIT
+    /// The writer's mark tells our own writes, which log themselves, from those of others, which triggers log. The checks of
+    /// references rest on statements that see what was committed before each of them, whatever the server's default is. JIT
     /// compiles for longer than our statements run. Every statement has an index, and a planner that knows little of a
     /// collection (right after it was filled, or of a bound value) must not read it whole all the same; nor may one statement
     /// take several of the processors that requests share. Messages in English are what `store::failure` recognises; only
@@ -113,7 +114,7 @@ impl Connector {
         };
         let idle = IDLE_IN_TRANSACTION.as_millis();
         format!(
-            "SET terrace.writer = 'server'; SET jit = off; SET client_min_messages = warning; \
+            "SET terrace.writer = 'server'; SET default_transaction_isolation = 'read committed'; SET jit = off; SET client_min_messages = warning; \
              SET enable_seqscan = off; SET random_page_cost = 1.1; SET max_parallel_workers_per_gather = 0; \
              SET statement_timeout = {statement}; SET lock_timeout = {lock}; SET idle_in_transaction_session_timeout = {idle}; \
              DO $$ BEGIN PERFORM set_config('lc_messages', 'C', false); EXCEPTION WHEN OTHERS THEN NULL; END $$"
