@@ -42,14 +42,17 @@ pub(super) fn artifacts(collection: &Collection) -> Result<Vec<Artifact>> {
     Ok(artifacts)
 }
 
-/// Made beside the others and then attached: creating it in its place would lock all collections. It is never dropped.
+/// Made beside the others and then attached: creating it in its place would lock all collections. It is never dropped. All
+/// of it is done or nothing, so a table that is there, because a crash came before it was noted down, is whole.
 fn table(collection: &Collection) -> Artifact {
     let (table, literal) = (partition(&collection.name), literal(&collection.name));
     Artifact {
         creation: vec![Work::Together(format!(
-            "CREATE TABLE {table} (LIKE records INCLUDING ALL);\
+            "DO $block$ BEGIN IF to_regclass('{table}') IS NULL THEN \
+             CREATE TABLE {table} (LIKE records INCLUDING ALL);\
              CREATE TRIGGER terrace_refuse_truncate BEFORE TRUNCATE ON {table} EXECUTE FUNCTION terrace_refuse_truncate();\
-             ALTER TABLE records ATTACH PARTITION {table} FOR VALUES IN ({literal});"
+             ALTER TABLE records ATTACH PARTITION {table} FOR VALUES IN ({literal});\
+             END IF; END $block$;"
         ))],
         removal: "SELECT".to_owned(),
         description: format!("table of {}", collection.name),
@@ -94,7 +97,7 @@ fn made_by_index(collection: &Collection, kind: &str, definition: &str, columns:
 /// The trigger has one name whatever it does, so a new definition takes the place of the old one in one moment; what then
 /// drops the old one's function finds no trigger of it any more.
 fn search_trigger(collection: &Collection) -> Artifact {
-    let table = partition(&collection.name);
+    let (table, literal) = (partition(&collection.name), literal(&collection.name));
     let each = SEARCH_CHARACTERS / collection.search.len().max(1);
     let vectors = |row: &str| {
         let vectors = collection.search.iter().map(|search| {
@@ -117,10 +120,14 @@ fn search_trigger(collection: &Collection) -> Artifact {
             )),
             // Nobody's version changes: what is found is not part of a record.
             Work::Walk {
-                before: format!("WITH batch AS (SELECT record.id, {present} AS search FROM {table} AS record WHERE record.id > "),
+                // The collection is named for the order of the primary key: each part would read the whole table without it.
+                before: format!(
+                    "WITH batch AS (SELECT record.id, {present} AS search FROM {table} AS record \
+                     WHERE record.collection = {literal} AND record.id > "
+                ),
                 after: format!(
                     " ORDER BY record.id LIMIT {BACKFILL_RECORDS} FOR NO KEY UPDATE), filled AS (UPDATE {table} AS record \
-                     SET search = batch.search FROM batch WHERE record.id = batch.id \
+                     SET search = batch.search FROM batch WHERE record.collection = {literal} AND record.id = batch.id \
                      AND record.search IS DISTINCT FROM batch.search) SELECT max(batch.id) AS last FROM batch"
                 ),
             },
