@@ -46,7 +46,11 @@ async fn filled() -> Fixture {
 /// The plan in a session of the server's own.
 async fn explain(store: &Store, mode: &'static str, statement: Statement) -> String {
     let (text, types, values) = statement.prepared();
-    let asked = Arc::new((format!("PREPARE asked{types} AS {text}"), format!("EXPLAIN EXECUTE asked{values}")));
+    explained(store, mode, (format!("PREPARE asked{types} AS {text}"), format!("EXPLAIN EXECUTE asked{values}"))).await
+}
+
+async fn explained(store: &Store, mode: &'static str, asked: (String, String)) -> String {
+    let asked = Arc::new(asked);
     let explained = store.run("explain", "", Access::Read, move |connection| {
         let asked = Arc::clone(&asked);
         async move {
@@ -140,10 +144,32 @@ async fn every_shipped_query_shape_over_100_000_records_fails_on_a_sequential_sc
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    deep_walks_cost_their_page(&store, &items).await;
 
     // The one exception: statistics of a whole collection read all of it. It also shows that the test can fail.
     let whole = stats::stats_statement(dialect, &items, &["tags".to_owned()], None).unwrap();
     assert!(explain(&store, "force_custom_plan", whole).await.contains(WHOLE_INDEX));
+}
+
+/// In the middle of an order, whichever way it goes, no more records are read than the page has; nor where the values end.
+async fn deep_walks_cost_their_page(store: &Store, items: &Collection) {
+    let dialect: &dyn Dialect = &PostgresDialect;
+    let middle = || Some(text("name 8"));
+    let (score, end) = (Some(Scalar::Number(Number::new(12_000.0).unwrap())), Some(text("name 0")));
+    for (sort, after) in [(up("name"), middle()), (down("name"), middle()), (down("name"), end), (down("score"), score)] {
+        let mut walked = query(None, vec![sort.clone()]);
+        walked.paging = Paging::Cursor { after: Some(vec![after, Some(text("a"))]), limit: 50 };
+        let (sql, types, values) = read::page_statement(dialect, items, &walked, None).unwrap().prepared();
+        for mode in ["force_custom_plan", "force_generic_plan"] {
+            let asked =
+                (format!("PREPARE asked{types} AS {sql}"), format!("EXPLAIN (ANALYZE, TIMING OFF) EXECUTE asked{values}"));
+            let plan = explained(store, mode, asked).await;
+            let number = |rest: &str| rest.split(|digit: char| !digit.is_ascii_digit()).next().unwrap().parse::<u64>().unwrap();
+            let read = plan.split("actual rows=").skip(1).map(number).max().unwrap();
+            let dropped: u64 = plan.split("Rows Removed by Filter: ").skip(1).map(number).sum();
+            assert!(read <= 110 && dropped <= 1, "{sort:?} ({mode}):\n{plan}");
+        }
+    }
 }
 
 /// The condition of an index scan that reads all records one by one.
