@@ -211,3 +211,24 @@ async fn a_batch_takes_one_transaction_and_as_many_round_trips_whatever_its_size
     let (few, many) = (cost(documents(0..2)).await, cost(documents(1..1_001)).await);
     assert!(few == many && (6..12).contains(&few), "{few} and {many}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_who_goes_away_leaves_no_lock_behind() {
+    let fixture = fresh_postgres().await;
+    put(&fixture.store, &fixture.items, &[json!({"key": "a"})]).await;
+    let (name, mut holder, mut other) = (name(), session(&fixture), session(&fixture));
+    let (store, items) = (opened(&fixture, "", &name).await, Arc::clone(&fixture.items));
+    let writer = store.clone();
+    holder.execute("BEGIN; LOCK TABLE changes IN SHARE ROW EXCLUSIVE MODE");
+    let planner: Planner = Arc::new(|existing| Ok(next("a", existing)));
+    let writing = spawned(async move { writer.record_write(&items, "x", vec![id("a")], planner).await });
+    until_waiting(&mut other, &name, 1).await;
+    writing.abort();
+    assert!(writing.await.unwrap_err().is_cancelled());
+    holder.execute("COMMIT");
+    // Nobody asks the store's pool for a connection meanwhile.
+    other.execute("SET lock_timeout = '20s'; UPDATE records SET version = version + 1 WHERE id = 'a'");
+    let version = other.query("SELECT version FROM records WHERE id = 'a'").unwrap();
+    assert_eq!(version[0][0].as_deref(), Some("2"), "what was not committed did not happen");
+    drop(store);
+}

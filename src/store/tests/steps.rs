@@ -167,3 +167,19 @@ async fn the_planner_learns_what_is_in_a_collection() {
     let counted = session(&fixture).query("SELECT reltuples FROM pg_class WHERE oid = 'records_items'::regclass").unwrap();
     assert_eq!(counted[0][0].as_deref(), Some("500"));
 }
+
+#[tokio::test]
+async fn a_database_in_another_encoding_is_refused() {
+    let administrator = schema::required("TEST_POSTGRES").replacen("//terrace@", "//postgres@", 1);
+    let name = format!("latin_{}", uuid::Uuid::now_v7().simple());
+    let mut session = Session::open(&administrator).unwrap();
+    session.execute(&format!("CREATE DATABASE {name} OWNER terrace ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"));
+    let url = format!("{}/{name}", schema::required("TEST_POSTGRES").rsplit_once('/').unwrap().0);
+    let settings = DatabaseSettings { url, ..DatabaseSettings::default() };
+    let store = Store::open(&settings, Duration::from_secs(5), &Telemetry::new().unwrap()).await.unwrap();
+    let refused = store.migrate().await;
+    drop(store);
+    session.execute(&format!("DROP DATABASE {name} WITH (FORCE)"));
+    let error = refused.unwrap_err();
+    assert!(error.detail().contains("database.url") && error.detail().contains("UTF8"), "{error}");
+}
