@@ -103,9 +103,11 @@ impl Connector {
 
     /// The writer's mark tells our own writes, which log themselves, from those of others, which triggers log. The checks of
     /// references rest on statements that see what was committed before each of them, whatever the server's default is. JIT
-    /// compiles for longer than our statements run. Every statement has an index, and a planner that knows little of a
-    /// collection (right after it was filled, or of a bound value) must not read it whole all the same; nor may one statement
-    /// take several of the processors that requests share. Messages in English are what `store::failure` recognises; only
+    /// compiles for longer than our statements run. Left free, the planner takes an index for every
+    /// statement that has one, too; but the plan that a connection has made while a collection was small, and which reads it
+    /// whole, would stay for a minute and more after it has grown. What must read everything, statistics of a whole collection,
+    /// pays for that with a tenth or two of its time (65 ms and not 54 for a field of 100,000 records). Nor may one statement take
+    /// several of the processors that requests share. Messages in English are what `store::failure` recognises; only
     /// who may set that does.
     fn session(&self, limits: Limits) -> String {
         let (statement, lock) = match limits {
