@@ -28,7 +28,7 @@ struct VersionRow {
 
 /// Whether this session now holds the installation's lock, which ends with the session. An installation is a schema.
 pub(super) async fn try_lock(connection: &mut AsyncPgConnection) -> Result<bool, Failure> {
-    ask(connection, "SELECT pg_try_advisory_lock(hashtextextended('terrace ' || current_schema(), 0)) AS yes").await
+    ask(connection, "SELECT pg_try_advisory_lock(hashtextextended('terrace ' || coalesce(current_schema(), ''), 0)) AS yes").await
 }
 
 /// Search takes letters apart, which PostgreSQL does in UTF-8 only; and other encodings lack most characters of JSON.

@@ -183,3 +183,13 @@ async fn a_database_in_another_encoding_is_refused() {
     let error = refused.unwrap_err();
     assert!(error.detail().contains("database.url") && error.detail().contains("UTF8"), "{error}");
 }
+
+#[tokio::test]
+async fn a_schema_that_does_not_exist_is_said_to() {
+    let fixture = fresh_postgres().await;
+    let url = fixture.directory.settings.url.replace("%3Dt_", "%3Dnowhere_");
+    let settings = DatabaseSettings { url, ..fixture.directory.settings.clone() };
+    let store = Store::open(&settings, Duration::from_secs(5), &fixture.telemetry).await.unwrap();
+    let error = store.migrate().await.unwrap_err();
+    assert!(error.detail().contains("search_path") && error.detail().contains("database.url"), "{error}");
+}
