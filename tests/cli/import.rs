@@ -1,6 +1,7 @@
 //! Importing: what is written, what is left out, what is told.
 
 use super::*;
+use crate::support::schema::Session;
 
 #[test]
 fn bad_lines_are_told_and_left_out_and_the_rest_is_written() {
@@ -133,4 +134,18 @@ fn a_file_that_cannot_be_read_is_refused() {
         assert!(ran.code == Some(1) && ran.stderr.starts_with(&format!("error: {file} cannot be read: ")), "{ran:?}");
     }
     assert!(!installation.path("data").exists());
+}
+
+#[test]
+fn an_import_ends_with_the_statistics_that_postgresql_plans_by() {
+    let schema = Schema::create();
+    let mut session = Session::open(&schema.url()).unwrap();
+    let installation = Installation { schema: Some(schema), ..Installation::embedded() };
+    let mut lines: String = (0..5_000).map(|at| format!("{{\"key\":\"k{at}\",\"title\":\"T\"}}\n")).collect();
+    // There already: the import is stopped, and what it wrote before stays.
+    lines.push_str("{\"key\":\"k0\",\"title\":\"T\"}\n");
+    let ran = installation.pipe(&["import", "items", "-"], lines.as_bytes());
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let counted = session.query("SELECT reltuples FROM pg_class WHERE oid = 'records_items'::regclass").unwrap();
+    assert_eq!(counted[0][0].as_deref(), Some("5000"));
 }

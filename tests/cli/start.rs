@@ -180,3 +180,18 @@ fn a_second_signal_does_not_wait_for_requests_in_flight() {
     assert_eq!(server.wait().unwrap().code(), Some(1));
     assert!(Instant::now() < deadline, "it waited for the request");
 }
+
+#[test]
+fn processes_that_migrate_one_database_at_once_all_succeed() {
+    let installation = Installation { schema: Some(Schema::create()), ..Installation::embedded() };
+    let children = [(); 3].map(|()| {
+        let mut command = installation.command(&["migrate"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    });
+    for child in children {
+        let ran = Ran::of(child.wait_with_output().unwrap());
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+    }
+    let again = installation.run(&["import", "items", "/dev/null"]);
+    assert_eq!(again.code, Some(0), "{again:?}");
+}

@@ -49,10 +49,13 @@ pub(super) async fn run(settings: Settings, arguments: &ImportArguments) -> Resu
     let mut import = Import { records: app.records(), resource: &resource, mode, name, counts: Counts::default(), progress };
     let result = import.write_all(batches).await;
     import.progress.finish(&import.counts);
+    // An import that was stopped has left what it wrote before.
+    let analyzed = match import.counts.written() >= ANALYZED_RECORDS {
+        true => app.store().analyze(&resource.collection().name).await,
+        false => Ok(()),
+    };
     result?;
-    if import.counts.written() >= ANALYZED_RECORDS {
-        app.store().analyze(&resource.collection().name).await?;
-    }
+    analyzed?;
     Ok(if import.counts.failed == 0 { Done::Whole } else { Done::Partly })
 }
 
