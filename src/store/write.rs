@@ -23,6 +23,9 @@ use super::statement::Statement;
 use crate::error::{Error, Result, Violation};
 use crate::model::{Collection, CollectionName, Operation, Position, Record, RecordId};
 
+/// So many records are planned on the thread that they come in on: going to another one costs as much.
+const PLANNED_IN_PLACE: usize = 16;
+
 /// One write as its statements read it.
 #[derive(Serialize)]
 struct WriteText<'a> {
@@ -72,13 +75,17 @@ pub(super) async fn write(
     planner: &Planner,
 ) -> Result<Committed, Failure> {
     let existing = existing(connection, &collection.name, ids).await?;
-    // A planner's mistake costs its own request: the connection and its transaction are left as after any refusal.
-    let planned = catch_unwind(AssertUnwindSafe(|| planner(&existing)));
-    let plan = planned.unwrap_or_else(|_| Err(Error::internal("a planner panicked")))?;
+    let (plan, texts) = match connection {
+        // Hundreds of documents are checked: the thread that waits for answers has others to serve meanwhile.
+        Connection::Postgres(_) if ids.len() > PLANNED_IN_PLACE => {
+            let planner = Planner::clone(planner);
+            tokio::task::spawn_blocking(move || planned(&planner, &existing)).await.map_err(Error::internal)??
+        }
+        Connection::Postgres(_) | Connection::Sqlite(_) => planned(planner, &existing)?,
+    };
     if plan.writes.is_empty() {
         return Ok(Committed { records: Vec::new(), positions: Vec::new() });
     }
-    let texts = texts(&plan, &existing)?;
     let mut stored = HashMap::new();
     for operation in [Operation::Create, Operation::Update, Operation::Delete] {
         let count = plan.writes.iter().filter(|write| write.operation == operation).count();
@@ -108,6 +115,15 @@ pub(super) async fn write(
         committed.positions.push(position.ok_or_else(|| Error::internal(format!("no change was logged for {}", write.id)))?);
     }
     Ok(committed)
+}
+
+/// The plan, and its writes for the statements. A planner's mistake costs its own request: the connection and its transaction
+/// are left as after any refusal.
+fn planned(planner: &Planner, existing: &Existing) -> Result<(WritePlan, String)> {
+    let planned = catch_unwind(AssertUnwindSafe(|| planner(existing)));
+    let plan = planned.unwrap_or_else(|_| Err(Error::internal("a planner panicked")))?;
+    let texts = texts(&plan, existing)?;
+    Ok((plan, texts))
 }
 
 async fn existing(connection: &mut Connection<'_>, collection: &CollectionName, ids: &[RecordId]) -> Result<Existing, Failure> {

@@ -232,3 +232,26 @@ async fn a_caller_who_goes_away_leaves_no_lock_behind() {
     assert_eq!(version[0][0].as_deref(), Some("2"), "what was not committed did not happen");
     drop(store);
 }
+
+#[tokio::test]
+async fn a_large_batch_is_planned_without_blocking_the_runtime() {
+    let Fixture { store, items, directory: _directory, .. } = fresh().await;
+    let (sender, receiver) = std::sync::mpsc::channel::<()>();
+    let (receiver, calls) = (std::sync::Mutex::new(receiver), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&calls);
+    let planner: Planner = Arc::new(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let answered = receiver.lock().unwrap().recv_timeout(Duration::from_secs(10));
+        answered.map(|()| WritePlan::default()).map_err(Error::internal)
+    });
+    // One thread has both, and the planner waits for the other.
+    let other = async {
+        while calls.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        sender.send(()).unwrap();
+    };
+    let ids = (0..100).map(|at| id(&format!("k{at}"))).collect();
+    let (written, ()) = futures_util::join!(store.record_write(&items, "x", ids, planner), other);
+    written.unwrap();
+}
