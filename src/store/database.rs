@@ -4,8 +4,8 @@ use futures_util::future::BoxFuture;
 use opentelemetry::metrics::Meter;
 
 use super::connection::{Access, Connection};
-use super::failure::Failure;
 use super::dialect::Dialect;
+use super::failure::Failure;
 use super::postgres::{PostgresDatabase, PostgresDialect};
 use super::sqlite::{SqliteDatabase, SqliteDialect};
 use super::structure::Step;
