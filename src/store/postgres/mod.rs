@@ -143,6 +143,7 @@ impl PostgresDatabase {
     /// Brings the tables to this version's state; refuses a database that a newer version migrated.
     pub async fn migrate(&self) -> Result<(), Failure> {
         let mut connection = self.locked().await?;
+        migrations::check_encoding(&mut connection).await?;
         if migrations::pending(&mut connection).await?.is_some_and(|pending| pending.is_empty()) {
             return Ok(());
         }
@@ -225,7 +226,7 @@ impl PostgresDatabase {
         let work = async { carried_out(operation, task(&mut Connection::Postgres(&mut connection))).await };
         match tokio::time::timeout(self.patience, work).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(silent(connection)),
+            Err(_) => Err(silent(Some(connection))),
         }
     }
 
@@ -233,11 +234,12 @@ impl PostgresDatabase {
     where
         F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>>,
     {
-        let mut connection = self.connection(operation).await?;
+        let mut connection = Writing(Some(self.connection(operation).await?));
+        let Some(open) = &mut connection.0 else { return Err(Error::internal("a connection is gone").into()) };
         // Several statements, of which the slow ones are few.
-        match tokio::time::timeout(self.patience * 2, self.transact(&mut connection, operation, task)).await {
+        match tokio::time::timeout(self.patience * 2, self.transact(open, operation, task)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(silent(connection).into_unknown_outcome()),
+            Err(_) => Err(silent(connection.0.take()).into_unknown_outcome()),
         }
     }
 
@@ -289,10 +291,24 @@ impl PostgresDatabase {
     }
 }
 
+/// A connection in a transaction. A caller who goes away leaves it open: the pool would find that out when somebody takes the
+/// connection, and until then its locks would keep everybody waiting. So it is closed at once.
+struct Writing(Option<Object<ConnectionManager>>);
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        if let Some(mut connection) = self.0.take()
+            && connection.is_broken()
+        {
+            drop(Object::take(connection));
+        }
+    }
+}
+
 /// The server should have ended the statement itself by now. Its connection is of no use to anybody: whatever it is asked
 /// next would wait for the answer to this.
-fn silent(connection: Object<ConnectionManager>) -> Failure {
-    drop(Object::take(connection));
+fn silent(connection: Option<Object<ConnectionManager>>) -> Failure {
+    drop(connection.map(Object::take));
     let detail = "PostgreSQL did not answer within database.statement_timeout; see database.url.";
     Failure::Unreachable(Error::unavailable(detail, RETRY_AFTER, "nothing came over the connection"))
 }
