@@ -42,7 +42,7 @@ async fn out_of_connections_is_told_and_over_when_they_are_back() {
     let mut taken = take_all(&postgres);
     postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'terrace'");
     let deadline = Instant::now() + DEADLINE;
-    while postgres.sql("SELECT FROM pg_stat_activity WHERE application_name = 'terrace'").len() > 0 {
+    while !postgres.sql("SELECT FROM pg_stat_activity WHERE application_name = 'terrace'").is_empty() {
         assert!(Instant::now() < deadline, "its connections do not end");
     }
     taken.extend(take_all(&postgres));
@@ -117,7 +117,7 @@ async fn a_full_disk_refuses_writes_until_there_is_room() {
     postgres.fill_disk();
     // Pages that are there may have room for a little: text that does not compress soon finds the end of it.
     let big = |sku: &str| {
-        let text: String = std::iter::repeat_with(|| fastrand::alphanumeric()).take(200_000).collect();
+        let text: String = std::iter::repeat_with(fastrand::alphanumeric).take(200_000).collect();
         json!({"sku": sku, "name": sku, "category": "a", "unindexed": text})
     };
     let mut taken = 0;
