@@ -123,7 +123,7 @@ pub struct CacheSettings {
     /// expire together, 100 makes TTLs meaningless.
     pub jitter_percent: u8,
     /// How often the change log is read for changes that other processes made to the same database. Too low costs
-    /// queries, too high serves stale data for that long after an import beside the running server.
+    /// queries, too high serves stale data for that long after an import beside the running server; at most a minute.
     #[serde(with = "humantime_text")]
     pub reconcile_interval: Duration,
 }

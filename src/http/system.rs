@@ -85,10 +85,8 @@ impl SystemResources {
         };
         let reason = match &health {
             None => self.readiness.obstacle(),
-            Some(health) => health.database.as_ref().err().map(|error| {
-                tracing::warn!(%error, "the database does not answer");
-                no_answer(error)
-            }),
+            // Nothing for the log, which whoever reads the change log tells once, and not with every check.
+            Some(health) => health.database.as_ref().err().map(no_answer),
         };
         let (code, word, database) = match reason {
             None => (StatusCode::OK, "healthy", json!({"status": "up"})),

@@ -42,6 +42,17 @@ impl FromStr for Position {
     }
 }
 
+/// What tells one life of a database server from another, as far as its log is concerned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerRun {
+    /// Another number after each start, and after each crash that the server recovers from by itself. PostgreSQL may then
+    /// give out numbers again that it had given to transactions which left nothing behind.
+    pub number: i64,
+    /// The history that it writes. A standby that takes over begins another one, which may lack the end of the last. 0 if
+    /// the server does not tell.
+    pub timeline: i64,
+}
+
 /// The most transactions that [`Snapshot::see`] notes as unseen, to keep what is sent to the database short.
 const MAX_NOTED: u64 = 256;
 
@@ -53,6 +64,8 @@ pub struct Snapshot {
     pub next: u64,
     /// Nor are these, which are smaller: they were in progress.
     pub in_progress: Vec<u64>,
+    /// Whose numbers these are. An embedded database is always the same.
+    pub server: ServerRun,
 }
 
 impl Snapshot {
@@ -64,6 +77,15 @@ impl Snapshot {
     /// The smallest number that it does not see.
     pub fn oldest_unseen(&self) -> u64 {
         self.in_progress.iter().copied().fold(self.next, u64::min)
+    }
+
+    /// Forgets that it saw the last `transactions` that were numbered.
+    #[must_use]
+    pub fn without_last(mut self, transactions: u64) -> Self {
+        self.next = self.next.saturating_sub(transactions);
+        let next = self.next;
+        self.in_progress.retain(|unseen| *unseen < next);
+        self
     }
 
     /// Takes a committed transaction in, so that its changes are not read again. Those between are noted as not seen; if
@@ -208,17 +230,27 @@ mod tests {
 
     #[test]
     fn a_snapshot_takes_in_transactions_in_any_order() {
-        let mut snapshot = Snapshot { next: 10, in_progress: vec![7] };
+        let at = |next, in_progress: &[u64]| Snapshot { next, in_progress: in_progress.to_vec(), server: ServerRun::default() };
+        let mut snapshot = at(10, &[7]);
         assert_eq!([6, 7, 9, 10].map(|transaction| snapshot.sees(transaction)), [true, false, true, false]);
         assert_eq!(snapshot.oldest_unseen(), 7);
         snapshot.see(12);
-        assert_eq!(snapshot, Snapshot { next: 13, in_progress: vec![7, 10, 11] });
+        assert_eq!(snapshot, at(13, &[7, 10, 11]));
         [10, 7, 11, 13].into_iter().for_each(|transaction| snapshot.see(transaction));
-        assert_eq!(snapshot, Snapshot { next: 14, in_progress: vec![] });
+        assert_eq!(snapshot, at(14, &[]));
         assert_eq!(snapshot.oldest_unseen(), 14);
         snapshot.see(14 + MAX_NOTED + 1);
         assert_eq!(snapshot.next, 14, "more was noted than a statement should carry");
         snapshot.see(u64::MAX);
         assert_eq!(snapshot.next, 14);
+    }
+
+    #[test]
+    fn a_snapshot_that_forgets_has_not_seen_the_newest() {
+        let snapshot = Snapshot { next: 100, in_progress: vec![7, 95], server: ServerRun { number: 1, timeline: 2 } };
+        let forgetful = snapshot.clone().without_last(10);
+        assert_eq!(forgetful, Snapshot { next: 90, in_progress: vec![7], ..snapshot.clone() });
+        assert_eq!([7, 89, 90, 99].map(|transaction| forgetful.sees(transaction)), [false, true, false, false]);
+        assert_eq!(snapshot.without_last(1_000).oldest_unseen(), 0);
     }
 }

@@ -13,7 +13,7 @@ mod search;
 mod value;
 mod view;
 
-pub use change::{Change, ChangePage, Guard, LoggedChange, Operation, Position, Snapshot, Term};
+pub use change::{Change, ChangePage, Guard, LoggedChange, Operation, Position, ServerRun, Snapshot, Term};
 pub use collection::{Access, AccessRule, CacheTimes, Collection, Field, IdRule, Index, SearchField, SearchWeight};
 pub use filter::{Condition, Filter, Test};
 pub use filter_json::Operand;

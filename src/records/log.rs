@@ -25,22 +25,18 @@ impl CatalogedLog {
     }
 
     /// A change of a collection that is no longer declared has no terms, and nothing depends on them. A document that
-    /// cannot be read gives none either: lists by its terms then wait for their TTL, and later changes do not wait for ever.
-    fn change(&self, logged: LoggedChange) -> Change {
+    /// cannot be read (by psql somebody may write numbers that are larger than any double) hides its terms: there is then
+    /// no saying which lists depend on it.
+    fn change(&self, logged: LoggedChange) -> Result<Change> {
         let mut terms: Vec<Term> = Vec::new();
         if let Some(declared) = self.catalog.get(&logged.collection) {
             for text in [&logged.before, &logged.after].into_iter().flatten() {
-                match document::stored_members(text) {
-                    Ok(members) => terms.extend(declared.collection.terms(&members)),
-                    Err(error) => {
-                        tracing::error!(position = %logged.position, %error, "the change log has a document that is none")
-                    }
-                }
+                terms.extend(declared.collection.terms(&document::stored_members(text)?));
             }
         }
         terms.sort();
         terms.dedup();
-        Change { position: logged.position, collection: logged.collection, id: logged.id, operation: logged.operation, terms }
+        Ok(Change { position: logged.position, collection: logged.collection, id: logged.id, operation: logged.operation, terms })
     }
 }
 
@@ -52,8 +48,19 @@ impl ChangeLog for CatalogedLog {
         limit: u32,
     ) -> BoxFuture<'a, Result<ChangePage<Change>>> {
         async move {
-            let ChangePage { changes, unreadable, snapshot, more_after } = self.store.changes_since(seen, after, limit).await?;
-            let changes = changes.into_iter().map(|logged| self.change(logged)).collect();
+            let ChangePage { changes: logged, mut unreadable, snapshot, more_after } =
+                self.store.changes_since(seen, after, limit).await?;
+            let mut changes = Vec::with_capacity(logged.len());
+            for logged in logged {
+                let position = logged.position;
+                match self.change(logged) {
+                    Ok(change) => changes.push(change),
+                    Err(error) => {
+                        unreadable += 1;
+                        tracing::error!(%position, %error, "the change log has a document that cannot be read; it is left out");
+                    }
+                }
+            }
             Ok(ChangePage { changes, unreadable, snapshot, more_after })
         }
         .boxed()

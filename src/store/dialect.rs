@@ -92,7 +92,8 @@ pub(super) trait Dialect: Send + Sync {
     /// A document column of `changes` as text.
     fn change_document(&self, column: &str) -> String;
 
-    /// A query of one row: what the statement that it stands in sees, as `next` and, a JSON array, `in_progress`.
+    /// A query of one row: what the statement that it stands in sees, as `next` and, a JSON array, `in_progress`; and which
+    /// run of the server it is, as `server_run` and `timeline`.
     fn snapshot(&self) -> &'static str;
 
     /// Appends a query for the first `limit` rows of `changes` that `seen` did not see, by position, after `after`. Its cost is

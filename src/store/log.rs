@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::read::stored_id;
 use super::statement::Statement;
 use crate::error::{Error, Result};
-use crate::model::{ChangePage, CollectionName, LoggedChange, Operation, Position, Snapshot};
+use crate::model::{ChangePage, CollectionName, LoggedChange, Operation, Position, ServerRun, Snapshot};
 
 #[derive(QueryableByName)]
 struct SnapshotRow {
@@ -17,6 +17,10 @@ struct SnapshotRow {
     next: i64,
     #[diesel(sql_type = Text)]
     in_progress: String,
+    #[diesel(sql_type = BigInt)]
+    server_run: i64,
+    #[diesel(sql_type = BigInt)]
+    timeline: i64,
 }
 
 /// A change, or none (no position): there is always at least one row, for the snapshot.
@@ -58,7 +62,7 @@ pub(super) async fn since(
 /// One statement, so that changes and snapshot are of one moment.
 pub(super) fn since_statement(dialect: &dyn Dialect, seen: &Snapshot, after: Option<Position>, limit: u32) -> Statement {
     let mut statement = Statement::new(format!(
-        "SELECT now.next, now.in_progress, {} AS transaction_id, changes.position, changes.collection, changes.id, \
+        "SELECT now.next, now.in_progress, now.server_run, now.timeline, {} AS transaction_id, changes.position, changes.collection, changes.id, \
          changes.operation, changes.actor, changes.at, {} AS before, {} AS after FROM ({}) AS now LEFT JOIN (",
         dialect.change_transaction(),
         dialect.change_document("before"),
@@ -123,6 +127,7 @@ fn snapshot_of(row: &SnapshotRow) -> Result<Snapshot> {
     Ok(Snapshot {
         next: u64::try_from(row.next).map_err(Error::internal)?,
         in_progress: serde_json::from_str(&row.in_progress).map_err(Error::internal)?,
+        server: ServerRun { number: row.server_run, timeline: row.timeline },
     })
 }
 

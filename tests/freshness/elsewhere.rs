@@ -104,3 +104,26 @@ async fn a_change_that_cannot_be_read_does_not_hide_later_ones() {
     });
     server.eventually("the later change", async || server.get("/api/items/A").await.json()["tier"] == 9).await;
 }
+
+#[tokio::test]
+async fn a_change_whose_document_cannot_be_read_leaves_no_list_stale() {
+    let server = Server::fixture_with(|settings| settings.cache.reconcile_interval = INTERVAL);
+    server.create_items([item("A", "a")]).await;
+    let path = "/api/items?category=b";
+    // The header, for this client cannot read such a body either.
+    let total = async || server.get(path).await.header("x-total-count").to_owned();
+    assert_eq!(total().await, "0");
+    Database::of(&server).execute(match Tested::now() {
+        Tested::Sqlite => {
+            "UPDATE records SET data = json_set(data, '$.category', 'b') WHERE id = 'A';\
+             INSERT INTO changes (collection, id, operation, version, actor, at, after) \
+             VALUES ('items', 'A', 'update', 2, 'x', 'x', '{\"half');"
+        }
+        // A number that PostgreSQL has and no double is.
+        Tested::Postgres => {
+            "UPDATE records SET data = jsonb_set(jsonb_set(data, '{category}', '\"b\"'), '{extra}', '{\"big\": 1e400}') \
+             WHERE id = 'A'"
+        }
+    });
+    server.eventually("the record in a list that nobody can tell from its document", async || total().await == "1").await;
+}

@@ -42,7 +42,7 @@ fn answered(
     etag: &str,
     token: Option<Position>,
 ) -> Answered {
-    Answered { request, began, ended, answer: Answer { status, body, etag: etag.into(), token } }
+    Answered { request, server: 0, began, ended, answer: Answer { status, body, etag: etag.into(), token, is_hit: false } }
 }
 
 fn row(sequence: i64, operation: &str, version: i64, before: Option<&Value>, after: Option<&Value>) -> Logged {
@@ -69,6 +69,7 @@ fn right() -> History {
             row(3, "update", 3, Some(&second), Some(&third)),
         ],
         last: BTreeMap::from([("r".to_owned(), Some(third))]),
+        lag: 0,
     }
 }
 
@@ -157,6 +158,23 @@ fn an_order_that_contradicts_the_clock_is_found() {
         (history.answered[2].began, history.answered[2].ended) = (20, 25);
         history.answered.remove(3);
     });
+}
+
+#[test]
+fn a_read_may_lag_behind_another_server_and_not_behind_its_own() {
+    // It shows the second state. The third one was answered at 45.
+    let at = |(began, ended): (u64, u64), server: usize| {
+        let mut history = right();
+        history.lag = 100;
+        (history.answered[3].began, history.answered[3].ended, history.answered[3].server) = (began, ended, server);
+        history.check()
+    };
+    assert_eq!(at((145, 150), 1), Ok(()));
+    assert!(at((146, 150), 1).unwrap_err().contains("no state of the record at that time"));
+    assert_eq!(at((45, 150), 0), Ok(()));
+    assert!(at((46, 150), 0).unwrap_err().contains("no state of the record at that time"));
+    // Nor may it run ahead: the second one began at 20.
+    assert!(at((10, 19), 1).unwrap_err().contains("no state of the record at that time"));
 }
 
 /// Two batches over two records, each of which writes both.

@@ -12,6 +12,8 @@ use super::model::{self, Members, Operation, Outcome, Run, State, States};
 #[derive(Clone, Debug)]
 pub struct Answered {
     pub request: Request,
+    /// Which server was asked.
+    pub server: usize,
     pub began: u64,
     pub ended: u64,
     pub answer: Answer,
@@ -30,6 +32,8 @@ pub struct Answer {
     pub body: Value,
     pub etag: String,
     pub token: Option<Position>,
+    /// Whether it came from a cache.
+    pub is_hit: bool,
 }
 
 /// A row of the change log.
@@ -53,6 +57,8 @@ pub struct History {
     pub log: Vec<Logged>,
     /// What a GET of each record answers at last; `None` for 404.
     pub last: BTreeMap<String, Option<Value>>,
+    /// For how long a read may miss what another server wrote. What its own server wrote, it never may.
+    pub lag: u64,
 }
 
 /// One state of a record, and who brought it about.
@@ -179,6 +185,18 @@ impl History {
         began && next.is_none_or(|writer| self.answered[writer].ended >= answered.began)
     }
 
+    /// Whether a read may show `life[at]`: nothing that came after it had been answered for so long that the read must
+    /// know of it.
+    fn may_show(&self, life: &[Lived], at: usize, read: &Answered) -> bool {
+        let writers = |lives: &[Lived]| lives.iter().filter_map(|lived| Some(&self.answered[lived.writer?])).collect::<Vec<_>>();
+        let must_know = |writer: &&Answered| {
+            let lag = if writer.server == read.server { 0 } else { self.lag };
+            writer.ended.saturating_add(lag) < read.began
+        };
+        let began = writers(&life[at..=at]).iter().all(|writer| writer.began <= read.ended);
+        began && !writers(&life[at + 1..]).iter().any(must_know)
+    }
+
     fn check_read(&self, answered: &Answered, life: &[Lived]) -> Verdict {
         let answer = &answered.answer;
         let seen = |lived: &Lived| match &lived.state {
@@ -190,7 +208,7 @@ impl History {
                     && state.etag.as_ref() == Some(&answer.etag)
             }
         };
-        let explained = (0..life.len()).any(|at| seen(&life[at]) && self.overlaps(life, at, answered));
+        let explained = (0..life.len()).any(|at| seen(&life[at]) && self.may_show(life, at, answered));
         demand!(explained, "no state of the record at that time explains what was read");
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use reqwest::Method;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::checker::{Answer, Answered, History, Logged, Request};
 use super::model::{Members, Operation, Verb};
 use crate::support::database::Database;
-use crate::support::{Reply, Server};
+use crate::support::{DEADLINE, Reply, Server};
 
 pub const THINGS: &str = "/api/things";
 
@@ -105,6 +105,8 @@ pub fn plans() -> impl Strategy<Value = Vec<Vec<Step>>> {
 /// Carries out plans, one client of its own for each.
 pub struct Stage<'a> {
     servers: &'a [Server],
+    /// For how long a server may not know what another one wrote.
+    lag: Duration,
     /// Before the name of each record, so that histories on one server do not meet.
     prefix: String,
     start: Instant,
@@ -113,9 +115,9 @@ pub struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    pub fn new(servers: &'a [Server], name: &str) -> Self {
+    pub fn new(servers: &'a [Server], name: &str, lag: Duration) -> Self {
         let (seen, numbers) = (RefCell::default(), Cell::new(100));
-        Self { servers, prefix: format!("{name}-"), start: Instant::now(), seen, numbers }
+        Self { servers, lag, prefix: format!("{name}-"), start: Instant::now(), seen, numbers }
     }
 
     /// The whole history, when all clients are done.
@@ -129,17 +131,39 @@ impl<'a> Stage<'a> {
             answered
         });
         let answered = futures_util::future::join_all(clients).await.concat();
+        let log = self.log();
         let mut last = BTreeMap::new();
         for id in (0..RECORDS).map(|record| self.id(record)) {
-            let reply = self.servers[0].get(&format!("{THINGS}/{id}")).await;
-            last.insert(id, (reply.status == 200).then(|| reply.json()));
+            let after = log.iter().rev().find(|row| row.id == id).and_then(|row| row.after.as_ref());
+            last.insert(id.clone(), self.last(&id, after).await);
         }
-        History { answered, log: self.log(), last }
+        History { answered, log, last, lag: u64::try_from(self.lag.as_nanos()).unwrap() }
+    }
+
+    /// What the servers answer at last: where one may know later than another, that is when they agree with the log.
+    async fn last(&self, id: &str, logged: Option<&Value>) -> Option<Value> {
+        let deadline = Instant::now() + DEADLINE;
+        let mut shown = None;
+        for server in self.servers {
+            shown = loop {
+                let reply = server.get(&format!("{THINGS}/{id}")).await;
+                let shown = (reply.status == 200).then(|| reply.json());
+                if self.lag.is_zero() || shown.as_ref() == logged {
+                    break shown;
+                }
+                if Instant::now() > deadline {
+                    return shown;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            };
+        }
+        shown
     }
 
     /// Sends one request.
     pub async fn ask(&self, client: usize, request: Request) -> Answered {
-        let server = &self.servers[client % self.servers.len()];
+        let number = client % self.servers.len();
+        let server = &self.servers[number];
         let began = self.now();
         let reply = match &request {
             Request::Read(id) => server.get(&format!("{THINGS}/{id}")).await,
@@ -153,7 +177,7 @@ impl<'a> Stage<'a> {
         if let (Request::Read(id) | Request::Write(Operation { id, .. }), 200 | 201) = (&request, answer.status) {
             self.seen.borrow_mut().insert(id.clone(), answer.etag.clone());
         }
-        Answered { request, began, ended: self.now(), answer }
+        Answered { request, server: number, began, ended: self.now(), answer }
     }
 
     async fn write(&self, server: &Server, operation: &Operation) -> Reply {
@@ -269,6 +293,7 @@ fn answer(reply: &Reply) -> Answer {
         body: if reply.text.is_empty() { Value::Null } else { reply.json() },
         etag: reply.header("etag").to_owned(),
         token: token.map(|token| token.parse().unwrap()),
+        is_hit: reply.cache() == "HIT",
     }
 }
 

@@ -8,18 +8,24 @@ mod model;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use reqwest::Method;
 use serde_json::json;
+use terrace::config::Settings;
 
 use crate::support::Server;
 use checker::Request;
 use clients::{Stage, THINGS, THINGS_FILE, plans};
 
-/// Random histories on `servers`, which share a database. `TEST_SEED` (hexadecimal) repeats the requests of a run,
+/// How often servers with caches look for what others wrote, and what a busy machine may add to that.
+const INTERVAL: Duration = Duration::from_millis(50);
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// Random histories on `servers`, which share a database and may know `lag` later what another one wrote. `TEST_SEED` (hexadecimal) repeats the requests of a run,
 /// though not how they met.
-fn random_histories(servers: &[Server], cases: u32) {
+fn random_histories(servers: &[Server], cases: u32, lag: Duration) {
     let given = std::env::var("TEST_SEED").ok();
     let number = given.map_or_else(|| fastrand::u128(..), |text| u128::from_str_radix(&text, 16).unwrap());
     let seed = [number.to_be_bytes(), number.to_le_bytes()].concat();
@@ -29,7 +35,7 @@ fn random_histories(servers: &[Server], cases: u32) {
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
     let outcome = runner.run(&plans(), |plans| {
         let name = count.replace_with(|count| *count + 1).to_string();
-        let history = runtime.block_on(Stage::new(servers, &name).play(&plans));
+        let history = runtime.block_on(Stage::new(servers, &name, lag).play(&plans));
         for answered in &history.answered {
             let (is_batch, token) = (matches!(answered.request, Request::Batch(_)), answered.answer.token);
             let kind = match (&answered.request, answered.answer.status, token) {
@@ -43,12 +49,14 @@ fn random_histories(servers: &[Server], cases: u32) {
                 (_, _, _) => return Err(TestCaseError::fail(format!("an answer that nothing explains: {answered:?}"))),
             };
             *answers.borrow_mut().entry(kind).or_default() += 1;
+            *answers.borrow_mut().entry("hit").or_default() += usize::from(answered.answer.is_hit);
         }
         history.check().map_err(TestCaseError::fail)
     });
     outcome.unwrap_or_else(|failure| panic!("with TEST_SEED={number:x}: {failure}"));
     let answers = answers.into_inner();
     println!("{cases} histories: {answers:?}");
+    assert!(servers[0].settings.cache.enabled == (answers["hit"] > 5), "too few hits to tell, or too many: {answers:?}");
     for kind in ["read", "batch", "write", "nothing changed", "missing", "conflict", "precondition"] {
         assert!(answers.get(kind).is_some_and(|count| *count > 5), "too few to tell: {answers:?}");
     }
@@ -56,7 +64,7 @@ fn random_histories(servers: &[Server], cases: u32) {
 
 #[test]
 fn what_concurrent_clients_do_is_what_some_order_of_their_requests_would_do() {
-    random_histories(&[Server::with_collections(&[("things", THINGS_FILE)])], 40);
+    random_histories(&[Server::with_collections(&[("things", THINGS_FILE)])], 40, Duration::ZERO);
 }
 
 /// Without caches, for only what is asked of the database is new on both at once.
@@ -65,7 +73,16 @@ fn two_servers_on_one_database_write_as_one() {
     let one = Server::with_files(&[("things", THINGS_FILE)], &[], |settings| settings.cache.enabled = false);
     let other = one.beside(|_| {});
     // In this order they end.
-    random_histories(&[other, one], 20);
+    random_histories(&[other, one], 20, Duration::ZERO);
+}
+
+/// A cache may lag behind what another server wrote, and never behind its own.
+#[test]
+fn two_servers_with_caches_write_as_one_and_soon_read_as_one() {
+    let often = |settings: &mut Settings| settings.cache.reconcile_interval = INTERVAL;
+    let one = Server::with_files(&[("things", THINGS_FILE)], &[], often);
+    let other = one.beside(|_| {});
+    random_histories(&[other, one], 40, INTERVAL + MARGIN);
 }
 
 #[tokio::test]

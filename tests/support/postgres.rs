@@ -154,6 +154,19 @@ impl PrivatePostgres {
         process.wait().unwrap();
     }
 
+    /// Ends one of its processes as the system does when memory runs out: the others end themselves, and the server recovers.
+    pub fn kill_process(&self, id: &str) {
+        assert!(children(self.process.as_ref().expect("it does not run").id()).contains(&id.parse().unwrap()));
+        signal(&[id.parse().unwrap()], "KILL");
+    }
+
+    /// From its next start on it is a standby without anybody to follow, until somebody calls `pg_promote()`.
+    pub fn become_standby(&self) {
+        let file = self.data().join("standby.signal");
+        File::create(&file).unwrap();
+        own(&file);
+    }
+
     /// It and its connections' processes do nothing more until [`Self::resume`]; to clients it hangs.
     pub fn pause(&self) {
         // The first one first: it can then start no others.

@@ -49,6 +49,16 @@ CREATE TABLE installation (
 );
 INSERT INTO installation (name, value) VALUES ('new', '');
 
+-- The timeline that the server writes, which changes when a standby takes over: at once in what it must recover to, and with
+-- its first checkpoint in that. 0 where the role may not ask.
+CREATE FUNCTION terrace_timeline() RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN greatest((SELECT timeline_id FROM pg_control_checkpoint()),
+        (SELECT min_recovery_end_timeline FROM pg_control_recovery()));
+EXCEPTION WHEN OTHERS THEN
+    RETURN 0;
+END $$;
+
 -- Search as FTS5 does it on SQLite: Porter's stemmer, and no stop words, which a phrase may need (`store` leaves them out of
 -- queries).
 CREATE TEXT SEARCH DICTIONARY terrace_porter (TEMPLATE = snowball, LANGUAGE = porter);

@@ -19,6 +19,9 @@ struct State {
     reads: usize,
     fails: bool,
     rows_read: usize,
+    /// Which pages cannot be read, counted from 0.
+    failing_read: Option<usize>,
+    server: ServerRun,
 }
 
 impl FakeLog {
@@ -51,14 +54,14 @@ impl State {
     fn page(&mut self, seen: &Snapshot, after: Option<Position>, limit: u32) -> Result<ChangePage<Change>> {
         let now = self.reads;
         self.reads += 1;
-        if self.fails {
+        if self.fails || self.failing_read == Some(now) {
             return Err(Error::unavailable("The database is away.", Duration::from_secs(1), "test"));
         }
         let (due, later) = std::mem::take(&mut self.commits).into_iter().partition(|(read, _)| *read <= now);
         self.commits = later;
         let due: Vec<(usize, Change)> = due;
         due.into_iter().for_each(|(_, change)| self.commit(change));
-        let snapshot = Snapshot { next: self.next, in_progress: self.open.clone() };
+        let snapshot = Snapshot { next: self.next, in_progress: self.open.clone(), server: self.server };
         let is_unseen = |change: &&Change| {
             let position = change.position;
             !seen.sees(position.transaction) && snapshot.sees(position.transaction) && Some(position) > after
@@ -83,7 +86,7 @@ impl ChangeLog for Arc<FakeLog> {
 }
 
 fn start(next: u64) -> Snapshot {
-    Snapshot { next, in_progress: Vec::new() }
+    Snapshot { next, in_progress: Vec::new(), server: ServerRun::default() }
 }
 
 /// A cache that has read record M-1, a log and a reconciler that has seen nothing.
@@ -222,4 +225,58 @@ async fn who_did_not_read_for_longer_than_the_log_is_kept_starts_anew() {
     log.commit([change(2, 2, "M-2")]);
     assert_eq!(reconciler.reconcile().await.unwrap(), 1);
     assert_eq!(bench.body("three").await, "two");
+}
+
+/// A bench on the first run of a server with a timeline, of which everything until `next` was read.
+async fn on_a_server(next: u64) -> (Bench, Arc<FakeLog>, Reconciler) {
+    let (bench, log) = (Bench::new(), FakeLog::new());
+    log.with(|state| (state.server, state.next) = (ServerRun { number: 1, timeline: 1 }, next));
+    let seen = Snapshot { server: ServerRun { number: 1, timeline: 1 }, ..start(next) };
+    let reconciler = Reconciler::new(Arc::clone(&bench.cache), Box::new(Arc::clone(&log)), seen);
+    bench.read("one").await.unwrap();
+    (bench, log, reconciler)
+}
+
+#[tokio::test]
+async fn numbers_that_a_crash_gave_out_again_hide_no_change() {
+    let (bench, log, reconciler) = on_a_server(50_000).await;
+    // 49,990 to 49,999 had been given to transactions that left nothing behind, and one to this process.
+    reconciler.announce(&[change(49_980, 1, "M-2")]);
+    log.commit([change(1, 0, "M-1"), change(49_980, 1, "M-2")]);
+    log.with(|state| (state.server.number, state.next) = (2, 49_990));
+    log.commit((49_990..50_005).map(|at| change(at, at as i64, if at == 49_995 { "M-1" } else { "M-2" })));
+    assert_eq!(reconciler.reconcile().await.unwrap(), 16, "the one of before is far from the end");
+    assert_eq!(bench.body("two").await, "two", "a number that was used again hid a change");
+    assert_eq!((log.rows_read() > 0, reconciler.reconcile().await.unwrap(), log.rows_read()), (true, 0, 0));
+    assert_eq!(bench.body("three").await, "two");
+}
+
+#[tokio::test]
+async fn what_is_read_again_after_a_crash_is_read_to_its_end() {
+    let (bench, log, reconciler) = on_a_server(1_000).await;
+    log.with(|state| (state.server.number, state.next, state.failing_read) = (2, 500, Some(2)));
+    log.commit((500..1_001).map(|at| change(at, at as i64, if at == 999 { "M-1" } else { "M-2" })));
+    // This process writes as well, and gets a number that was used before.
+    reconciler.announce(&[change(501, 501, "M-2")]);
+    reconciler.reconcile().await.unwrap_err();
+    assert_eq!(bench.body("two").await, "one");
+    assert_eq!(reconciler.reconcile().await.unwrap(), 501);
+    assert_eq!(bench.body("two").await, "two");
+    assert_eq!(reconciler.reconcile().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_standby_that_took_over_outdates_everything() {
+    for (before, after) in [((1, 1), (2, 2)), ((1, 0), (2, 0)), ((1, 1), (2, 0))] {
+        let (bench, log, reconciler) = on_a_server(100).await;
+        let run = |(number, timeline)| ServerRun { number, timeline };
+        reconciler.update(|progress| progress.seen.server = run(before));
+        // What it lacks, it has overtaken.
+        log.with(|state| (state.server, state.next) = (run(after), 200));
+        assert_eq!(reconciler.reconcile().await.unwrap(), 0);
+        assert_eq!(bench.body("two").await, "two", "the cache shows what the new server never had: {before:?} {after:?}");
+        log.commit([change(200, 1, "M-2")]);
+        assert_eq!(reconciler.reconcile().await.unwrap(), 1);
+        assert_eq!(bench.body("three").await, "two");
+    }
 }

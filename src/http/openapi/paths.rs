@@ -52,7 +52,7 @@ pub(super) fn system() -> Vec<(String, Value)> {
             operation(
                 "check_health",
                 "Whether the database answers, and what the cache holds.",
-                json!({"200": answer("Everything works.", health()), "503": answer("The database does not answer.", health())}),
+                json!({"200": answer("Everything works.", health()), "503": answer("The database is not open yet, or does not answer; `cache` is there once it is open.", health())}),
             ),
         ),
         (

@@ -118,7 +118,7 @@ const PROBLEMS: [ProblemResponse; 12] = [
     ProblemResponse {
         name: "Unavailable",
         status: "503",
-        description: "The database does not answer, and there is no stale answer to stand in.",
+        description: "The database is not open yet, does not answer, or is busy, and there is no stale answer to stand in.",
         code: "unavailable",
         title: "The service is not available at the moment",
         detail: "The database does not answer.",

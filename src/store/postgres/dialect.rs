@@ -159,10 +159,12 @@ impl Dialect for PostgresDialect {
         format!("changes.{column}::text")
     }
 
+    /// A server that recovers from the crash of one of its processes has the same start time as before, but new statistics.
     fn snapshot(&self) -> &'static str {
         "SELECT pg_snapshot_xmax(current.snapshot)::text::bigint AS next, \
-         to_json(ARRAY(SELECT xip::text::bigint FROM pg_snapshot_xip(current.snapshot) AS xip))::text AS in_progress \
-         FROM (SELECT pg_current_snapshot() AS snapshot) AS current"
+         to_json(ARRAY(SELECT xip::text::bigint FROM pg_snapshot_xip(current.snapshot) AS xip))::text AS in_progress, \
+         ((extract(epoch FROM pg_postmaster_start_time()) + extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time())) \
+         * 1000000)::bigint AS server_run, terrace_timeline() AS timeline FROM (SELECT pg_current_snapshot() AS snapshot) AS current"
     }
 
     /// Two kinds of ranges of one index: what began after the snapshot, and each transaction that was in progress and may

@@ -13,7 +13,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use deadpool::managed::{
     Manager, Metrics as ObjectMetrics, Object, Pool, PoolError, QueueMode, RecycleError, RecycleResult, WeakPool,
 };
@@ -182,38 +182,16 @@ impl PostgresDatabase {
         T: Send + 'static,
         F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>> + Send + Sync + 'static,
     {
-        // What is gone at once may be back at once: a connection that a restart has cut is replaced. Longer outages are
-        // for the client, who is told when to come back.
-        let mut replacements = ExponentialBuilder::new()
-            .with_min_delay(Duration::from_millis(10))
-            .with_factor(4.0)
-            .with_max_times(3)
-            .with_jitter()
-            .build();
-        // Others are in the way: they will be done soon, but not all at once.
-        let mut turns = ExponentialBuilder::new()
-            .with_min_delay(Duration::from_millis(2))
-            .with_max_delay(Duration::from_millis(100))
-            .without_max_times()
-            .with_jitter()
-            .build();
-        let deadline = tokio::time::Instant::now() + self.acquire_timeout;
+        let mut retries = Retries::until(tokio::time::Instant::now() + self.acquire_timeout);
         loop {
             let outcome = match access {
                 Access::Read => self.read(operation, &task).await,
                 Access::Write => self.write(operation, &task).await,
             };
             let Err(failure) = outcome else { return outcome };
-            let delay = if failure.is_lost_connection() {
-                replacements.next()
-            } else if failure.is_transient_conflict() {
-                turns.next()
-            } else {
-                None
-            };
-            match delay {
-                Some(delay) if tokio::time::Instant::now() + delay < deadline => tokio::time::sleep(delay).await,
-                Some(_) | None => return Err(failure),
+            match retries.delay_after(&failure) {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => return Err(failure),
             }
         }
     }
@@ -302,6 +280,37 @@ impl Drop for Writing {
         {
             drop(Object::take(connection));
         }
+    }
+}
+
+/// What is tried again, and when. Made with the first failure, for most operations have none.
+struct Retries {
+    deadline: tokio::time::Instant,
+    replacements: Option<ExponentialBackoff>,
+    turns: Option<ExponentialBackoff>,
+}
+
+impl Retries {
+    fn until(deadline: tokio::time::Instant) -> Self {
+        Self { deadline, replacements: None, turns: None }
+    }
+
+    /// How long to wait before the operation is run again; `None` if that does not help.
+    fn delay_after(&mut self, failure: &Failure) -> Option<Duration> {
+        let delay = if failure.is_lost_connection() {
+            // What is gone at once may be back at once: a connection that a restart has cut is replaced. Longer outages
+            // are for the client, who is told when to come back.
+            let backoff = ExponentialBuilder::new().with_min_delay(Duration::from_millis(10)).with_factor(4.0).with_max_times(3);
+            self.replacements.get_or_insert_with(|| backoff.with_jitter().build()).next()
+        } else if failure.is_transient_conflict() {
+            // Others are in the way: they will be done soon, but not all at once.
+            let backoff =
+                ExponentialBuilder::new().with_min_delay(Duration::from_millis(2)).with_max_delay(Duration::from_millis(100));
+            self.turns.get_or_insert_with(|| backoff.without_max_times().with_jitter().build()).next()
+        } else {
+            None
+        };
+        delay.filter(|delay| tokio::time::Instant::now() + *delay < self.deadline)
     }
 }
 

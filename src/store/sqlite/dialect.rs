@@ -142,7 +142,8 @@ impl Dialect for SqliteDialect {
     fn snapshot(&self) -> &'static str {
         // Not max(position): retention may have removed the newest row. Writers are serialised, so nothing that is
         // numbered is in progress.
-        "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0) + 1 AS next, '[]' AS in_progress"
+        "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0) + 1 AS next, '[]' AS in_progress, \
+         0 AS server_run, 0 AS timeline"
     }
 
     fn push_unseen(&self, statement: &mut Statement, seen: &Snapshot, after: Option<Position>, limit: u32) {

@@ -12,7 +12,8 @@ fn psql(fixture: &Fixture) -> (Session, String) {
 }
 
 async fn logged(store: &Store) -> Vec<LoggedChange> {
-    let mut changes = store.changes_since(&Snapshot { next: 0, in_progress: Vec::new() }, None, 100).await.unwrap().changes;
+    let mut changes =
+        store.changes_since(&store.snapshot().await.unwrap().without_last(u64::MAX), None, 100).await.unwrap().changes;
     changes.sort_by_key(|change| change.position.sequence);
     changes
 }
