@@ -84,7 +84,7 @@ impl Misses {
     async fn beside_bare_statements(&self, bare: &Client) {
         let one = bare.prepare("SELECT data::text FROM records WHERE collection = 'metrics' AND id = $1").await.unwrap();
         let page = "SELECT data::text FROM records WHERE collection = 'metrics' \
-                    ORDER BY updated_at DESC NULLS LAST, id NULLS FIRST LIMIT 50";
+                    ORDER BY updated_at DESC, id LIMIT 50";
         let page = bare.prepare(page).await.unwrap();
         let mut ids = (0..).map(|number| support::corpus::metric_id(number * 7_919 % self.count));
         let (mut records, mut pages) = (Ratio::default(), Ratio::default());
@@ -177,7 +177,7 @@ const SHAPES: &[Shape] = &[
     ("ranked search, one word", |number| format!("q={}&count=none", word(number))),
     ("ranked search and total", |number| format!("q={}", word(number))),
     ("search and filter", |number| format!("q={}&owner=team-{:02}&count=none", word(number), number % 50)),
-    ("search by prefix", |number| format!("q={}&prefix=true&count=none", &word(number)[..4])),
+    ("search by prefix", |number| format!("q={}&prefix=true&count=none", &word(number)[..3])),
 ];
 
 fn word(number: usize) -> &'static str {

@@ -21,6 +21,7 @@ pub use names::{CollectionName, RecordId};
 pub use principal::Principal;
 pub use query::{CountMode, DEFAULT_LIMIT, Direction, MAX_LIMIT, Paging, Query, Selection, SortKey};
 pub use record::{Record, ServerFields, timestamp_text};
+pub(crate) use search::is_word_part;
 pub use search::{SearchClause, SearchExpression, SearchTerm};
 pub use value::{Number, Scalar, ScalarType};
 pub use view::{View, ViewPart};

@@ -175,7 +175,7 @@ fn tokenize(text: &str) -> Vec<Token> {
             continue;
         }
         let words: Vec<String> = chunk
-            .split(|character: char| !character.is_alphanumeric() && !is_combining_mark(character))
+            .split(|character: char| !is_word_part(character))
             .filter(|word| word.chars().any(char::is_alphanumeric))
             .map(str::to_lowercase)
             .collect();
@@ -186,9 +186,10 @@ fn tokenize(text: &str) -> Vec<Token> {
     tokens
 }
 
-/// An accent that stands behind its letter (U+0300 to U+036F), which the tokenizers take as part of the word.
-fn is_combining_mark(character: char) -> bool {
-    matches!(character, '\u{300}'..='\u{36f}')
+/// Letters and digits, and the marks behind them: accents, and what is written around the letters of many scripts. Whether
+/// a mark separates words is for each database to say, and its tokenizer says the same of a text and of a search.
+pub(crate) fn is_word_part(character: char) -> bool {
+    character.is_alphanumeric() || unicode_normalization::char::is_combining_mark(character)
 }
 
 #[cfg(test)]
@@ -230,6 +231,7 @@ mod tests {
     fn an_accent_behind_its_letter_belongs_to_the_word() {
         assert_eq!(parse("cafe\u{301}s").clauses[0].required, vec![term(&["cafe\u{301}s"])]);
         assert!(parse("\u{301}").matches_nothing());
+        assert_eq!(parse("हिन्दी में").clauses[0].required, vec![term(&["में"]), term(&["हिन्दी"])]);
     }
 
     #[test]

@@ -19,9 +19,11 @@ pub(super) trait Dialect: Send + Sync {
     /// What finds a row again within the statement at the least cost.
     fn row_key(&self) -> &'static str;
 
-    /// How a list begins: the table `page`, as far as what it has of each record beside the sort keys `k0`, `k1`, … and
-    /// `tie`.
-    fn page_head(&self) -> &'static str;
+    /// What stands between `AS` and the query of the table `page`.
+    fn page_hint(&self) -> &'static str;
+
+    /// What the table `page` has of each record beside the sort keys `k0`, `k1`, … and `tie`.
+    fn page_columns(&self) -> &'static str;
 
     /// What the documents of a page are then selected from: its rows with their keys and, as `records`, their records.
     fn page_source(&self) -> &'static str;

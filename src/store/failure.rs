@@ -78,6 +78,12 @@ impl Failure {
         }
     }
 
+    /// Whether a lock was not to be had in the time that its session allows.
+    pub fn is_lock_timeout(&self) -> bool {
+        matches!(self, Self::Database(DatabaseError::DatabaseError(_, information))
+            if information.message() == "canceling statement due to lock timeout")
+    }
+
     /// The failure of a COMMIT: unless the database refused it, nobody knows whether it was carried out.
     pub fn into_unknown_outcome(self) -> Self {
         if !self.is_lost_connection() {

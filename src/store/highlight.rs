@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::model::{Collection, SearchExpression, SearchTerm};
+use crate::model::{Collection, SearchExpression, SearchTerm, is_word_part};
 
 /// What stands before and after a match in the database's answer.
 #[derive(Clone, Debug)]
@@ -117,11 +117,10 @@ fn is_match<'s>(term: &SearchTerm, given: impl Iterator<Item = Option<&'s String
 
 /// Where the words of a text stand: letters and digits with their marks, as `model::search` has it.
 fn words(text: &str) -> impl Iterator<Item = Range<usize>> {
-    let is_part = |character: char| character.is_alphanumeric() || matches!(character, '\u{300}'..='\u{36f}');
     let mut rest = 0;
     std::iter::from_fn(move || {
-        let start = rest + text.get(rest..)?.find(is_part)?;
-        let end = text.get(start..)?.find(|character| !is_part(character)).map_or(text.len(), |length| start + length);
+        let start = rest + text.get(rest..)?.find(is_word_part)?;
+        let end = text.get(start..)?.find(|character| !is_word_part(character)).map_or(text.len(), |length| start + length);
         rest = end;
         Some(start..end)
     })

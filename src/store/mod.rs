@@ -251,7 +251,8 @@ impl Store {
         T: Send + 'static,
         F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>> + Send + Sync + 'static,
     {
-        self.measured(operation, collection, self.inner.database.run(operation, access, task)).await
+        // Boxed: its state has kilobytes, and every future around it would carry and move them.
+        self.measured(operation, collection, Box::pin(self.inner.database.run(operation, access, task))).await
     }
 
     async fn measured<T>(

@@ -65,8 +65,40 @@ pub(super) fn push_order(statement: &mut Statement, keys: &[Key]) {
     statement.sql("tie");
 }
 
-/// Appends `AND` the condition that a record comes after the one with the sort values and id of `after`.
-pub(super) fn push_after(statement: &mut Statement, dialect: &dyn Dialect, keys: &[Key], after: &[Option<Scalar>]) -> Result<()> {
+/// A part of what comes after a cursor, by the first sort key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Range {
+    /// All of it.
+    Whole,
+    /// The records that have the key.
+    Present,
+    /// The records that lack it, where [`has_missing_behind`] the cursor.
+    Missing,
+}
+
+/// Whether the records that lack the first key are one range of an index behind all that have it, and the cursor is among
+/// these.
+pub(super) fn has_missing_behind(keys: &[Key], after: &[Option<Scalar>]) -> bool {
+    let is_tail = keys.first().is_some_and(|key| key.nullable && key.direction == Direction::Descending);
+    is_tail && matches!(after.first(), Some(Some(_)))
+}
+
+/// Appends `AND` the condition that a record of `range` comes after the one with the sort values and id of `after`.
+pub(super) fn push_after(
+    statement: &mut Statement,
+    dialect: &dyn Dialect,
+    keys: &[Key],
+    after: &[Option<Scalar>],
+    range: Range,
+) -> Result<()> {
+    if let (Range::Missing, Some(first)) = (range, keys.first()) {
+        statement.sql(format!(" AND {} IS NULL", first.value));
+        return Ok(());
+    }
+    let mut keys = keys.to_vec();
+    if let (Range::Present, Some(first)) = (range, keys.first_mut()) {
+        first.nullable = false;
+    }
     let malformed = || Error::parameter("cursor", "The cursor does not belong to this order. Start again without it.");
     let (Some(Some(tie)), true) = (after.last(), after.len() == keys.len() + 1) else {
         return Err(malformed());
@@ -115,13 +147,14 @@ impl Position<'_> {
     fn push_not_before(&self, statement: &mut Statement, dialect: &dyn Dialect) {
         let (operator, value) = match (self.value, self.key.direction) {
             (Some(value), Direction::Ascending) => (">=", value),
-            (Some(value), Direction::Descending) if !self.key.nullable => ("<=", value),
+            // Where nulls follow, they are a range of their own.
+            (Some(value), Direction::Descending) => ("<=", value),
             // Going down, nulls are the tail: only they are left after one, and they follow every value.
             (None, Direction::Descending) => {
                 statement.sql(format!(" AND {} IS NULL", self.key.value));
                 return;
             }
-            (Some(_), Direction::Descending) | (None, Direction::Ascending) => return,
+            (None, Direction::Ascending) => return,
         };
         statement.sql(" AND ");
         self.push_comparison(statement, dialect, operator, value);

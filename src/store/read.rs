@@ -11,11 +11,11 @@ use super::dialect::{Dialect, is_in};
 use super::failure::Failure;
 use super::filter::push_selection;
 use super::highlight::{Marks, all_words};
-use super::order;
+use super::order::{self, Key, Range};
 use super::projection::{push_document, push_included, splice};
 use super::statement::Statement;
 use crate::error::{Error, Result};
-use crate::model::{Collection, Paging, Query, Record, RecordId, SearchExpression, Selection};
+use crate::model::{Collection, Paging, Query, Record, RecordId, Scalar, SearchExpression, Selection};
 
 #[derive(QueryableByName)]
 struct DocumentRow {
@@ -134,25 +134,10 @@ pub(super) fn page_statement(
     let search = query.selection.search.as_ref().map(|expression| dialect.search(collection, expression));
     let keys = order::keys(dialect, collection, query, search.as_ref().map(|search| search.rank()))?;
 
-    let mut statement = Statement::new(dialect.page_head());
-    order::push_columns(&mut statement, &keys);
-    push_from_selection(&mut statement, dialect, collection, &query.selection)?;
-    if let Paging::Cursor { after: Some(after), .. } = &query.paging {
-        order::push_after(&mut statement, dialect, &keys, after)?;
-    }
-    order::push_order(&mut statement, &keys);
-    // The limit is part of the text: it takes a hundred values, and a planner who did not know it would sort the whole
-    // collection rather than walk along an index.
-    statement.sql(format!(" LIMIT {}", query.paging.limit() + 1));
-    match query.paging {
-        Paging::Page { page, limit } if page > 1 => {
-            let offset = (page - 1).saturating_mul(u64::from(limit));
-            statement.sql(" OFFSET ").bigint(i64::try_from(offset).unwrap_or(i64::MAX));
-        }
-        Paging::Page { .. } | Paging::Cursor { .. } => {}
-    }
+    let mut statement = Statement::new("WITH ");
+    push_page(&mut statement, dialect, collection, query, &keys)?;
 
-    statement.sql(") SELECT ");
+    statement.sql(" SELECT ");
     push_document(&mut statement, dialect, collection, query.fields.as_deref());
     match query.paging {
         Paging::Page { .. } => _ = statement.sql(", CAST(NULL AS text) AS cursor, "),
@@ -177,6 +162,60 @@ pub(super) fn page_statement(
     }
     order::push_order(&mut statement, &keys);
     Ok(statement)
+}
+
+/// Appends the table `page`. Where missing values follow all others, what a cursor has before it is two ranges of an index,
+/// and as one condition it would be none: they are read one after the other, the second only if the first has an end.
+fn push_page(
+    statement: &mut Statement,
+    dialect: &dyn Dialect,
+    collection: &Collection,
+    query: &Query,
+    keys: &[Key],
+) -> Result<()> {
+    // The limit is part of the text: it takes a hundred values, and a planner who did not know it would sort the whole
+    // collection rather than walk along an index.
+    let limit = query.paging.limit() + 1;
+    let push_range = |statement: &mut Statement, after: Option<(&[Option<Scalar>], Range)>| {
+        statement.sql(format!("SELECT {}", dialect.page_columns()));
+        order::push_columns(statement, keys);
+        push_from_selection(statement, dialect, collection, &query.selection)?;
+        if let Some((after, range)) = after {
+            order::push_after(statement, dialect, keys, after, range)?;
+            if range == Range::Missing {
+                statement.sql(format!(" AND (SELECT count(*) FROM present) < {limit}"));
+            }
+        }
+        order::push_order(statement, keys);
+        statement.sql(format!(" LIMIT {limit}"));
+        Ok::<_, Error>(())
+    };
+    let page = format!("page AS {}(", dialect.page_hint());
+    match &query.paging {
+        Paging::Page { page: number, limit } => {
+            statement.sql(page);
+            push_range(statement, None)?;
+            if *number > 1 {
+                let offset = (number - 1).saturating_mul(u64::from(*limit));
+                statement.sql(" OFFSET ").bigint(i64::try_from(offset).unwrap_or(i64::MAX));
+            }
+        }
+        Paging::Cursor { after: Some(after), .. } if order::has_missing_behind(keys, after) => {
+            statement.sql("present AS MATERIALIZED (");
+            push_range(statement, Some((after, Range::Present)))?;
+            statement.sql(format!("), {page}SELECT * FROM (SELECT * FROM present UNION ALL SELECT * FROM ("));
+            push_range(statement, Some((after, Range::Missing)))?;
+            statement.sql(") AS missing) AS ranges");
+            order::push_order(statement, keys);
+            statement.sql(format!(" LIMIT {limit}"));
+        }
+        Paging::Cursor { after, .. } => {
+            statement.sql(page);
+            push_range(statement, after.as_deref().map(|after| (after, Range::Whole)))?;
+        }
+    }
+    statement.sql(")");
+    Ok(())
 }
 
 /// Appends ` FROM … WHERE …` for the records of a selection.

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use diesel::prelude::QueryableByName;
 use diesel::sql_types::{BigInt, Nullable, Text};
@@ -15,6 +16,11 @@ use super::failure::Failure;
 use super::statement::Statement;
 use crate::error::{Error, Result};
 use crate::model::{Collection, CollectionName, Direction, ServerFields, SortKey};
+
+/// For how long writers may have to wait for a change of a table that does not get its lock, and for how long they then have
+/// their peace.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+const LOCK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One thing that Terrace makes in the database for a collection. Its name stands for its definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,7 +186,7 @@ pub(super) async fn apply(connection: &mut Connection<'_>, step: &Step) -> Resul
 
 async fn do_work(connection: &mut Connection<'_>, work: &Work) -> Result<(), Failure> {
     match work {
-        Work::Together(sql) => connection.batch(sql).await?,
+        Work::Together(sql) => make_together(connection, sql).await?,
         Work::Index(index) => make_index(connection, index).await?,
         Work::Walk { before, after } => {
             let mut last = Some(String::new());
@@ -194,6 +200,22 @@ async fn do_work(connection: &mut Connection<'_>, work: &Work) -> Result<(), Fai
     Ok(())
 }
 
+/// Takes little time once it has its locks; but whoever has written in a transaction that is still open keeps it from them,
+/// and behind it everybody else who wants to write. So it does not wait for long, steps back and tries again.
+async fn make_together(connection: &mut Connection<'_>, sql: &str) -> Result<(), Failure> {
+    let Connection::Postgres(_) = connection else { return Ok(connection.batch(sql).await?) };
+    let patient = format!("SET LOCAL lock_timeout = {}; {sql}", LOCK_PATIENCE.as_millis());
+    loop {
+        match connection.batch(&patient).await.map_err(Failure::from) {
+            Err(failure) if failure.is_lock_timeout() => {
+                tracing::warn!("a transaction that is open in PostgreSQL is in the way of a change of the tables; trying again");
+                tokio::time::sleep(LOCK_INTERVAL).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Concurrently, so that nobody who writes has to wait; and the planner learns at once what the index is good for. An empty
 /// table takes no time, and spares the three transactions.
 async fn make_index(connection: &mut Connection<'_>, index: &IndexWork) -> Result<(), Failure> {
@@ -204,8 +226,7 @@ async fn make_index(connection: &mut Connection<'_>, index: &IndexWork) -> Resul
         connection.batch(&format!("DROP INDEX CONCURRENTLY {name}")).await?;
     }
     if total(connection, format!("SELECT count(*) AS total FROM (SELECT FROM {table} LIMIT 1) AS probe")).await? == 0 {
-        connection.batch(&format!("CREATE INDEX IF NOT EXISTS {name} {definition}")).await?;
-        return Ok(());
+        return make_together(connection, &format!("CREATE INDEX IF NOT EXISTS {name} {definition};")).await;
     }
     connection.batch(&format!("CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} {definition}")).await?;
     Ok(connection.batch(&format!("ANALYZE {table}")).await?)

@@ -67,13 +67,17 @@ ALTER TEXT SEARCH CONFIGURATION terrace
     ADD MAPPING FOR asciiword, word, numword, asciihword, hword, numhword, hword_asciipart, hword_part, hword_numpart, int, uint,
     float, sfloat, version WITH terrace_porter;
 
--- Without accents: U+0300 to U+036F, behind or in their letters. Most texts have none.
+-- Without accents, as FTS5 has it: U+0300 to U+036F fall off behind any letter, and letters that have theirs built in lose
+-- them if they are Latin (й is another letter than и). In the end composed again: decomposed, a Korean syllable would begin
+-- with others. Most texts have none.
 CREATE FUNCTION terrace_unaccented(text text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN CASE WHEN octet_length(text) = length(text) THEN text
-    ELSE regexp_replace(normalize(text, NFD), '[\u0300-\u036f]', '', 'g') END;
+    ELSE normalize(regexp_replace(normalize(regexp_replace(text, '[\u0300-\u036f]+', '', 'g'), NFD),
+        '([A-Za-z])[\u0300-\u036f]+', '\1', 'g'), NFC) END;
 
 -- Only words, with spaces between them. PostgreSQL's parser would make hosts, paths, signed numbers and hyphenated words
--- of them; here, as for FTS5, all punctuation separates. Letters and numbers among the symbols (ª ² ³ µ ¹ º ¼ ½ ¾, 々 〇) stay.
+-- of them; here, as for FTS5, all punctuation separates. Letters among the symbols (ª µ º, 々 〇) stay. ² ½ ① and
+-- the like are words for FTS5 only.
 -- At most 200,000 characters: a tsvector takes a megabyte of words, and a record that is longer must be stored all the same;
 -- its end cannot be found by search. (Words of over 2,047 bytes are left out, and behind the 16,383rd word phrases are
 -- not told from their words.)

@@ -24,10 +24,14 @@ impl Dialect for PostgresDialect {
         "records.ctid"
     }
 
+    fn page_hint(&self) -> &'static str {
+        ""
+    }
+
     /// The record goes along: it is a pointer into the page that was read for the key, and coming back for it (by `ctid`)
     /// was measured to cost twice as much or more. Only what is on the page is turned into text.
-    fn page_head(&self) -> &'static str {
-        "WITH page AS (SELECT records.id, records.version, records.data, records.created_at, records.updated_at"
+    fn page_columns(&self) -> &'static str {
+        "records.id, records.version, records.data, records.created_at, records.updated_at"
     }
 
     fn page_source(&self) -> &'static str {

@@ -28,7 +28,16 @@ struct VersionRow {
 
 /// Whether this session now holds the installation's lock, which ends with the session. An installation is a schema.
 pub(super) async fn try_lock(connection: &mut AsyncPgConnection) -> Result<bool, Failure> {
-    ask(connection, "SELECT pg_try_advisory_lock(hashtextextended('terrace ' || current_schema(), 0)) AS yes").await
+    ask(connection, "SELECT pg_try_advisory_lock(hashtextextended('terrace ' || coalesce(current_schema(), ''), 0)) AS yes").await
+}
+
+/// Search takes letters apart, which PostgreSQL does in UTF-8 only; and other encodings lack most characters of JSON.
+pub(super) async fn check_encoding(connection: &mut AsyncPgConnection) -> Result<(), Failure> {
+    if ask(connection, "SELECT current_setting('server_encoding') = 'UTF8' AS yes").await? {
+        return Ok(());
+    }
+    let detail = "The database that database.url names does not keep its text in UTF-8; create one with ENCODING 'UTF8'.";
+    Err(Error::bad_request("invalid_setting", detail).into())
 }
 
 /// Brings the tables to this version's state. Diesel's migrations are synchronous, so a blocking thread waits for them.

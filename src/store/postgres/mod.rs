@@ -13,7 +13,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use deadpool::managed::{
     Manager, Metrics as ObjectMetrics, Object, Pool, PoolError, QueueMode, RecycleError, RecycleResult, WeakPool,
 };
@@ -148,6 +148,7 @@ impl PostgresDatabase {
     /// Brings the tables to this version's state; refuses a database that a newer version migrated.
     pub async fn migrate(&self) -> Result<(), Failure> {
         let mut connection = self.locked().await?;
+        migrations::check_encoding(&mut connection).await?;
         if migrations::pending(&mut connection).await?.is_some_and(|pending| pending.is_empty()) {
             return Ok(());
         }
@@ -186,22 +187,7 @@ impl PostgresDatabase {
         T: Send + 'static,
         F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>> + Send + Sync + 'static,
     {
-        // What is gone at once may be back at once: a connection that a restart has cut is replaced. Longer outages are
-        // for the client, who is told when to come back.
-        let mut replacements = ExponentialBuilder::new()
-            .with_min_delay(Duration::from_millis(10))
-            .with_factor(4.0)
-            .with_max_times(3)
-            .with_jitter()
-            .build();
-        // Others are in the way: they will be done soon, but not all at once.
-        let mut turns = ExponentialBuilder::new()
-            .with_min_delay(Duration::from_millis(2))
-            .with_max_delay(Duration::from_millis(100))
-            .without_max_times()
-            .with_jitter()
-            .build();
-        let deadline = tokio::time::Instant::now() + self.acquire_timeout;
+        let mut retries = Retries::until(tokio::time::Instant::now() + self.acquire_timeout);
         loop {
             let outcome = match access {
                 Access::Read => self.read(self.connection(operation).await, operation, &task).await,
@@ -209,16 +195,9 @@ impl PostgresDatabase {
                 Access::Write => self.write(operation, &task).await,
             };
             let Err(failure) = outcome else { return outcome };
-            let delay = if failure.is_lost_connection() {
-                replacements.next()
-            } else if failure.is_transient_conflict() {
-                turns.next()
-            } else {
-                None
-            };
-            match delay {
-                Some(delay) if tokio::time::Instant::now() + delay < deadline => tokio::time::sleep(delay).await,
-                Some(_) | None => return Err(failure),
+            match retries.delay_after(&failure) {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => return Err(failure),
             }
         }
     }
@@ -236,7 +215,7 @@ impl PostgresDatabase {
         let work = async { carried_out(operation, task(&mut Connection::Postgres(&mut connection))).await };
         match tokio::time::timeout(self.patience, work).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(silent(connection)),
+            Err(_) => Err(silent(Some(connection))),
         }
     }
 
@@ -244,11 +223,12 @@ impl PostgresDatabase {
     where
         F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>>,
     {
-        let mut connection = self.connection(operation).await?;
+        let mut connection = Writing(Some(self.connection(operation).await?));
+        let Some(open) = &mut connection.0 else { return Err(Error::internal("a connection is gone").into()) };
         // Several statements, of which the slow ones are few.
-        match tokio::time::timeout(self.patience * 2, self.transact(&mut connection, operation, task)).await {
+        match tokio::time::timeout(self.patience * 2, self.transact(open, operation, task)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(silent(connection).into_unknown_outcome()),
+            Err(_) => Err(silent(connection.0.take()).into_unknown_outcome()),
         }
     }
 
@@ -312,10 +292,55 @@ fn unopened(waited: tokio::time::error::Elapsed) -> Failure {
     Failure::Unreachable(Error::unavailable(detail, RETRY_AFTER, waited))
 }
 
+/// A connection in a transaction. A caller who goes away leaves it open: the pool would find that out when somebody takes the
+/// connection, and until then its locks would keep everybody waiting. So it is closed at once.
+struct Writing(Option<Object<ConnectionManager>>);
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        if let Some(mut connection) = self.0.take()
+            && connection.is_broken()
+        {
+            drop(Object::take(connection));
+        }
+    }
+}
+
+/// What is tried again, and when. Made with the first failure, for most operations have none.
+struct Retries {
+    deadline: tokio::time::Instant,
+    replacements: Option<ExponentialBackoff>,
+    turns: Option<ExponentialBackoff>,
+}
+
+impl Retries {
+    fn until(deadline: tokio::time::Instant) -> Self {
+        Self { deadline, replacements: None, turns: None }
+    }
+
+    /// How long to wait before the operation is run again; `None` if that does not help.
+    fn delay_after(&mut self, failure: &Failure) -> Option<Duration> {
+        let delay = if failure.is_lost_connection() {
+            // What is gone at once may be back at once: a connection that a restart has cut is replaced. Longer outages
+            // are for the client, who is told when to come back.
+            let backoff = ExponentialBuilder::new().with_min_delay(Duration::from_millis(10)).with_factor(4.0).with_max_times(3);
+            self.replacements.get_or_insert_with(|| backoff.with_jitter().build()).next()
+        } else if failure.is_transient_conflict() {
+            // Others are in the way: they will be done soon, but not all at once.
+            let backoff =
+                ExponentialBuilder::new().with_min_delay(Duration::from_millis(2)).with_max_delay(Duration::from_millis(100));
+            self.turns.get_or_insert_with(|| backoff.without_max_times().with_jitter().build()).next()
+        } else {
+            None
+        };
+        delay.filter(|delay| tokio::time::Instant::now() + *delay < self.deadline)
+    }
+}
+
 /// The server should have ended the statement itself by now. Its connection is of no use to anybody: whatever it is asked
 /// next would wait for the answer to this.
-fn silent(connection: Object<ConnectionManager>) -> Failure {
-    drop(Object::take(connection));
+fn silent(connection: Option<Object<ConnectionManager>>) -> Failure {
+    drop(connection.map(Object::take));
     let detail = "PostgreSQL did not answer within database.statement_timeout; see database.url.";
     Failure::Unreachable(Error::unavailable(detail, RETRY_AFTER, "nothing came over the connection"))
 }

@@ -30,9 +30,13 @@ impl Dialect for SqliteDialect {
         "records.rowid"
     }
 
+    fn page_hint(&self) -> &'static str {
+        "MATERIALIZED "
+    }
+
     /// First the keys of the page alone, then the documents of its records: what is sorted or skipped stays small.
-    fn page_head(&self) -> &'static str {
-        "WITH page AS MATERIALIZED (SELECT records.rowid AS record"
+    fn page_columns(&self) -> &'static str {
+        "records.rowid AS record"
     }
 
     /// CROSS JOIN: always from the page to the records, never the other way round.

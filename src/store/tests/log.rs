@@ -209,3 +209,21 @@ async fn one_change_from_the_future_holds_up_no_other() {
     assert_eq!(store.changes_prune(&cutoff(59), &seen, 3).await.unwrap(), 2);
     assert_eq!(changes(&store, &start).await, 1);
 }
+
+#[tokio::test]
+async fn a_transaction_that_is_open_elsewhere_keeps_no_other_change_from_going() {
+    let fixture = fresh_postgres().await;
+    let begin = || {
+        let mut session = schema::Session::open(&schema::required("TEST_POSTGRES")).unwrap();
+        session.execute("BEGIN; SELECT pg_current_xact_id()");
+        session
+    };
+    let _open = begin();
+    let start = fixture.store.snapshot().await.unwrap();
+    put(&fixture.store, &fixture.items, &documents(0..3)).await;
+    let _later = begin();
+    let seen = fixture.store.snapshot().await.unwrap();
+    assert!(!seen.in_progress.is_empty());
+    assert_eq!(fixture.store.changes_prune(&cutoff(59), &seen, 100).await.unwrap(), 3);
+    assert_eq!(changes(&fixture.store, &start).await, 0);
+}

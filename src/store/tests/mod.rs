@@ -9,11 +9,13 @@ mod log;
 mod opening;
 mod paging;
 mod plans;
+mod races;
 #[path = "../../../tests/support/schema.rs"]
 #[allow(dead_code, reason = "the integration tests use the rest of it")]
 mod schema;
 mod search;
 mod shapes;
+mod steps;
 mod writes;
 
 use std::collections::BTreeMap;

@@ -29,6 +29,9 @@ pub(super) async fn explain(store: &Store, build: impl Fn(&Connection<'_>) -> St
     explained.await.unwrap()
 }
 
+/// The values up to the cursor's.
+const FALLING: &str = "(collection=? AND <expr><?)";
+
 /// The shape's name, the query, and the index or table whose name must stand in the plan.
 pub(super) fn shapes() -> Vec<(&'static str, Query, &'static str)> {
     let eq = |field: &str, value: Scalar| Filter::test(field, Test::Eq(value));
@@ -70,6 +73,7 @@ pub(super) fn shapes() -> Vec<(&'static str, Query, &'static str)> {
         ("cursor", after(query(None, vec![]), vec![time(), Some(text("a"))]), index),
         ("filtered cursor", after(filtered(eq("category", text("x"))), vec![time(), Some(text("a"))]), index),
         ("cursor by field", after(query(None, vec![up("name")]), vec![Some(text("n")), Some(text("a"))]), index),
+        ("cursor by field, falling", after(query(None, vec![down("name")]), vec![Some(text("n")), Some(text("a"))]), FALLING),
         ("search", searching("word"), "terrace_search_items"),
         ("sorted search", sorted_search, "terrace_search_items"),
         ("include", included, index),
