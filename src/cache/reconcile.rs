@@ -1,7 +1,7 @@
 //! Reconciling: reading the change log for changes that this process did not make, and invalidating what they touch.
 //! The log is the truth; whatever else announces changes is a hint.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -47,46 +47,54 @@ pub struct Reconciler {
 struct Progress {
     /// What the last round read, and of what this process announced as much as goes in without a gap: no need to read it.
     seen: Snapshot,
-    /// Transactions that this process announced and the last round's snapshot did not see. All changes of a
-    /// transaction are announced together.
-    own: BTreeSet<u64>,
+    /// Transactions that this process announced and the last round's snapshot did not see, each with its newest row. All
+    /// changes of a transaction are announced together.
+    own: BTreeMap<u64, i64>,
+    /// The newest row that rounds of this run of the server have come across. Rows that a crashed server writes later are
+    /// newer than all that it had committed, whatever the numbers of their transactions.
+    newest: i64,
     /// When the last round began that read the log to its end.
     read_at: Instant,
 }
 
 impl Progress {
-    fn announced(&mut self, transaction: u64) {
-        if !self.seen.sees(transaction) {
-            self.own.insert(transaction);
+    fn announced(&mut self, Position { transaction, sequence }: Position) {
+        if let Some(newest) = self.own.get_mut(&transaction) {
+            *newest = sequence.max(*newest);
+        } else if !self.seen.sees(transaction) {
+            self.own.insert(transaction, sequence);
             self.seen.see(transaction);
         }
     }
 
-    /// Everything that `snapshot` sees has been applied.
-    fn applied(&mut self, snapshot: Snapshot, read_at: Instant) {
-        self.own.retain(|transaction| !snapshot.sees(*transaction));
+    /// Everything that `snapshot` sees has been applied; `newest` was the newest row of it that was read.
+    fn applied(&mut self, snapshot: Snapshot, newest: i64, read_at: Instant) {
+        let (seen, unseen) = std::mem::take(&mut self.own).into_iter().partition(|(transaction, _)| snapshot.sees(*transaction));
+        let seen: BTreeMap<u64, i64> = seen;
+        self.newest = seen.into_values().fold(self.newest.max(newest), i64::max);
+        self.own = unseen;
         self.seen = snapshot;
-        self.own.iter().for_each(|transaction| self.seen.see(*transaction));
+        self.own.keys().for_each(|transaction| self.seen.see(*transaction));
         self.read_at = read_at;
     }
 
     /// What `next` is at least, if the database is the one that was read before: its numbers only go up.
     fn expected_next(&self) -> u64 {
-        self.own.last().map_or(0, |own| own.saturating_add(1)).max(self.seen.next)
+        self.own.last_key_value().map_or(0, |(own, _)| own.saturating_add(1)).max(self.seen.next)
     }
 }
 
 impl Reconciler {
     /// A reconciler that has applied everything that `seen` sees. Take it before the cache's first load.
     pub fn new(cache: Arc<Cache>, log: Box<dyn ChangeLog>, seen: Snapshot) -> Self {
-        let progress = Progress { seen, own: BTreeSet::new(), read_at: Instant::now() };
+        let progress = Progress { seen, own: BTreeMap::new(), newest: 0, read_at: Instant::now() };
         Self { cache, log, progress: Mutex::new(progress) }
     }
 
     /// Announces changes that this process has just committed; those of one transaction in one call.
     pub fn announce(&self, changes: &[Change]) {
         self.cache.announce(changes);
-        self.update(|progress| changes.iter().for_each(|change| progress.announced(change.position.transaction)));
+        self.update(|progress| changes.iter().for_each(|change| progress.announced(change.position)));
     }
 
     /// Applies what the log has and this process did not announce; says how many changes those were.
@@ -106,37 +114,42 @@ impl Reconciler {
             return Ok(0);
         }
         let is_another_run = page.snapshot.server != seen.server;
+        let before = is_another_run.then(|| seen.clone());
         if is_another_run {
-            // They may bear numbers that this process has announced or seen: what is done twice costs a miss.
+            // What it wrote may bear numbers that this process has announced or seen: what is done twice costs a miss.
             self.update(|progress| progress.own.clear());
             seen = seen.without_last(REREAD);
             page = self.log.changes_since(&seen, None, BATCH).await?;
         }
         let snapshot = page.snapshot.clone();
-        let mut applied = 0;
+        let (mut applied, mut newest) = (0, 0);
         loop {
-            applied += self.apply(&page, &snapshot);
+            applied += self.apply(&page, &snapshot, before.as_ref());
+            let seen_rows = page.changes.iter().map(|change| change.position).filter(|row| snapshot.sees(row.transaction));
+            newest = seen_rows.map(|row| row.sequence).fold(newest, i64::max);
             // What the snapshot does not see belongs to the next round, which has a newer one.
             let Some(after) = page.more_after.filter(|after| after.transaction < snapshot.next) else { break };
             page = self.log.changes_since(&seen, Some(after), BATCH).await?;
         }
         // Only now: it promises that everything that the snapshot sees has been applied.
-        self.update(|progress| progress.applied(snapshot, began));
+        self.update(|progress| progress.applied(snapshot, newest, began));
         if is_another_run {
             tracing::info!(applied, "the database server was started anew; its last changes were read again");
         }
         Ok(applied)
     }
 
-    fn apply(&self, page: &ChangePage<Change>, snapshot: &Snapshot) -> usize {
+    /// `before` is what was seen of another run of the server: only what is newer than that counts.
+    fn apply(&self, page: &ChangePage<Change>, snapshot: &Snapshot, before: Option<&Snapshot>) -> usize {
         if page.unreadable > 0 {
             // They may be about any record, and nothing else would tell.
             self.cache.outdate_all();
         }
         let foreign: Vec<Change> = self.update(|progress| {
             let is_foreign = |change: &&Change| {
-                let transaction = change.position.transaction;
-                snapshot.sees(transaction) && !progress.own.contains(&transaction)
+                let Position { transaction, sequence } = change.position;
+                let is_known = before.is_some_and(|before| before.sees(transaction) && sequence <= progress.newest);
+                snapshot.sees(transaction) && !progress.own.contains_key(&transaction) && !is_known
             };
             page.changes.iter().filter(is_foreign).cloned().collect()
         });
@@ -147,7 +160,7 @@ impl Reconciler {
     /// Forgets own transactions too: their numbers may be given out again.
     fn start_anew(&self, snapshot: Snapshot, read_at: Instant) {
         self.cache.outdate_all();
-        self.update(|progress| *progress = Progress { seen: snapshot, own: BTreeSet::new(), read_at });
+        self.update(|progress| *progress = Progress { seen: snapshot, own: BTreeMap::new(), newest: 0, read_at });
     }
 
     /// Reconciles every `interval` until the task is aborted. A database that is away is tried again next time.

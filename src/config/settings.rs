@@ -67,7 +67,7 @@ pub struct DatabaseSettings {
     /// Connections that are kept open to PostgreSQL. Too few make the first requests of a burst wait for new ones, too
     /// many take them from other clients of the server.
     pub min_connections: u32,
-    /// The most connections. Too few queue cache misses behind each other, too many only cost memory; all instances
+    /// The most connections, besides one that follows the change log. Too few queue cache misses behind each other, too many only cost memory; all instances
     /// together must stay below PostgreSQL's own `max_connections`.
     pub max_connections: u32,
     /// How long a request waits for a connection, or for a lock, before it is refused with 503.

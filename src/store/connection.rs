@@ -18,6 +18,8 @@ use super::statement::Statement;
 pub(super) enum Access {
     /// No transaction of its own: each reading operation is one statement, and so sees one state.
     Read,
+    /// The same on a connection that is kept for this: the cache follows the log also while requests use all others.
+    Follow,
     /// A transaction. On SQLite it has the write lock from its first statement on.
     Write,
 }

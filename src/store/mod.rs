@@ -222,7 +222,7 @@ impl Store {
     /// under. To see each change once, read until a page has nothing after it and go on from the snapshot of the first one.
     pub async fn changes_since(&self, seen: &Snapshot, after: Option<Position>, limit: u32) -> Result<ChangePage> {
         let seen = Arc::new(seen.clone());
-        self.run("changes_since", "", Access::Read, move |connection| {
+        self.run("changes_since", "", Access::Follow, move |connection| {
             let seen = Arc::clone(&seen);
             async move { log::since(connection, &seen, after, limit).await }.boxed()
         })

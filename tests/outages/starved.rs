@@ -181,3 +181,34 @@ async fn a_row_that_somebody_locks_holds_up_its_own_writers_only() {
     server.patch("/api/items/I0", &json!({"tier": 99})).await.expect(200);
     assert_eq!(server.get("/api/items/I0").await.json()["version"], 2, "what was refused was not written");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_is_followed_while_requests_hold_every_connection() {
+    let postgres = PrivatePostgres::start();
+    let server = Server::fixture_on(postgres.url(), |settings| {
+        settings.cache.reconcile_interval = Duration::from_millis(50);
+        settings.database.min_connections = 0;
+        settings.database.max_connections = 1;
+        settings.database.acquire_timeout = Duration::from_secs(60);
+    });
+    ready(&server).await;
+    server.create_item(item("A", "a")).await;
+    server.get("/api/items/A").await.expect(200);
+    let server = Arc::new(server);
+    let mut holder = postgres.session();
+    holder.execute("BEGIN; LOCK TABLE records IN ACCESS EXCLUSIVE MODE");
+    let asked = Arc::clone(&server);
+    let reading = tokio::spawn(async move { asked.get("/api/items/B").await });
+    let waiting = "SELECT FROM pg_stat_activity WHERE application_name = 'terrace' AND wait_event_type = 'Lock'";
+    server.eventually("a read that holds the connection", async || !postgres.sql(waiting).is_empty()).await;
+    postgres.sql(
+        "INSERT INTO changes (collection, id, operation, version, actor, at, before, after) \
+         VALUES ('items', 'A', 'update', 2, 'x', '2026-01-01T00:00:00.000000Z', '{}', '{}')",
+    );
+    // What is no hit waits for the connection.
+    let is_hit = async || tokio::time::timeout(Duration::from_millis(300), server.get("/api/items/A")).await.is_ok();
+    server.eventually("the end of what the log outdates", async || !is_hit().await).await;
+    holder.execute("COMMIT");
+    assert_eq!(reading.await.unwrap().status, 404);
+    server.get("/api/items/A").await.expect(200);
+}

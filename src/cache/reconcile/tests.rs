@@ -120,7 +120,7 @@ async fn an_own_change_that_the_database_shows_only_in_the_next_round_is_not_app
     log.with(|state| state.commits.push((1, change(1, 1, "M-1"))));
     reconciler.announce(&[change(1, 1, "M-1")]);
     bench.read("two").await.unwrap();
-    reconciler.update(|progress| progress.applied(start(1), Instant::now()));
+    reconciler.update(|progress| progress.applied(start(1), 0, Instant::now()));
     log.with(|state| state.reads = 1);
     assert_eq!(reconciler.reconcile().await.unwrap(), 0);
     assert_eq!(bench.body("three").await, "two");
@@ -279,4 +279,22 @@ async fn a_standby_that_took_over_outdates_everything() {
         assert_eq!(reconciler.reconcile().await.unwrap(), 1);
         assert_eq!(bench.body("three").await, "two");
     }
+}
+
+#[tokio::test]
+async fn a_crash_outdates_nothing_that_was_known_before_it() {
+    let (bench, log, reconciler) = on_a_server(1_000).await;
+    // One of this process, one of another one, and one whose transaction is prepared and outlives the crash.
+    log.with(|state| state.open.push(1_000));
+    reconciler.announce(&[change(1_001, 21, "M-1")]);
+    log.commit([change(1_001, 21, "M-1"), change(1_002, 22, "M-1")]);
+    assert_eq!(reconciler.reconcile().await.unwrap(), 1);
+    bench.read("two").await.unwrap();
+    log.with(|state| state.server.number = 2);
+    assert_eq!(reconciler.reconcile().await.unwrap(), 0);
+    assert_eq!(bench.body("three").await, "two", "a restart costs what is cached");
+    log.with(|state| state.server.number = 3);
+    log.commit([change(1_000, 20, "M-1"), change(1_003, 33, "M-2")]);
+    assert_eq!(reconciler.reconcile().await.unwrap(), 2);
+    assert_eq!(bench.body("three").await, "three", "the late commit was lost");
 }

@@ -80,6 +80,8 @@ impl Manager for ConnectionManager {
 pub(super) struct PostgresDatabase {
     connector: Arc<Connector>,
     pool: Pool<ConnectionManager>,
+    /// One connection, for whoever follows the log.
+    log: Pool<ConnectionManager>,
     acquire_timeout: Duration,
     /// How long the answer to one statement may take to come, which is longer than the server may work on it.
     patience: Duration,
@@ -98,11 +100,13 @@ impl PostgresDatabase {
     /// Opens the database that `database.url` names, with one connection; the others come when they are needed.
     pub async fn open(settings: &DatabaseSettings, meter: &Meter) -> Result<Self> {
         let connector = Arc::new(Connector::of(settings)?);
-        let manager = ConnectionManager { connector: Arc::clone(&connector) };
         let size = |connections: u32| usize::try_from(connections).unwrap_or(usize::MAX);
         // Last in, first out: what a burst has left over stays unused, and is closed.
-        let pool = Pool::builder(manager).max_size(size(settings.max_connections.max(1))).queue_mode(QueueMode::Lifo);
-        let pool = pool.build().map_err(Error::internal)?;
+        let pool_of = |connections| {
+            let manager = ConnectionManager { connector: Arc::clone(&connector) };
+            Pool::builder(manager).max_size(connections).queue_mode(QueueMode::Lifo).build().map_err(Error::internal)
+        };
+        let (pool, log) = (pool_of(size(settings.max_connections.max(1)))?, pool_of(1)?);
         let keep = Keep {
             pool: pool.weak(),
             min_connections: size(settings.min_connections.min(settings.max_connections)),
@@ -113,6 +117,7 @@ impl PostgresDatabase {
         let database = Self {
             connector,
             pool,
+            log,
             acquire_timeout: settings.acquire_timeout,
             patience: settings.statement_timeout + GRACE,
             shortage,
@@ -185,7 +190,8 @@ impl PostgresDatabase {
         let mut retries = Retries::until(tokio::time::Instant::now() + self.acquire_timeout);
         loop {
             let outcome = match access {
-                Access::Read => self.read(operation, &task).await,
+                Access::Read => self.read(self.connection(operation).await, operation, &task).await,
+                Access::Follow => self.read(self.log_connection().await, operation, &task).await,
                 Access::Write => self.write(operation, &task).await,
             };
             let Err(failure) = outcome else { return outcome };
@@ -196,11 +202,16 @@ impl PostgresDatabase {
         }
     }
 
-    async fn read<T, F>(&self, operation: &'static str, task: &F) -> Result<T, Failure>
+    async fn read<T, F>(
+        &self,
+        connection: Result<Object<ConnectionManager>, Failure>,
+        operation: &'static str,
+        task: &F,
+    ) -> Result<T, Failure>
     where
         F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>>,
     {
-        let mut connection = self.connection(operation).await?;
+        let mut connection = connection?;
         let work = async { carried_out(operation, task(&mut Connection::Postgres(&mut connection))).await };
         match tokio::time::timeout(self.patience, work).await {
             Ok(outcome) => outcome,
@@ -259,14 +270,26 @@ impl PostgresDatabase {
             }
             Ok(Err(PoolError::Backend(error))) => Err(Failure::Unreachable(error)),
             Ok(Err(error)) => Err(Failure::Refused(Error::internal(error))),
-            Err(waited) if self.pool.status().size < self.pool.status().max_size => {
-                // There was room for one more, and making it took too long.
-                let detail = "PostgreSQL did not answer within database.acquire_timeout; see database.url.";
-                Err(Failure::Unreachable(Error::unavailable(detail, RETRY_AFTER, waited)))
-            }
+            // There was room for one more, and making it took too long.
+            Err(waited) if self.pool.status().size < self.pool.status().max_size => Err(unopened(waited)),
             Err(_) => Err(self.shortage.in_vain(operation)),
         }
     }
+
+    /// It says nothing of a shortage of the others.
+    async fn log_connection(&self) -> Result<Object<ConnectionManager>, Failure> {
+        match tokio::time::timeout(self.acquire_timeout, self.log.get()).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(PoolError::Backend(error))) => Err(Failure::Unreachable(error)),
+            Ok(Err(error)) => Err(Failure::Refused(Error::internal(error))),
+            Err(waited) => Err(unopened(waited)),
+        }
+    }
+}
+
+fn unopened(waited: tokio::time::error::Elapsed) -> Failure {
+    let detail = "PostgreSQL did not answer within database.acquire_timeout; see database.url.";
+    Failure::Unreachable(Error::unavailable(detail, RETRY_AFTER, waited))
 }
 
 /// A connection in a transaction. A caller who goes away leaves it open: the pool would find that out when somebody takes the

@@ -47,6 +47,8 @@ type Wrapped = SyncConnectionWrapper<SqliteConnection>;
 pub(super) struct SqliteDatabase {
     file: Arc<DatabaseFile>,
     pool: Pool<Wrapped>,
+    /// One connection, for whoever follows the log.
+    log: Pool<Wrapped>,
     /// One permit. Held, in the blocking thread, for the whole of a writing operation: writers queue here, where
     /// waiting costs no thread, and not in SQLite's busy handler, which sleeps and is not fair.
     writer: Arc<Semaphore>,
@@ -69,18 +71,21 @@ impl SqliteDatabase {
         // One more than for reads, so that a writer seldom waits for readers.
         let size = usize::try_from(settings.max_connections.max(1)).unwrap_or(usize::MAX).saturating_add(1);
         let pragmas = pragmas(settings.acquire_timeout, PAGE_CACHE_KIB / size);
-        let mut config = ManagerConfig::default();
-        config.recycling_method = RecyclingMethod::Fast;
-        let opened = Arc::clone(&file);
-        config.custom_setup = Box::new(move |path| establish(path.to_owned(), Arc::clone(&opened), pragmas.clone()));
-        let manager = AsyncDieselConnectionManager::new_with_config(path.to_string_lossy(), config);
-        let pool: Pool<Wrapped> = Pool::builder(manager).max_size(size).build().map_err(Error::internal)?;
+        let pool_of = |connections| -> Result<Pool<Wrapped>> {
+            let mut config = ManagerConfig::default();
+            config.recycling_method = RecyclingMethod::Fast;
+            let (opened, pragmas) = (Arc::clone(&file), pragmas.clone());
+            config.custom_setup = Box::new(move |path| establish(path.to_owned(), Arc::clone(&opened), pragmas.clone()));
+            let manager = AsyncDieselConnectionManager::new_with_config(path.to_string_lossy(), config);
+            Pool::builder(manager).max_size(connections).build().map_err(Error::internal)
+        };
+        let (pool, log) = (pool_of(size)?, pool_of(1)?);
         watch(&pool, meter);
         let writer = Arc::new(Semaphore::new(1));
         let [connections, writes] = [Scarce::Connection, Scarce::WriteLock].map(|scarce| Shortage::new(meter, scarce, settings));
-        let database = Self { file, pool, writer, acquire_timeout: settings.acquire_timeout, connections, writes };
+        let database = Self { file, pool, log, writer, acquire_timeout: settings.acquire_timeout, connections, writes };
         // Opening the first connection here makes a wrong path a start-up error.
-        drop(database.connection("open").await.map_err(Failure::into_error)?);
+        drop(database.connection(Access::Read, "open").await.map_err(Failure::into_error)?);
         Ok(database)
     }
 
@@ -130,7 +135,7 @@ impl SqliteDatabase {
         F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>> + Send + 'static,
     {
         self.blocking(operation, access, move |sqlite| match access {
-            Access::Read => finish(task, sqlite),
+            Access::Read | Access::Follow => finish(task, sqlite),
             Access::Write => sqlite.immediate_transaction(|sqlite| finish(task, sqlite)),
         })
         .await
@@ -150,10 +155,10 @@ impl SqliteDatabase {
         F: FnOnce(&mut SqliteConnection) -> Result<T, Failure> + Send + 'static,
     {
         let permit = match access {
-            Access::Read => None,
+            Access::Read | Access::Follow => None,
             Access::Write => Some(self.write_permit(operation).await?),
         };
-        let mut object = self.connection(operation).await?;
+        let mut object = self.connection(access, operation).await?;
         let file = permit.is_some().then(|| Arc::clone(&self.file));
         let is_cache_full = Object::metrics(&object).recycle_count % USES_PER_STATEMENT_CACHE == USES_PER_STATEMENT_CACHE - 1;
         let work = object.spawn_blocking(move |sqlite| {
@@ -192,10 +197,17 @@ impl SqliteDatabase {
         }
     }
 
-    async fn connection(&self, operation: &'static str) -> Result<Object<Wrapped>, Failure> {
-        match tokio::time::timeout(self.acquire_timeout, self.pool.get()).await {
+    async fn connection(&self, access: Access, operation: &'static str) -> Result<Object<Wrapped>, Failure> {
+        let pool = match access {
+            Access::Read | Access::Write => &self.pool,
+            Access::Follow => &self.log,
+        };
+        match tokio::time::timeout(self.acquire_timeout, pool.get()).await {
             Ok(Ok(object)) => {
-                self.connections.relieved(|| self.pool.status().waiting);
+                // The one for the log says nothing of a shortage of the others.
+                if access != Access::Follow {
+                    self.connections.relieved(|| self.pool.status().waiting);
+                }
                 Ok(object)
             }
             Ok(Err(DeadpoolError::Backend(PoolError::ConnectionError(error)))) => {
