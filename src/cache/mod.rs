@@ -222,7 +222,8 @@ impl Cache {
         let capture = || guards.iter().map(|guard| self.guards.capture(guard)).collect();
         let (cache, scope, owned_key) = (Arc::clone(self), Arc::clone(scope), key.clone());
         self.flights.board(key, landed, capture, |dependencies| {
-            let load = loader();
+            // Boxed: what a load keeps while it waits has kilobytes, and every future around it would be that much larger.
+            let load = Box::pin(loader());
             async move { cache.load(&scope, owned_key, dependencies, load).await }
         })
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use diesel::QueryResult;
 use diesel::prelude::QueryableByName;
 use diesel::sql_types::{BigInt, Nullable, Text};
 
@@ -27,6 +28,12 @@ struct DocumentRow {
     included: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
     highlights: Option<String>,
+}
+
+#[derive(QueryableByName)]
+struct PlainRow {
+    #[diesel(sql_type = Text)]
+    data: String,
 }
 
 #[derive(QueryableByName)]
@@ -64,6 +71,37 @@ pub(super) fn stored_id(text: &str) -> Result<RecordId> {
     RecordId::parse(text).map_err(|reason| Error::internal(format!("the database has the id {text:?}: {reason}")))
 }
 
+/// Which columns the rows of a read have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Columns {
+    /// Only the document, as most reads want it: each further column costs some 300 instructions a row.
+    Document,
+    /// Those of [`DocumentRow`].
+    All,
+}
+
+fn columns_of_record(shape: &Shape) -> Columns {
+    if shape.include.is_empty() { Columns::Document } else { Columns::All }
+}
+
+fn columns_of_page(query: &Query, marks: Option<&Marks>) -> Columns {
+    match query.paging {
+        Paging::Page { .. } if query.include.is_empty() && marks.is_none() => Columns::Document,
+        Paging::Page { .. } | Paging::Cursor { .. } => Columns::All,
+    }
+}
+
+async fn documents(connection: &mut Connection<'_>, statement: Statement, columns: Columns) -> QueryResult<Vec<DocumentRow>> {
+    match columns {
+        Columns::All => connection.load(statement).await,
+        Columns::Document => {
+            let rows: Vec<PlainRow> = connection.load(statement).await?;
+            let plain = |row: PlainRow| DocumentRow { data: row.data, cursor: None, included: None, highlights: None };
+            Ok(rows.into_iter().map(plain).collect())
+        }
+    }
+}
+
 /// One record, in the shape that the request asks for.
 pub(super) async fn one(
     connection: &mut Connection<'_>,
@@ -71,15 +109,18 @@ pub(super) async fn one(
     id: &RecordId,
     shape: &Shape,
 ) -> Result<Option<Row>, Failure> {
-    let rows: Vec<DocumentRow> = connection.load(one_statement(connection.dialect(), collection, id, shape)?).await?;
+    let statement = one_statement(connection.dialect(), collection, id, shape)?;
+    let rows = documents(connection, statement, columns_of_record(shape)).await?;
     rows.into_iter().next().map(|row| Ok(into_row(row, collection, None)?)).transpose()
 }
 
 pub(super) fn one_statement(dialect: &dyn Dialect, collection: &Collection, id: &RecordId, shape: &Shape) -> Result<Statement> {
     let mut statement = Statement::new("SELECT ");
     push_document(&mut statement, dialect, collection, shape.fields.as_deref());
-    statement.sql(", CAST(NULL AS text) AS cursor, CAST(NULL AS text) AS highlights, ");
-    push_included(&mut statement, dialect, collection, &shape.include)?;
+    if columns_of_record(shape) == Columns::All {
+        statement.sql(", CAST(NULL AS text) AS cursor, CAST(NULL AS text) AS highlights, ");
+        push_included(&mut statement, dialect, collection, &shape.include)?;
+    }
     push_from(&mut statement, dialect, collection);
     statement.sql(" AND records.id = ").text(id.as_str());
     Ok(statement)
@@ -98,7 +139,7 @@ pub(super) async fn page(connection: &mut Connection<'_>, collection: &Collectio
     }
     let marks = (query.highlight && query.selection.search.is_some()).then(Marks::random);
     let statement = page_statement(connection.dialect(), collection, query, marks.as_ref())?;
-    let mut rows: Vec<DocumentRow> = connection.load(statement).await?;
+    let mut rows = documents(connection, statement, columns_of_page(query, marks.as_ref())).await?;
     if let Some((marks, expression)) = marks.as_ref().zip(query.selection.search.as_ref()) {
         mark_matches(connection, collection, expression, marks, &mut rows).await?;
     }
@@ -139,22 +180,24 @@ pub(super) fn page_statement(
 
     statement.sql(" SELECT ");
     push_document(&mut statement, dialect, collection, query.fields.as_deref());
-    match query.paging {
-        Paging::Page { .. } => _ = statement.sql(", CAST(NULL AS text) AS cursor, "),
-        Paging::Cursor { .. } => {
-            let values = keys.iter().map(|key| key.json.clone()).chain(["tie".to_owned()]);
-            statement.sql(format!(", {} AS cursor, ", dialect.json_array(&values.collect::<Vec<_>>())));
-        }
-    }
-    push_included(&mut statement, dialect, collection, &query.include)?;
     let highlighted = search.as_ref().zip(marks);
-    match &highlighted {
-        Some((search, marks)) => {
-            statement.sql(", ");
-            search.push_highlights(&mut statement, &marks.open, &marks.close);
-            statement.sql(" AS highlights");
+    if columns_of_page(query, marks) == Columns::All {
+        match query.paging {
+            Paging::Page { .. } => _ = statement.sql(", CAST(NULL AS text) AS cursor, "),
+            Paging::Cursor { .. } => {
+                let values = keys.iter().map(|key| key.json.clone()).chain(["tie".to_owned()]);
+                statement.sql(format!(", {} AS cursor, ", dialect.json_array(&values.collect::<Vec<_>>())));
+            }
         }
-        None => _ = statement.sql(", CAST(NULL AS text) AS highlights"),
+        push_included(&mut statement, dialect, collection, &query.include)?;
+        match &highlighted {
+            Some((search, marks)) => {
+                statement.sql(", ");
+                search.push_highlights(&mut statement, &marks.open, &marks.close);
+                statement.sql(" AS highlights");
+            }
+            None => _ = statement.sql(", CAST(NULL AS text) AS highlights"),
+        }
     }
     statement.sql(format!(" FROM {}", dialect.page_source()));
     if let Some((search, _)) = &highlighted {

@@ -62,6 +62,8 @@ impl RequestId {
     /// them, also after that has ended.
     pub fn carry<F: Future>(future: F) -> impl Future<Output = F::Output> {
         let current = Self::current();
+        // Boxed: both arms below and whatever carries this on would each have room for all of its state.
+        let future = Box::pin(future);
         async move {
             match current {
                 Some(id) => id.scope(future).await,
