@@ -6,6 +6,8 @@ use diesel::sql_types::Text;
 use futures_util::FutureExt;
 
 use super::plans::{RANGES, shapes};
+use std::time::Instant;
+
 use super::*;
 use crate::store::connection::Access;
 use crate::store::dialect::Dialect;
@@ -25,9 +27,19 @@ const RECORDS: u32 = 100_000;
 async fn filled() -> Fixture {
     let fixture = fresh_postgres().await;
     fill(&fixture, 1, RECORDS);
-    fixture.store.analyze(&fixture.items.name).await.unwrap();
     fixture.store.analyze(&fixture.groups.name).await.unwrap();
-    fixture
+    // A page is marked as seen by everybody only when no transaction is open that began before it was written; other tests
+    // have theirs in the same database.
+    let mut session = schema::Session::open(&fixture.directory.settings.url).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        fixture.store.analyze(&fixture.items.name).await.unwrap();
+        let marked = "SELECT 1 FROM pg_class WHERE oid = 'records_items'::regclass AND relallvisible = relpages";
+        if !session.query(marked).unwrap().is_empty() {
+            return fixture;
+        }
+        assert!(Instant::now() < deadline, "a transaction stays open");
+    }
 }
 
 fn fill(fixture: &Fixture, first: u32, last: u32) {
