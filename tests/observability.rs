@@ -148,6 +148,8 @@ async fn no_client_can_make_new_time_series() {
         names.collect::<BTreeSet<String>>()
     };
     ask(0).await;
+    // What the server does by itself has series too.
+    server.eventually("following the log", async || series().await.iter().any(|name| name.contains("changes_since"))).await;
     let few = series().await;
     for number in 1..30 {
         ask(number).await;

@@ -1,13 +1,13 @@
 //! PostgreSQL's plans over 100,000 records. A prepared statement is planned for its values at first and may later be planned
 //! once for all values, so both are looked at.
 
+use std::time::Instant;
+
 use diesel::prelude::QueryableByName;
 use diesel::sql_types::Text;
 use futures_util::FutureExt;
 
 use super::plans::{RANGES, shapes};
-use std::time::Instant;
-
 use super::*;
 use crate::store::connection::Access;
 use crate::store::dialect::Dialect;
