@@ -8,9 +8,11 @@
 //! | [`model`] | plain values: collection, record, query, change, guard | nothing |
 //! | [`error`] | the one domain error: no HTTP, no Diesel | nothing |
 //! | [`config`] | settings: files, environment, checking | nothing |
+//! | [`faults`] | faults on demand, for tests; nothing in a release build | nothing |
 //! | [`telemetry`] | metrics, logs, request ids | config |
+//! | [`redis_client`] | the connections that cache and bus share | config, telemetry |
 //! | [`store`] | all SQL, behind one interface | config, telemetry |
-//! | [`cache`] | key, guard cells, entry, L1, single flight, reconcile | config, telemetry |
+//! | [`cache`] | key, guard cells, entry, both tiers, single flight, bus, reconcile | config, faults, redis_client, telemetry |
 //! | [`catalog`] | collection and view files, loaded and checked; compiled validators | config |
 //! | [`auth`] | who is asking and what they may do | cache, store |
 //! | [`limits`] | how often clients may ask | config |
@@ -57,10 +59,12 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod error;
+pub mod faults;
 pub mod http;
 pub mod jobs;
 pub mod limits;
 pub mod model;
 pub mod records;
+pub mod redis_client;
 pub mod store;
 pub mod telemetry;

@@ -7,18 +7,19 @@ use std::path::{Path, PathBuf};
 use crate::support::root;
 
 /// Every room, and the rooms it may use besides itself, `model` and `error`. `*` is all.
-const ROOMS: [(&str, &[&str]); 16] = [
+const ROOMS: [(&str, &[&str]); 17] = [
     ("model", &[]),
     ("error", &[]),
     ("config", &[]),
+    ("faults", &[]),
     ("telemetry", &["config"]),
     ("redis_client", &["config", "telemetry"]),
     ("store", &["config", "telemetry"]),
-    ("cache", &["config", "telemetry", "redis_client"]),
+    ("cache", &["config", "faults", "telemetry", "redis_client"]),
     ("catalog", &["config"]),
     ("auth", &["cache", "store", "redis_client"]),
     ("limits", &["config", "cache", "store", "redis_client"]),
-    ("records", &["cache", "store", "catalog", "auth", "telemetry"]),
+    ("records", &["faults", "cache", "store", "catalog", "auth", "telemetry"]),
     ("jobs", &["records", "store"]),
     ("http", &["config", "telemetry", "records", "auth", "limits", "jobs"]),
     ("app", &["*"]),

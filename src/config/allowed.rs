@@ -35,6 +35,12 @@ const ALLOWED: &[(&str, &str)] = &[
     ("cache.max_ttl", DURATION),
     ("cache.jitter_percent", "a whole number from 0 to 50"),
     ("cache.reconcile_interval", "a duration from 10ms to 1m such as \"500ms\""),
+    ("redis.url", "redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss://… for TLS, or \"\" for no second tier"),
+    ("redis.prefix", "1 to 64 letters, digits, hyphens and underscores"),
+    ("redis.ca_file", "the path of a PEM file, or \"\" for the system's certificate authorities"),
+    ("redis.timeout", DURATION),
+    ("redis.compress_above", SIZE),
+    ("redis.max_ttl", DURATION),
     ("collections.dir", "the path of a directory"),
     ("collections.views_dir", "the path of a directory"),
     ("collections.samples_dir", "the path of a directory"),
@@ -58,7 +64,7 @@ pub(super) fn allowed(key: &str) -> &'static str {
 
 /// Whether every setting of `settings` is in its range.
 pub(super) fn in_range(settings: &Settings) -> bool {
-    let Settings { http, database, cache, collections, changes, limits, log } = settings;
+    let Settings { http, database, cache, redis, collections, changes, limits, log } = settings;
     let positive = [
         http.keep_alive,
         database.acquire_timeout,
@@ -66,6 +72,8 @@ pub(super) fn in_range(settings: &Settings) -> bool {
         database.idle_timeout,
         database.statement_timeout,
         cache.max_ttl,
+        redis.timeout,
+        redis.max_ttl,
         log.slow_request,
         log.slow_query,
     ];
@@ -80,6 +88,10 @@ pub(super) fn in_range(settings: &Settings) -> bool {
         && cache.l1_bytes.as_u64() > 0
         && cache.jitter_percent <= 50
         && (Duration::from_millis(10)..=LONGEST_RECONCILE_INTERVAL).contains(&cache.reconcile_interval)
+        && (redis.url.is_empty() || ["redis://", "rediss://"].iter().any(|scheme| redis.url.starts_with(scheme)))
+        && (1..=64).contains(&redis.prefix.len())
+        && redis.prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        && redis.compress_above.as_u64() > 0
         && [&collections.dir, &collections.views_dir, &collections.samples_dir].iter().all(|path| !path.as_os_str().is_empty())
         && changes.retention >= Duration::from_secs(10 * 60)
         && limits.per_second > 0

@@ -10,5 +10,6 @@ mod settings;
 
 pub use mistake::{Mistake, Source};
 pub use settings::{
-    CacheSettings, CollectionsSettings, DatabaseSettings, HttpSettings, LimitsSettings, LogFormat, LogSettings, Settings,
+    CacheSettings, CollectionsSettings, DatabaseSettings, HttpSettings, LimitsSettings, LogFormat, LogSettings, RedisSettings,
+    Settings,
 };

@@ -14,8 +14,10 @@ pub struct Settings {
     pub http: HttpSettings,
     /// Where the truth is.
     pub database: DatabaseSettings,
-    /// The cache in the process.
+    /// The cache.
     pub cache: CacheSettings,
+    /// The second tier, and the way between instances.
+    pub redis: RedisSettings,
     /// Where collection, view and sample files are.
     pub collections: CollectionsSettings,
     /// The change log.
@@ -136,6 +138,41 @@ impl Default for CacheSettings {
             max_ttl: Duration::from_secs(60 * 60),
             jitter_percent: 10,
             reconcile_interval: Duration::from_millis(500),
+        }
+    }
+}
+
+/// The second tier, which all instances share, and the way that changes are announced between them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RedisSettings {
+    /// `redis://USER:PASSWORD@HOST:PORT/DATABASE`, `rediss://` for TLS, or empty for no second tier.
+    pub url: String,
+    /// What the names of all keys begin with. Installations do not meet even with the same one.
+    pub prefix: String,
+    /// A PEM file with the certificate authorities that the server's certificate may come from; empty for the system's.
+    pub ca_file: PathBuf,
+    /// How long a command may take before the server counts as away. Too low gives the tier up at each pause of a busy
+    /// server, too high holds reads and writes up for that long when it hangs.
+    #[serde(with = "humantime_text")]
+    pub timeout: Duration,
+    /// Larger bodies are stored compressed. Too low spends CPU on what is small, too high fills the server and the network.
+    pub compress_above: ByteSize,
+    /// No value is kept for longer. Too low loads again what has not changed, too high keeps what nobody asks for until
+    /// the server evicts it.
+    #[serde(with = "humantime_text")]
+    pub max_ttl: Duration,
+}
+
+impl Default for RedisSettings {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            prefix: "terrace".to_owned(),
+            ca_file: PathBuf::new(),
+            timeout: Duration::from_millis(250),
+            compress_above: ByteSize::kib(4),
+            max_ttl: Duration::from_secs(60 * 60),
         }
     }
 }

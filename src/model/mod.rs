@@ -5,6 +5,7 @@ mod change;
 mod collection;
 mod filter;
 mod filter_json;
+mod freshness;
 mod names;
 mod principal;
 mod query;
@@ -17,6 +18,7 @@ pub use change::{Change, ChangePage, Guard, LoggedChange, Operation, Position, S
 pub use collection::{Access, AccessRule, CacheTimes, Collection, Field, IdRule, Index, SearchField, SearchWeight};
 pub use filter::{Condition, Filter, Test};
 pub use filter_json::Operand;
+pub use freshness::Freshness;
 pub use names::{CollectionName, RecordId};
 pub use principal::Principal;
 pub use query::{CountMode, DEFAULT_LIMIT, Direction, MAX_LIMIT, Paging, Query, Selection, SortKey};
