@@ -111,7 +111,7 @@ impl Records {
         let (store, owned_collection, id) = (self.store.clone(), Arc::clone(collection), id.clone());
         let load = move || async move {
             let row = store.record_read(&owned_collection, &id, &shape.into()).await?;
-            row.map_or_else(|| Ok(body::missing()), |row| body::found(row.data, Vec::new()))
+            row.map_or_else(|| Ok(body::missing()), body::record)
         };
         // Boxed, so that a hit does not carry the state of a load around.
         let lookup = Box::pin(self.cache.get_or_load(&resource.records, &key, &guards, load)).await?;
