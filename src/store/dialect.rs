@@ -11,6 +11,15 @@ pub(super) fn is_safe_name(name: &str) -> bool {
     !name.is_empty() && !name.chars().any(|character| character.is_control() || matches!(character, '\'' | '"' | '\\'))
 }
 
+/// A way to count how often each value of several fields occurs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Statistics {
+    /// Each field by itself, along the index that has it.
+    FieldByField,
+    /// All fields in one reading of the records, which costs much more than the counting.
+    Together,
+}
+
 /// One set of spellings. `row` is `records.`, or empty in the definition of an index.
 pub(super) trait Dialect: Send + Sync {
     /// Appends the table that holds the records of `collection`, as `alias`.
@@ -62,6 +71,9 @@ pub(super) trait Dialect: Send + Sync {
 
     /// A JSON array of expressions, as text.
     fn json_array(&self, elements: &[String]) -> String;
+
+    /// How the values of several fields are counted.
+    fn statistics(&self) -> Statistics;
 
     /// A value expression as JSON text, for statistics.
     fn quoted(&self, value: &str) -> String;

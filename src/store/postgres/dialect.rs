@@ -8,7 +8,7 @@ use super::structure;
 use crate::error::Result;
 use crate::model::{Collection, CollectionName, Field, Position, Scalar, ScalarType, SearchExpression, Snapshot};
 use crate::store::column::Column;
-use crate::store::dialect::{Dialect, SearchDialect};
+use crate::store::dialect::{Dialect, SearchDialect, Statistics};
 use crate::store::statement::Statement;
 use crate::store::structure::Artifact;
 
@@ -81,6 +81,10 @@ impl Dialect for PostgresDialect {
 
     fn json_array(&self, elements: &[String]) -> String {
         format!("json_build_array({})::text", elements.join(", "))
+    }
+
+    fn statistics(&self) -> Statistics {
+        Statistics::Together
     }
 
     fn quoted(&self, value: &str) -> String {

@@ -9,7 +9,7 @@ use crate::model::{
     Collection, CollectionName, Field, Position, Scalar, SearchClause, SearchExpression, SearchTerm, SearchWeight, Snapshot,
 };
 use crate::store::column::Column;
-use crate::store::dialect::{Dialect, SearchDialect, literal};
+use crate::store::dialect::{Dialect, SearchDialect, Statistics, literal};
 use crate::store::statement::Statement;
 use crate::store::structure::Artifact;
 
@@ -70,6 +70,10 @@ impl Dialect for SqliteDialect {
 
     fn json_array(&self, elements: &[String]) -> String {
         format!("json_array({})", elements.join(", "))
+    }
+
+    fn statistics(&self) -> Statistics {
+        Statistics::FieldByField
     }
 
     fn quoted(&self, value: &str) -> String {
