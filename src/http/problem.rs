@@ -120,6 +120,7 @@ fn status_and_title(kind: ErrorKind) -> (StatusCode, &'static str) {
         // RFC 9111, 5.2.1.7.
         ErrorKind::NotCached => (StatusCode::GATEWAY_TIMEOUT, "Nothing that is stored will do"),
         ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "The service is not available at the moment"),
+        ErrorKind::NotCached => (StatusCode::GATEWAY_TIMEOUT, "Nothing suitable is cached"),
         ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "The server failed"),
     }
 }
