@@ -6,6 +6,7 @@ mod architecture;
 mod cli;
 mod compression;
 mod coverage;
+mod faults;
 mod freshness;
 mod histories;
 mod hostile;
