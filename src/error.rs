@@ -29,8 +29,12 @@ pub enum ErrorKind {
     Invalid,
     /// The caller exceeded a rate.
     TooManyRequests,
+    /// The request forbids to load, and nothing that is stored will do.
+    NotCached,
     /// A server Terrace needs is away; the request may be sent again after `retry_after`.
     Unavailable,
+    /// The request takes only what is cached (`only-if-cached`), and nothing is that it could have.
+    NotCached,
     /// Anything else. Clients learn nothing but the request id.
     Internal,
 }
@@ -119,11 +123,22 @@ impl Error {
         error
     }
 
+    /// The request forbids to load, and nothing that is stored will do.
+    pub fn not_cached() -> Self {
+        Self::new(ErrorKind::NotCached, "not_cached", "No stored answer will do, and the request forbids to make one.")
+    }
+
     /// A server Terrace needs is away. `internal` goes to the log only.
     pub fn unavailable(detail: impl Into<String>, retry_after: Duration, internal: impl fmt::Display) -> Self {
         let mut error = Self::new(ErrorKind::Unavailable, "unavailable", detail).with_internal(internal);
         error.extras.retry_after = Some(retry_after);
         error
+    }
+
+    /// Only a cached answer was asked for, and there is none that the request allows.
+    pub fn not_cached() -> Self {
+        let detail = "The request takes only what is cached (Cache-Control: only-if-cached), and nothing is that it could have.";
+        Self::new(ErrorKind::NotCached, "not_cached", detail)
     }
 
     /// A failure that tells the client nothing. `internal` goes to the log only.
