@@ -150,6 +150,22 @@ impl Recorder {
         }
     }
 
+    /// Takes what `stored` shows of an instance that has ended for acknowledged: nobody else could know it better.
+    pub fn acknowledge_what_is(&self, instance: Instance, stored: impl Fn(usize) -> Option<u64>) -> usize {
+        let mut history = self.lock();
+        let now = self.now();
+        let mut count = 0;
+        for (record, states) in history.records.iter_mut().enumerate() {
+            let state = states.last_mut().unwrap();
+            let is_stored = state.document.map(|document| document.number) == stored(record);
+            if state.acknowledged.is_none() && state.instance == instance && is_stored {
+                state.acknowledged = Some(now);
+                count += 1;
+            }
+        }
+        count
+    }
+
     pub fn read(&self, read: Read) {
         self.lock().reads.push(read);
     }

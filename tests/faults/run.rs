@@ -122,16 +122,12 @@ async fn quiet(promise: Promise) {
 
 /// Acknowledged writes that the database does not have.
 fn what_is_lost(stage: &Stage, history: &History) -> Vec<String> {
-    let rows = stage.postgres.lock().unwrap().sql("SELECT id, data->>'tier' FROM records WHERE collection = 'items'");
-    let stored = |record: usize| {
-        let row = rows.iter().find(|row| row[0].as_deref() == Some(&name(record)))?;
-        row[1].as_ref().map(|number| number.parse::<u64>().unwrap())
-    };
+    let stored = stage.stored();
     let lost = (0..RECORDS).filter_map(|record| {
-        let states = &history.records[record];
+        let (states, stored) = (&history.records[record], stored.get(&name(record)).copied());
         let certain = states.iter().rposition(|state| state.acknowledged.is_some()).unwrap();
-        let is_explained = states[certain..].iter().any(|state| state.document.map(|document| document.number) == stored(record));
-        (!is_explained).then(|| format!("{} is {:?} at last, after {:?}", name(record), stored(record), &states[certain..]))
+        let is_explained = states[certain..].iter().any(|state| state.document.map(|document| document.number) == stored);
+        (!is_explained).then(|| format!("{} is {stored:?} at last, after {:?}", name(record), &states[certain..]))
     });
     lost.collect()
 }

@@ -1,6 +1,7 @@
-//! Three server processes on one private PostgreSQL, a proxy before each thing that each of them connects to, and a client
+//! Three server processes on one private PostgreSQL and one private Redis, a proxy before each thing that each of them connects to, and a client
 //! for all of them. What an answer shows is recorded, and what no answer may be is a problem.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -16,6 +17,8 @@ use crate::support::DEADLINE;
 use crate::support::fixture::ITEMS;
 use crate::support::postgres::PrivatePostgres;
 use crate::support::process::Process;
+use crate::support::redis::PrivateRedis;
+use crate::support::schema::Row;
 
 /// How many processes there are at a time.
 pub const SERVERS: usize = 3;
@@ -33,8 +36,10 @@ pub struct Allowed {
 pub struct Stage {
     pub recorder: Recorder,
     pub postgres: Mutex<PrivatePostgres>,
-    /// To the database, by server.
+    pub redis: Mutex<PrivateRedis>,
+    /// By server.
     pub to_postgres: Vec<Proxy>,
+    pub to_redis: Vec<Proxy>,
     pub allowed: Allowed,
     servers: RwLock<Vec<Server>>,
     further: Vec<Vec<(String, String)>>,
@@ -72,15 +77,19 @@ impl Stage {
     /// Starts everything. `records` is how many records the workload has.
     pub async fn set(records: usize, allowed: Allowed, settings: impl Fn(usize) -> Vec<(String, String)>) -> Arc<Self> {
         let postgres = PrivatePostgres::start();
-        let database = socket_of(&postgres.url());
-        let mut to_postgres = Vec::new();
+        let redis = PrivateRedis::start();
+        let [database, second_tier] = [postgres.url(), redis.url()].map(|url| socket_of(&url));
+        let (mut to_postgres, mut to_redis) = (Vec::new(), Vec::new());
         for _ in 0..SERVERS {
             to_postgres.push(Proxy::before(database).await);
+            to_redis.push(Proxy::before(second_tier).await);
         }
         let stage = Self {
             recorder: Recorder::new(records),
             postgres: Mutex::new(postgres),
+            redis: Mutex::new(redis),
             to_postgres,
+            to_redis,
             allowed,
             servers: RwLock::default(),
             further: (0..SERVERS).map(settings).collect(),
@@ -120,11 +129,13 @@ impl Stage {
     }
 
     fn launch(&self, server: usize) -> Process {
-        let proxy = self.to_postgres[server].address;
-        let url = format!("postgres://terrace@{proxy}/terrace");
+        let [database, redis] = [&self.to_postgres, &self.to_redis].map(|proxies| proxies[server].address);
+        let url = format!("postgres://terrace@{database}/terrace");
+        let redis = format!("redis://{redis}");
         let faults = self.faults_of(server).display().to_string();
         let mut settings: Vec<(&str, &str)> = vec![
             ("FAULTS_DIR", &faults),
+            ("TERRACE_REDIS__URL", &redis),
             ("TERRACE_HTTP__WORKERS", "2"),
             ("TERRACE_DATABASE__MIN_CONNECTIONS", "1"),
             ("TERRACE_DATABASE__MAX_CONNECTIONS", "8"),
@@ -141,15 +152,35 @@ impl Stage {
 
     /// Waits until it has ended by itself.
     pub async fn has_ended(&self, server: usize) {
-        let process = self.servers.write().unwrap()[server].process.take();
-        tokio::task::spawn_blocking(move || process.map(|mut process| process.ended())).await.unwrap();
+        let has_ended = || self.servers.write().unwrap()[server].process.as_mut().is_none_or(Process::has_ended);
+        let deadline = Instant::now() + DEADLINE;
+        while !has_ended() {
+            assert!(Instant::now() < deadline, "server {server} does not end");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        self.kill(server).await;
+    }
+
+    /// What is stored: the number of each record.
+    pub fn stored(&self) -> BTreeMap<String, u64> {
+        let rows = self.postgres.lock().unwrap().sql("SELECT id, data->>'tier' FROM records WHERE collection = 'items'");
+        let number = |row: Row| {
+            let mut columns = row.into_iter().map(Option::unwrap);
+            (columns.next().unwrap(), columns.next().unwrap().parse().unwrap())
+        };
+        rows.into_iter().map(number).collect()
     }
 
     fn faults_of(&self, server: usize) -> PathBuf {
         self.faults.path().join(server.to_string())
     }
 
-    /// Arms a point of `faults`, or switches a part of the protocol off.
+    /// Switches a part of the protocol off, everywhere.
+    pub fn switch_off(&self, part: &str) {
+        (0..SERVERS).for_each(|server| self.arm(server, part, ""));
+    }
+
+    /// Arms a point of `faults`.
     pub fn arm(&self, server: usize, point: &str, order: &str) {
         let directory = self.faults_of(server);
         // Nobody may read half of an order.
@@ -181,6 +212,11 @@ impl Stage {
         let servers = self.servers.read().unwrap();
         let Server { process, instance } = &servers[server];
         process.as_ref().map(|process| Address { server, instance: *instance, socket: process.address })
+    }
+
+    /// What a server has logged.
+    pub fn log(&self, server: usize) -> String {
+        self.servers.read().unwrap()[server].process.as_ref().map(Process::log).unwrap_or_default()
     }
 
     /// What the servers have logged, for when something is wrong.
