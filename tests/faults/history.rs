@@ -122,13 +122,7 @@ impl Recorder {
     pub fn begin(&self, instance: Instance, changes: &[(usize, Option<Document>)]) -> Begun {
         let mut history = self.lock();
         let began = self.now();
-        let state = |document: &Option<Document>| State {
-            document: *document,
-            began,
-            acknowledged: None,
-            instance,
-            token: None,
-        };
+        let state = |document: &Option<Document>| State { document: *document, began, acknowledged: None, instance, token: None };
         Begun(
             changes
                 .iter()

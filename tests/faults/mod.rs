@@ -13,5 +13,4 @@ mod resp;
 mod run;
 mod scenarios;
 mod stage;
-mod switches;
 mod workload;

@@ -37,8 +37,14 @@ pub fn subscribes(request: &[u8]) -> bool {
 fn replies_are_told_apart() {
     let message = b"*3\r\n$7\r\nmessage\r\n$3\r\nbus\r\n$5\r\nhe\r\nl\r\n";
     let push = b">3\r\n$7\r\nmessage\r\n$3\r\nbus\r\n$2\r\nhi\r\n";
-    let others: [&[u8]; 6] =
-        [b"+OK\r\n", b":5\r\n", b"$-1\r\n", b"*0\r\n", b"%1\r\n+a\r\n*2\r\n:1\r\n$0\r\n\r\n", b">3\r\n$9\r\nsubscribe\r\n$3\r\nbus\r\n:1\r\n"];
+    let others: [&[u8]; 6] = [
+        b"+OK\r\n",
+        b":5\r\n",
+        b"$-1\r\n",
+        b"*0\r\n",
+        b"%1\r\n+a\r\n*2\r\n:1\r\n$0\r\n\r\n",
+        b">3\r\n$9\r\nsubscribe\r\n$3\r\nbus\r\n:1\r\n",
+    ];
     for reply in others.into_iter().chain([&message[..], &push[..]]) {
         let followed = [reply, b"+PONG\r\n"].concat();
         assert_eq!(first_reply(&followed), Some(reply.len()));
