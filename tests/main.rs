@@ -20,3 +20,4 @@ mod servers;
 mod shutdown;
 mod stale;
 mod support;
+mod warming;

@@ -13,6 +13,7 @@ mod key;
 mod l1;
 mod reconcile;
 mod scope;
+mod warm;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -16,6 +16,7 @@ mod query;
 mod read;
 mod spelling;
 mod storable;
+mod warm;
 mod write;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub use log::CatalogedLog;
 pub use plan::{BatchError, Precondition, WriteOutcome};
 pub use query::{canonical_query, check_list};
 pub use read::{Resource, ViewResource};
+pub use warm::Warmed;
 pub use write::{ImportMode, Written};
 
 use crate::cache::{Cache, Reconciler};

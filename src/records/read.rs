@@ -63,6 +63,15 @@ impl Resource {
         &self.declared
     }
 
+    pub(super) fn record_scope(&self) -> &Scope {
+        &self.records
+    }
+
+    /// The key of the answer to `GET path?raw`.
+    pub(super) fn list_key(&self, raw: &str) -> Result<CacheKey> {
+        Ok(self.prepare(raw)?.key.clone())
+    }
+
     fn prepare(&self, raw: &str) -> Result<Arc<Prepared>> {
         self.prepared.get(raw, || {
             let query = query::parse_list(self.collection(), raw)?;
