@@ -3,6 +3,11 @@
 use super::{Cache, CacheKey};
 
 impl Cache {
+    /// Whether entries are kept at all.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
     /// Whether a hit would be served for `key`. It is not counted as one.
     pub fn holds(&self, key: &CacheKey) -> bool {
         self.fresh(key).is_some()

@@ -47,7 +47,7 @@ impl Records {
 
     /// Loads the answer to a plain `GET path/{id}`, unless it is there.
     pub async fn warm_record(&self, resource: &Arc<Resource>, id: &RecordId) -> Result<Warmed> {
-        let key = CacheKey::of_record(resource.record_scope(), id.as_str(), &Shape::WHOLE.key_text());
+        let key = CacheKey::of_record(&resource.records, id.as_str(), &Shape::WHOLE.key_text());
         if self.cache.holds(&key) {
             return Ok(Warmed::Present);
         }
@@ -57,7 +57,7 @@ impl Records {
 
     /// Loads the answer to `GET path?raw`, unless it is there.
     pub async fn warm_list(&self, resource: &Arc<Resource>, raw: &str) -> Result<Warmed> {
-        if self.cache.holds(&resource.list_key(raw)?) {
+        if self.cache.holds(&resource.prepare(raw)?.key) {
             return Ok(Warmed::Present);
         }
         let answer = self.list(resource, Principal::Operator, raw, &Freshness::ANY).await?;
@@ -66,7 +66,7 @@ impl Records {
 
     /// The share of the cache's memory that is taken, from 0 to 1; `None` if nothing is cached at all.
     pub fn cache_fullness(&self) -> Option<f64> {
-        self.cache.occupancy().enabled.then(|| self.cache.fullness())
+        self.cache.is_enabled().then(|| self.cache.fullness())
     }
 }
 
@@ -74,7 +74,11 @@ fn warmed(outcome: Outcome, presence: Presence) -> Result<Warmed> {
     match (outcome, presence) {
         // It stood in for a load that failed.
         (Outcome::Stale, _) => Err(Error::unavailable("The database does not answer.", std::time::Duration::ZERO, "warming")),
-        (Outcome::Hit | Outcome::Miss | Outcome::Joined | Outcome::Bypass, Presence::Found) => Ok(Warmed::Loaded),
-        (Outcome::Hit | Outcome::Miss | Outcome::Joined | Outcome::Bypass, Presence::Missing) => Ok(Warmed::Missing),
+        (Outcome::Hit | Outcome::HitL2 | Outcome::Miss | Outcome::Joined | Outcome::Bypass, Presence::Found) => {
+            Ok(Warmed::Loaded)
+        }
+        (Outcome::Hit | Outcome::HitL2 | Outcome::Miss | Outcome::Joined | Outcome::Bypass, Presence::Missing) => {
+            Ok(Warmed::Missing)
+        }
     }
 }
