@@ -22,3 +22,4 @@ mod servers;
 mod shutdown;
 mod stale;
 mod support;
+mod warming;
