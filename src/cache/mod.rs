@@ -22,6 +22,7 @@ mod reconcile;
 mod scope;
 mod second_tier;
 mod target;
+mod warm;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
