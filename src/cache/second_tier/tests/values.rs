@@ -63,7 +63,7 @@ async fn a_value_of_another_declaration_or_installation_is_nobody_elses() {
     one.seed("M-1", "old").await;
     let declared_anew = Installation { fingerprint: Fingerprint::of(&[&"another schema"]), ..installation.clone() };
     assert_eq!(declared_anew.instance().await.read("M-1", "new").await.0, Outcome::Miss);
-    let another = Installation { id: "another".to_owned(), ..installation.clone() };
+    let another = Installation { id: format!("{}-another", installation.id), ..installation.clone() };
     assert_eq!(another.instance().await.read("M-1", "new").await.0, Outcome::Miss);
     assert_eq!(installation.instance().await.read("M-1", "never").await.0, Outcome::HitL2);
 }
