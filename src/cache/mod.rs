@@ -20,6 +20,7 @@ mod reconcile;
 mod scope;
 mod second_tier;
 mod target;
+mod warm;
 
 use std::collections::BTreeSet;
 use std::future::Future;

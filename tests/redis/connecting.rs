@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use terrace::config::RedisSettings;
-use terrace::redis_client::{RedisClient, RedisStatus};
+use terrace::redis_client::{BusEvent, RedisClient, RedisStatus};
 use terrace::telemetry::Telemetry;
 
-use super::Client;
 use super::rewriting::Rewriting;
+use super::{Client, get};
 use crate::support::redis::PrivateRedis;
 use crate::support::tls::Authority;
 
@@ -26,11 +26,22 @@ async fn a_wrong_password_is_told_and_may_become_right() {
 #[tokio::test]
 async fn a_user_without_permissions_is_told_what_they_are_for() {
     let server = PrivateRedis::start();
-    server.command::<()>(&["ACL", "SETUSER", "limited", "on", ">the-secret", "~other:*", "+@all"]);
+    // What the README says that is needed, at first for other keys and channels.
+    let commands = ["+@read", "+@write", "+@scripting", "+@pubsub", "+@connection", "+info", "+role"];
+    let user = ["ACL", "SETUSER", "limited", "on", ">the-secret", "~other:*", "&other:*"];
+    server.command::<()>(&[&user[..], &commands].concat());
     let client = Client::to(&server.url().replace("redis://", "redis://limited:the-secret@"));
     client.is_down_because("The user of redis.url lacks a permission").await;
-    server.command::<()>(&["ACL", "SETUSER", "limited", "~terrace:*"]);
-    client.link().await;
+    server.command::<()>(&["ACL", "SETUSER", "limited", "~terrace:*", "&terrace:*"]);
+    let link = client.link().await;
+    let mut subscription = client.client.subscribe("terrace:bus".to_owned());
+    assert!(matches!(subscription.next().await, BusEvent::Connected));
+    link.run::<()>(redis::pipe().del("terrace:a").ignore().publish("terrace:bus", "x").ignore()).await.unwrap();
+    link.run::<()>(redis::pipe().mget(&["terrace:a", "terrace:b"]).ignore().pttl("terrace:a").ignore()).await.unwrap();
+    let script = redis::Script::new("return redis.call('SET', KEYS[1], 'x', 'NX', 'PX', 1000)");
+    link.invoke::<()>(&script.key("terrace:a")).await.unwrap();
+    assert!(link.run::<()>(&get("third:a")).await.unwrap_err().detail().contains("lacks a permission"));
+    assert!(client.client.link().is_some());
 }
 
 #[tokio::test]
@@ -38,11 +49,14 @@ async fn databases_and_connections_that_there_are_not_are_told() {
     let server = PrivateRedis::planned().option("databases", "2").start();
     Client::to(&format!("{}/1", server.url())).link().await;
     Client::to(&format!("{}/2", server.url())).is_down_because("no such database as redis.url names").await;
-    server.configure(&[("maxclients", "1")]);
-    let waiting = (0..4).map(|_| Client::to(&server.url())).collect::<Vec<_>>();
-    waiting[3].is_down_because("no connection left").await;
-    server.configure(&[("maxclients", "100")]);
-    waiting[3].link().await;
+    // One that is in already: later ones would be refused as well.
+    let mut operator = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+    let mut allow = |clients: u32| redis::cmd("CONFIG").arg("SET").arg("maxclients").arg(clients).exec(&mut operator).unwrap();
+    allow(1);
+    let client = Client::to(&server.url());
+    client.is_down_because("no connection left").await;
+    allow(100);
+    client.link().await;
 }
 
 #[tokio::test]
@@ -83,7 +97,7 @@ async fn a_certificate_must_be_the_hosts_and_from_who_is_trusted() {
     server.install(&authority.issue("127.0.0.1"));
     client.link().await;
     let mut subscription = client.client.subscribe("channel".to_owned());
-    assert!(matches!(subscription.next().await, terrace::redis_client::BusEvent::Connected));
+    assert!(matches!(subscription.next().await, BusEvent::Connected));
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod connecting;
 mod links;
 mod rewriting;
+mod serving;
 mod subscriptions;
 
 use std::time::{Duration, Instant};

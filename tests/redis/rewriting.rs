@@ -53,7 +53,8 @@ fn pass(mut from: TcpStream, mut to: TcpStream, change: impl Fn(Vec<u8>) -> Vec<
 
 fn replace(mut bytes: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
-    while let Some(at) = bytes.windows(from.len()).position(|window| window == from.as_bytes()) {
+    let places: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(from.as_bytes())).collect();
+    for at in places {
         bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
     }
     bytes
