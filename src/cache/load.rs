@@ -154,7 +154,7 @@ impl Load {
     fn store(&self, entry: &Arc<Entry>) {
         let is_newest = || {
             let stored = self.cache.l1.get(&self.key);
-            stored.is_none_or(|stored| !stored.is_valid() && stored.current_until() < entry.current_until())
+            stored.is_none_or(|stored| !stored.is_valid() && stored.current_until() <= entry.current_until())
         };
         if entry.is_valid() || !self.scope.max_lag().is_zero() && is_newest() {
             self.cache.l1.insert(self.key.clone(), Arc::clone(entry));

@@ -1,6 +1,8 @@
 //! The races of one process, each made deterministic: loaders wait at a gate until the test has done what shall
 //! happen in between.
 
+mod demands;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
