@@ -1,0 +1,198 @@
+//! The bus: how invalidations leave this process, and what it still owes the second tier.
+//!
+//! An invalidation deletes guards in the second tier and is published, in one round trip. Where that fails nobody waits: the
+//! process notes what it owes, and uses the second tier no more until it has paid on whichever server it then is connected
+//! to. Others find the change in the log. It knows no SQL; what messages do is up to the reconciler.
+
+mod debts;
+mod heartbeat;
+pub(super) mod message;
+mod metrics;
+mod post;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::instance::InstanceId;
+use super::second_tier::SecondTier;
+use super::target::Target;
+use super::trust::{Suspicion, Trust};
+use crate::error::Result;
+use crate::redis_client::{RedisClient, Subscription};
+use crate::telemetry::Telemetry;
+use debts::Debts;
+use heartbeat::Heartbeats;
+use message::{Message, News};
+use metrics::Metrics;
+use post::{Post, RedisPost};
+
+/// How long to wait before a payment that failed is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// How far an invalidation has come when it has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    /// This instance is the only one that can be reached: no Redis is configured.
+    Alone,
+    /// The second tier, and all instances that listen.
+    Published,
+    /// This instance. The second tier will be made up for; other instances have not been told.
+    Pending,
+}
+
+/// The bus as one instance sees it.
+pub struct Bus {
+    instance: InstanceId,
+    declarations: u64,
+    post: Box<dyn Post>,
+    client: Option<RedisClient>,
+    channel: String,
+    trust: Arc<Trust>,
+    /// Held while the tier is suspended and resumed, never across an await.
+    debts: Mutex<Debts>,
+    owes: Notify,
+    heartbeats: Heartbeats,
+    metrics: Metrics,
+}
+
+impl Bus {
+    /// The bus beside `tier`. `declarations` is a fingerprint of what makes the terms of documents: collections and their
+    /// indexed fields.
+    pub fn new(tier: &Arc<SecondTier>, client: RedisClient, cache: &super::Cache, declarations: u64, telemetry: &Telemetry) -> Result<Self> {
+        let channel = tier.channel();
+        let post = RedisPost::new(Arc::clone(tier), client.clone(), cache.instance());
+        let bus = Self::over(Box::new(post), cache.instance(), Arc::clone(cache.trust()), declarations, telemetry)?;
+        Ok(Self { client: Some(client), channel, ..bus })
+    }
+
+    fn over(
+        post: Box<dyn Post>,
+        instance: InstanceId,
+        trust: Arc<Trust>,
+        declarations: u64,
+        telemetry: &Telemetry,
+    ) -> Result<Self> {
+        let metrics = Metrics::new(telemetry.registry())?;
+        Ok(Self {
+            instance,
+            declarations,
+            post,
+            client: None,
+            channel: String::new(),
+            trust,
+            debts: Mutex::default(),
+            owes: Notify::new(),
+            heartbeats: Heartbeats::default(),
+            metrics,
+        })
+    }
+
+    pub(super) fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
+    pub(super) fn declarations(&self) -> u64 {
+        self.declarations
+    }
+
+    /// The server that nothing is owed to but what [`Debts`] says.
+    pub(super) fn settled_on(&self) -> Option<u64> {
+        self.debts().settled_on()
+    }
+
+    /// The server that commands go to.
+    pub(super) fn server(&self) -> Option<u64> {
+        self.post.server()
+    }
+
+    /// How much the second tier is owed.
+    pub(super) fn owed(&self) -> usize {
+        self.debts().len()
+    }
+
+    /// Invalidates `targets` in the second tier and tells `news`. When it returns, the second tier of this process shows
+    /// nothing that it invalidates: it is deleted, or the tier is suspended.
+    pub(super) async fn send(&self, targets: &[Target], news: Option<News>) -> Reach {
+        let kind = news.as_ref().map(News::kind);
+        let message = news.map(|news| Message { from: self.instance, news }.to_json());
+        match self.post.send(targets, message).await {
+            Ok(_) => {
+                if let Some(kind) = kind {
+                    self.metrics.sent(kind);
+                }
+                Reach::Published
+            }
+            Err(_) => {
+                let mut debts = self.debts();
+                debts.owe(targets);
+                // Within the lock: a payment that ends now must not resume the tier.
+                self.post.suspend();
+                drop(debts);
+                self.owes.notify_one();
+                Reach::Pending
+            }
+        }
+    }
+
+    /// Pays what is owed, each time there is a connection, until it is aborted.
+    pub(super) async fn keep_settled(&self) {
+        let mut links = self.post.links();
+        loop {
+            let is_settled = self.settle().await;
+            let retry = async {
+                match is_settled {
+                    true => std::future::pending().await,
+                    false => tokio::time::sleep(RETRY).await,
+                }
+            };
+            tokio::select! {
+                _ = links.changed() => {}
+                () = self.owes.notified() => {}
+                () = retry => {}
+            }
+        }
+    }
+
+    /// Says whether nothing is left to be done until something happens.
+    async fn settle(&self) -> bool {
+        let Some(server) = self.post.server() else { return true };
+        let Some(due) = self.debts().due(server) else { return true };
+        if due.is_other_server {
+            // What this process deleted on the last server, and heard of there, this one may never have been told.
+            self.suspect(Suspicion::OtherServer, Instant::now());
+        }
+        let paid = self.post.send(&due.targets, None).await;
+        let mut debts = self.debts();
+        let is_paid = paid.is_ok_and(|on| on == server);
+        let is_settled = debts.settle(due, is_paid);
+        if is_settled {
+            self.post.resume(server);
+        }
+        is_settled
+    }
+
+    /// L1 may have missed something.
+    pub(super) fn suspect(&self, suspicion: Suspicion, now: Instant) {
+        self.metrics.suspected(suspicion);
+        self.trust.suspect(suspicion, now);
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// A subscription to what all instances publish, this one included.
+    pub(super) fn subscribe(&self) -> Option<Subscription> {
+        self.client.as_ref().map(|client| client.subscribe(self.channel.clone()))
+    }
+
+    fn debts(&self) -> MutexGuard<'_, Debts> {
+        self.debts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;
