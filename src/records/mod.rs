@@ -24,7 +24,7 @@ pub use answer::Answer;
 pub use batch::MAX_OPERATIONS;
 pub use log::CatalogedLog;
 pub use plan::{BatchError, Precondition, WriteOutcome};
-pub use query::canonical_query;
+pub use query::{canonical_query, check_list};
 pub use read::{Resource, ViewResource};
 pub use write::{ImportMode, Written};
 

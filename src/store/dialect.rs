@@ -118,8 +118,8 @@ pub(super) trait SearchDialect {
     /// Appends a join that gives the matches of the records on `page (record)` their highlights.
     fn push_highlight_join(&self, statement: &mut Statement);
 
-    /// Appends a JSON array: the text of each search field with the bound marks around what matched, without any marks
-    /// if there are [`Self::stems`].
+    /// Appends a JSON array with the text of each search field: between `open` and `close`, which are bound, what matched; or
+    /// the text as it is, if [`Self::stems`] has a statement by which `store::highlight` then marks it.
     fn push_highlights(&self, statement: &mut Statement, open: &str, close: &str);
 
     /// For a database that does not mark matches (`None`: it does): a statement with a row `(word, stem)` for each of

@@ -1,5 +1,5 @@
-//! Where a search matched. The database puts marks around the matches; here everything else is escaped for HTML, and
-//! only then do the marks become `<mark>`. The marks are random for each query: stored text cannot have them, so
+//! Where a search matched. The database puts marks around the matches, or else [`Marks::mark`] does; everything else is
+//! escaped for HTML, and only then do the marks become `<mark>`. The marks are random for each query: stored text cannot have them, so
 //! nobody can make a `<mark>` (or any other tag) out of stored text.
 
 use std::collections::{BTreeSet, HashMap};

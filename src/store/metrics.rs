@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use deadpool::managed::{Manager, Pool};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter};
 
@@ -21,17 +22,6 @@ pub(super) struct Metrics {
     slow_query: Duration,
 }
 
-/// How many connections there are and what they do.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PoolState {
-    /// Open connections.
-    pub size: usize,
-    /// Those that nobody uses.
-    pub idle: usize,
-    /// Operations that wait for one.
-    pub waiting: usize,
-}
-
 impl Metrics {
     /// Operations slower than `slow_query` are logged.
     pub fn new(meter: &Meter, slow_query: Duration) -> Self {
@@ -48,15 +38,16 @@ impl Metrics {
         Self { duration, failures, slow_query }
     }
 
-    /// Reports the pool at every scrape; `state` gives `None` once the store is gone.
-    pub fn watch_pool(meter: &Meter, state: impl Fn() -> Option<PoolState> + Send + Sync + 'static) {
+    /// Reports the pool at every scrape, until it is gone.
+    pub fn watch_pool<M: Manager + 'static>(meter: &Meter, pool: &Pool<M>) {
+        let pool = pool.weak();
         meter
             .u64_observable_gauge("terrace_database_connections")
             .with_description("Database connections by state, and operations that wait for one.")
             .with_callback(move |observer| {
-                if let Some(state) = state() {
-                    let used = state.size.saturating_sub(state.idle);
-                    for (name, value) in [("idle", state.idle), ("used", used), ("waiting", state.waiting)] {
+                if let Some(status) = pool.upgrade().map(|pool| pool.status()) {
+                    let idle = status.available.min(status.size);
+                    for (name, value) in [("idle", idle), ("used", status.size - idle), ("waiting", status.waiting)] {
                         observer.observe(value as u64, &[KeyValue::new("state", name)]);
                     }
                 }

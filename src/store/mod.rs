@@ -210,7 +210,7 @@ impl Store {
             });
             run.await
         };
-        self.measured("record_write", collection.name.as_str(), work).await
+        self.measured("record_write", collection.name.as_str(), Box::pin(work)).await
     }
 
     /// What the database sees now: where a reader of the change log begins.

@@ -11,8 +11,6 @@ use crate::model::CollectionName;
 
 /// What the databases spell differently here.
 pub(super) struct Spelling {
-    /// JSON as text.
-    pub json_text: fn(&str) -> String,
     /// Between the columns and the rows of an insertion that names its own sequence numbers.
     pub overriding: &'static str,
     /// The last sequence number that was given out, whether its row is still there or not.
@@ -24,7 +22,6 @@ pub(super) struct Spelling {
 }
 
 static SQLITE: Spelling = Spelling {
-    json_text: str::to_owned,
     overriding: "",
     counter: "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0) AS value",
     set_counter: |last| {
@@ -36,7 +33,6 @@ static SQLITE: Spelling = Spelling {
 };
 
 static POSTGRES: Spelling = Spelling {
-    json_text: |column| format!("({column})::text"),
     overriding: " OVERRIDING SYSTEM VALUE",
     counter: "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('changes', 'position')), 0) AS value",
     set_counter: |last| {
@@ -60,7 +56,7 @@ pub(super) fn push_ids(connection: &Connection<'_>, statement: &mut Statement, i
 }
 
 pub(super) fn record_columns(connection: &Connection<'_>) -> String {
-    let data = (spelling(connection).json_text)("records.data");
+    let data = connection.dialect().document("records");
     format!("records.collection, records.id, records.version, {data} AS data, records.created_at, records.updated_at")
 }
 
@@ -72,7 +68,7 @@ pub(super) fn records_statement(
     limit: BatchLimit,
 ) -> Statement {
     let collection = literal(collection);
-    let data = (spelling(connection).json_text)("data");
+    let data = connection.dialect().document("records");
     let mut statement = Statement::new(format!(
         "WITH page AS (SELECT id, octet_length({data}) AS size_bytes FROM records WHERE collection = {collection} AND id > "
     ));
@@ -88,7 +84,7 @@ pub(super) fn records_statement(
 }
 
 pub(super) fn changes_statement(connection: &Connection<'_>, after: i64, limit: BatchLimit) -> Statement {
-    let text = spelling(connection).json_text;
+    let text = |column: &str| connection.dialect().change_document(column);
     let size = |column: &str| format!("coalesce(octet_length({}), 0)", text(column));
     let mut statement = Statement::new(format!(
         "WITH page AS (SELECT position, {} + {} AS size_bytes FROM changes WHERE position > ",
@@ -100,8 +96,8 @@ pub(super) fn changes_statement(connection: &Connection<'_>, after: i64, limit: 
         "), summed AS (SELECT position, sum(size_bytes) OVER (ORDER BY position) - size_bytes AS size_before FROM page) \
          SELECT changes.position, changes.collection, changes.id, changes.operation, changes.version, changes.actor, changes.at, \
          {} AS before, {} AS after FROM summed JOIN changes ON changes.position = summed.position WHERE summed.size_before < ",
-        text("changes.before"),
-        text("changes.after")
+        text("before"),
+        text("after")
     ));
     statement.bigint(limit.size_bytes).sql(" ORDER BY changes.position");
     statement

@@ -26,10 +26,11 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
 use opentelemetry::metrics::Meter;
 use tokio::task::JoinHandle;
+use tokio::time::error::Elapsed;
 
 use super::connection::{Access, Connection};
 use super::failure::{Failure, RETRY_AFTER};
-use super::metrics::{Metrics, PoolState, Scarce, Shortage};
+use super::metrics::{Metrics, Scarce, Shortage};
 use super::structure::{Step, apply};
 use super::turns::{Turn, Turns};
 use crate::config::DatabaseSettings;
@@ -126,7 +127,7 @@ impl PostgresDatabase {
         };
         drop(database.connection("open").await.map_err(Failure::into_error)?);
         // Only now: opening is tried again and again, and each of these stays for good.
-        watch(&database.pool, meter);
+        Metrics::watch_pool(meter, &database.pool);
         Ok(database)
     }
 
@@ -191,7 +192,8 @@ impl PostgresDatabase {
         loop {
             let outcome = match access {
                 Access::Read => self.read(self.connection(operation).await, operation, &task).await,
-                Access::Follow => self.read(self.log_connection().await, operation, &task).await,
+                // It says nothing of a shortage of the others.
+                Access::Follow => self.read(self.checkout(&self.log, unopened).await, operation, &task).await,
                 Access::Write => self.write(operation, &task).await,
             };
             let Err(failure) = outcome else { return outcome };
@@ -263,31 +265,29 @@ impl PostgresDatabase {
     }
 
     async fn connection(&self, operation: &'static str) -> Result<Object<ConnectionManager>, Failure> {
-        match tokio::time::timeout(self.acquire_timeout, self.pool.get()).await {
-            Ok(Ok(connection)) => {
-                self.shortage.relieved(|| self.pool.status().waiting);
-                Ok(connection)
-            }
-            Ok(Err(PoolError::Backend(error))) => Err(Failure::Unreachable(error)),
-            Ok(Err(error)) => Err(Failure::Refused(Error::internal(error))),
-            // There was room for one more, and making it took too long.
-            Err(waited) if self.pool.status().size < self.pool.status().max_size => Err(unopened(waited)),
-            Err(_) => Err(self.shortage.in_vain(operation)),
-        }
+        let connection = self.checkout(&self.pool, |_| self.shortage.in_vain(operation)).await?;
+        self.shortage.relieved(|| self.pool.status().waiting);
+        Ok(connection)
     }
 
-    /// It says nothing of a shortage of the others.
-    async fn log_connection(&self) -> Result<Object<ConnectionManager>, Failure> {
-        match tokio::time::timeout(self.acquire_timeout, self.log.get()).await {
+    /// `in_vain`: none of them became free.
+    async fn checkout(
+        &self,
+        pool: &Pool<ConnectionManager>,
+        in_vain: impl FnOnce(Elapsed) -> Failure,
+    ) -> Result<Object<ConnectionManager>, Failure> {
+        match tokio::time::timeout(self.acquire_timeout, pool.get()).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(PoolError::Backend(error))) => Err(Failure::Unreachable(error)),
             Ok(Err(error)) => Err(Failure::Refused(Error::internal(error))),
-            Err(waited) => Err(unopened(waited)),
+            // There was room for one more, and making it took too long.
+            Err(waited) if pool.status().size < pool.status().max_size => Err(unopened(waited)),
+            Err(waited) => Err(in_vain(waited)),
         }
     }
 }
 
-fn unopened(waited: tokio::time::error::Elapsed) -> Failure {
+fn unopened(waited: Elapsed) -> Failure {
     let detail = "PostgreSQL did not answer within database.acquire_timeout; see database.url.";
     Failure::Unreachable(Error::unavailable(detail, RETRY_AFTER, waited))
 }
@@ -379,12 +379,4 @@ impl Keep {
             }
         }
     }
-}
-
-fn watch(pool: &Pool<ConnectionManager>, meter: &Meter) {
-    let weak = pool.weak();
-    Metrics::watch_pool(meter, move || {
-        let status = weak.upgrade()?.status();
-        Some(PoolState { size: status.size, idle: status.available.min(status.size), waiting: status.waiting })
-    });
 }

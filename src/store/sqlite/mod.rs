@@ -26,7 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection::{Access, Connection};
 use super::failure::{Failure, from_database};
-use super::metrics::{Metrics, PoolState, Scarce, Shortage};
+use super::metrics::{Metrics, Scarce, Shortage};
 use super::structure::{Step, apply};
 use crate::config::DatabaseSettings;
 use crate::error::{Error, Result};
@@ -80,7 +80,7 @@ impl SqliteDatabase {
             Pool::builder(manager).max_size(connections).build().map_err(Error::internal)
         };
         let (pool, log) = (pool_of(size)?, pool_of(1)?);
-        watch(&pool, meter);
+        Metrics::watch_pool(meter, &pool);
         let writer = Arc::new(Semaphore::new(1));
         let [connections, writes] = [Scarce::Connection, Scarce::WriteLock].map(|scarce| Shortage::new(meter, scarce, settings));
         let database = Self { file, pool, log, writer, acquire_timeout: settings.acquire_timeout, connections, writes };
@@ -226,14 +226,6 @@ where
 {
     let waited = || Failure::Refused(Error::internal("an operation waited for something that is not the database"));
     task(&mut Connection::Sqlite(sqlite)).now_or_never().unwrap_or_else(|| Err(waited()))
-}
-
-fn watch(pool: &Pool<Wrapped>, meter: &Meter) {
-    let weak = pool.weak();
-    Metrics::watch_pool(meter, move || {
-        let status = weak.upgrade()?.status();
-        Some(PoolState { size: status.size, idle: status.available.min(status.size), waiting: status.waiting })
-    });
 }
 
 /// busy_timeout first, so that the others wait for locks.
