@@ -13,18 +13,20 @@ mod post;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::instance::InstanceId;
 use super::second_tier::SecondTier;
 use super::target::Target;
 use super::trust::{Suspicion, Trust};
 use crate::error::Result;
+use crate::model::Snapshot;
 use crate::redis_client::{RedisClient, Subscription};
 use crate::telemetry::Telemetry;
 use debts::Debts;
+pub(super) use debts::{Due, Standing};
 use heartbeat::Heartbeats;
-use message::{Message, News};
+use message::{Covered, Message, News};
 use metrics::Metrics;
 use post::{Post, RedisPost};
 
@@ -41,6 +43,15 @@ pub enum Reach {
     Published,
     /// This instance. The second tier will be made up for; other instances have not been told.
     Pending,
+}
+
+/// How much is deleted to settle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Amount {
+    /// What is owed.
+    Due,
+    /// All: nobody can say what is outdated.
+    Everything,
 }
 
 /// The bus as one instance sees it.
@@ -118,60 +129,74 @@ impl Bus {
     pub(super) async fn send(&self, targets: &[Target], news: Option<News>) -> Reach {
         let kind = news.as_ref().map(News::kind);
         let message = news.map(|news| Message { from: self.instance, news }.to_json());
-        match self.post.send(targets, message).await {
-            Ok(_) => {
-                if let Some(kind) = kind {
-                    self.metrics.sent(kind);
-                }
-                Reach::Published
-            }
-            Err(_) => {
-                let mut debts = self.debts();
-                debts.owe(targets);
-                // Within the lock: a payment that ends now must not resume the tier.
-                self.post.suspend();
-                drop(debts);
-                self.owes.notify_one();
-                Reach::Pending
-            }
+        let sent = self.post.send(targets, message).await;
+        if let (Ok(_), Some(kind)) = (&sent, kind) {
+            self.metrics.sent(kind);
         }
+        let mut debts = self.debts();
+        if sent.as_ref().is_ok_and(|on| debts.settled_on() == Some(*on)) {
+            return Reach::Published;
+        }
+        // Also what was deleted on a server that this process does not vouch for: it may come back to the one of before.
+        debts.owe(targets);
+        // Within the lock: a payment that ends now must not resume the tier.
+        self.post.suspend();
+        drop(debts);
+        self.owes.notify_one();
+        if sent.is_ok() { Reach::Published } else { Reach::Pending }
     }
 
-    /// Pays what is owed, each time there is a connection, until it is aborted.
-    pub(super) async fn keep_settled(&self) {
-        let mut links = self.post.links();
-        loop {
-            let is_settled = self.settle().await;
-            let retry = async {
-                match is_settled {
-                    true => std::future::pending().await,
-                    false => tokio::time::sleep(RETRY).await,
-                }
-            };
-            tokio::select! {
-                _ = links.changed() => {}
-                () = self.owes.notified() => {}
-                () = retry => {}
-            }
-        }
-    }
-
-    /// Says whether nothing is left to be done until something happens.
-    async fn settle(&self) -> bool {
-        let Some(server) = self.post.server() else { return true };
-        let Some(due) = self.debts().due(server) else { return true };
-        if due.is_other_server {
-            // What this process deleted on the last server, and heard of there, this one may never have been told.
+    /// What has to be done before the second tier may be used; `None` if nothing, or there is no connection.
+    pub(super) fn due(&self) -> Option<Due> {
+        let server = self.post.server()?;
+        let due = self.debts().due(server)?;
+        if due.standing == Standing::Changed {
+            // What was announced on the last one may never have reached this one.
             self.suspect(Suspicion::OtherServer, Instant::now());
         }
-        let paid = self.post.send(&due.targets, None).await;
+        Some(due)
+    }
+
+    /// Which part of the log others have applied to `server`, if somebody with the same declarations says so.
+    pub(super) async fn covered(&self, server: u64) -> Option<Snapshot> {
+        let text = self.post.covered(self.declarations).await.ok()??;
+        let covered: Covered = serde_json::from_str(&text).ok()?;
+        (covered.server == server).then(|| covered.into())
+    }
+
+    /// Deletes what is due, or everything. Says whether the second tier is used again.
+    pub(super) async fn pay(&self, due: Due, amount: Amount) -> bool {
+        let paid = match amount {
+            Amount::Due => self.post.send(&due.targets, None).await,
+            Amount::Everything => self.post.send(&[Target::All], None).await,
+        };
+        let server = due.server;
         let mut debts = self.debts();
-        let is_paid = paid.is_ok_and(|on| on == server);
-        let is_settled = debts.settle(due, is_paid);
+        let is_settled = debts.settle(due, paid.is_ok_and(|on| on == server));
         if is_settled {
             self.post.resume(server);
         }
         is_settled
+    }
+
+    /// Waits until something may have become due; a short time if it is.
+    pub(super) async fn something_due(&self, links: &mut watch::Receiver<u64>, is_settled: bool) {
+        let retry = async {
+            match is_settled {
+                true => std::future::pending().await,
+                false => tokio::time::sleep(RETRY).await,
+            }
+        };
+        tokio::select! {
+            _ = links.changed() => {}
+            () = self.owes.notified() => {}
+            () = retry => {}
+        }
+    }
+
+    /// Changes with every connection that is made or lost.
+    pub(super) fn links(&self) -> watch::Receiver<u64> {
+        self.post.links()
     }
 
     /// L1 may have missed something.

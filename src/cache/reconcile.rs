@@ -3,6 +3,7 @@
 
 mod announce;
 mod progress;
+mod settle;
 mod status;
 
 use std::collections::BTreeSet;
@@ -105,17 +106,27 @@ impl Reconciler {
             self.cache.trust().demand_evidence(interval, self.update(|progress| progress.read_at));
             let (reconciler, listening) = (Arc::clone(self), Arc::clone(bus));
             tasks.push(tokio::spawn(async move { reconciler.listen(&listening).await }));
-            let (beating, watching, settling) = (Arc::clone(bus), Arc::clone(bus), Arc::clone(bus));
-            tasks.push(tokio::spawn(async move { beating.beat().await }));
+            let (reconciler, settling) = (Arc::clone(self), Arc::clone(bus));
+            tasks.push(tokio::spawn(async move { reconciler.keep_settled(&settling).await }));
+            let (reconciler, beating) = (Arc::clone(self), Arc::clone(bus));
+            tasks.push(tokio::spawn(async move { beating.beat(|| reconciler.covered()).await }));
+            let watching = Arc::clone(bus);
             tasks.push(tokio::spawn(async move { watching.listen_for_silence().await }));
-            tasks.push(tokio::spawn(async move { settling.keep_settled().await }));
         }
         tasks
     }
 
     /// Applies what the log has and nobody announced here; says how many changes those were.
     pub async fn reconcile(&self) -> Result<usize> {
+        self.reconcile_from(None).await
+    }
+
+    /// The same, beginning with what `covered` does not see, if it is given.
+    async fn reconcile_from(&self, covered: Option<Snapshot>) -> Result<usize> {
         let _turn = self.turn.lock().await;
+        if let Some(covered) = covered {
+            self.update(|progress| progress.rewind(covered));
+        }
         let began = Instant::now();
         let outcome = self.round(began).await;
         match &outcome {

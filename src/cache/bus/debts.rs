@@ -14,15 +14,28 @@ pub(super) struct Debts {
     in_payment: BTreeSet<Target>,
     /// The server process that this one has vouched for.
     settled_on: Option<u64>,
+    /// The last one that something was due on.
+    met: Option<u64>,
 }
 
 /// What has to be deleted on one server.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Due {
+pub(in crate::cache) struct Due {
     pub server: u64,
+    pub standing: Standing,
+    /// What could not be deleted before.
     pub targets: Vec<Target>,
-    /// Whether it comes after another server.
-    pub is_other_server: bool,
+}
+
+/// What this process knows of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cache) enum Standing {
+    /// All that it has announced and heard of, but what is due, is deleted there.
+    Known,
+    /// Nothing. Others may have filled it while this process still deleted elsewhere, or was not there.
+    Unknown,
+    /// The same, and there was another one before; told once.
+    Changed,
 }
 
 impl Debts {
@@ -37,16 +50,20 @@ impl Debts {
         }
     }
 
-    /// What has to be deleted on `server` before anything there may be used. A server that this process has not vouched for
-    /// owes everything: others may have filled it while this one still deleted elsewhere, or was not there.
+    /// What has to be done on `server` before anything there may be used.
     pub fn due(&mut self, server: u64) -> Option<Due> {
         let is_known = self.settled_on == Some(server);
         if is_known && self.owed.is_empty() {
             return None;
         }
+        let last = self.met.replace(server);
+        let standing = match is_known {
+            true => Standing::Known,
+            false if last.is_some_and(|last| last != server) => Standing::Changed,
+            false => Standing::Unknown,
+        };
         self.in_payment.append(&mut self.owed);
-        let targets = if is_known { self.in_payment.iter().cloned().collect() } else { vec![Target::All] };
-        Some(Due { server, targets, is_other_server: self.settled_on.is_some_and(|settled| settled != server) })
+        Some(Due { server, standing, targets: self.in_payment.iter().cloned().collect() })
     }
 
     /// Ends a payment; says whether nothing is owed any more.
@@ -62,6 +79,11 @@ impl Debts {
 
     pub fn settled_on(&self) -> Option<u64> {
         self.settled_on
+    }
+
+    /// The same, if nothing is owed.
+    pub fn clear_on(&self) -> Option<u64> {
+        self.settled_on.filter(|_| self.len() == 0)
     }
 
     pub fn len(&self) -> usize {
@@ -80,7 +102,7 @@ mod tests {
     fn settled_on(server: u64) -> Debts {
         let mut debts = Debts::default();
         let due = debts.due(server).unwrap();
-        assert_eq!((&*due.targets, due.is_other_server), (&[Target::All][..], false), "a new process vouches for nothing");
+        assert_eq!(due, Due { server, standing: Standing::Unknown, targets: Vec::new() }, "a new process vouches for nothing");
         assert!(debts.settle(due, true));
         assert_eq!(debts.due(server), None);
         debts
@@ -91,7 +113,7 @@ mod tests {
         let mut debts = settled_on(1);
         debts.owe(&[record(1), record(2)]);
         let due = debts.due(1).unwrap();
-        assert_eq!(due.targets, [record(1), record(2)]);
+        assert_eq!(due, Due { server: 1, standing: Standing::Known, targets: vec![record(1), record(2)] });
         debts.owe(&[record(2)]);
         assert!(!debts.settle(due, true), "the later commit was taken for paid");
         assert_eq!(debts.due(1).unwrap().targets, [record(2)]);
@@ -108,14 +130,16 @@ mod tests {
     }
 
     #[test]
-    fn another_server_is_owed_everything() {
+    fn another_server_is_unknown_until_it_is_settled() {
         let mut debts = settled_on(1);
         debts.owe(&[record(1)]);
         let due = debts.due(2).unwrap();
-        assert_eq!((&*due.targets, due.is_other_server), (&[Target::All][..], true));
+        assert_eq!(due, Due { server: 2, standing: Standing::Changed, targets: vec![record(1)] });
         assert!(!debts.settle(due, false));
+        assert_eq!(debts.due(2).unwrap().standing, Standing::Unknown, "told twice");
         // The first one is back, and was not told.
-        assert_eq!(debts.due(1).unwrap().targets, [record(1)]);
+        let due = debts.due(1).unwrap();
+        assert_eq!((due.standing, &*due.targets), (Standing::Known, &[record(1)][..]));
     }
 
     #[test]

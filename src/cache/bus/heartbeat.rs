@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::message::{Message, News};
+use super::message::{Covered, Message, News};
 use super::{Bus, Suspicion};
+use crate::model::Snapshot;
 
 /// How often one is sent: a third of the silence that is borne.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -59,15 +60,20 @@ impl Heartbeats {
 }
 
 impl Bus {
-    /// Sends heartbeats until it is aborted.
-    pub(in crate::cache) async fn beat(&self) {
+    /// Sends heartbeats until it is aborted. Each takes along how far the log has been applied, as `seen` tells; it is asked
+    /// before it is checked that nothing is owed, since what is owed is noted as applied.
+    pub(in crate::cache) async fn beat(&self, seen: impl Fn() -> Option<Snapshot>) {
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            let seen = seen();
+            let server = self.debts().clear_on();
+            let covered = seen.zip(server).and_then(|(seen, server)| serde_json::to_string(&Covered::new(server, seen)).ok());
             let number = self.heartbeats.send(Instant::now());
             let message = Message { from: self.instance, news: News::Heartbeat(number) };
-            if self.post.beat(message.to_json()).await.is_ok() {
+            let kept = covered.map(|covered| (self.declarations, covered));
+            if self.post.beat(message.to_json(), kept).await.is_ok() {
                 self.metrics.sent(message.news.kind());
             }
         }

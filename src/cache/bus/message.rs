@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::instance::InstanceId;
 use crate::cache::target::Target;
-use crate::model::{Position, ServerRun};
+use crate::model::{Position, ServerRun, Snapshot};
 
 /// A message and who sent it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +71,31 @@ impl Changes {
     /// How long ago it was sent, as far as the two clocks agree.
     pub fn delay(&self) -> Duration {
         Duration::from_micros(now_us().saturating_sub(self.sent_us))
+    }
+}
+
+/// How much of the log has been applied to the second tier: all changes that a snapshot sees have had their guards deleted there.
+/// Kept in Redis, it tells a process that comes later where to go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::cache) struct Covered {
+    /// On which Redis: one that was filled from a dump, or as a replica, has this text of another one.
+    pub server: u64,
+    next: u64,
+    in_progress: Vec<u64>,
+    database: (i64, i64),
+}
+
+impl Covered {
+    pub fn new(server: u64, seen: Snapshot) -> Self {
+        let database = (seen.server.number, seen.server.timeline);
+        Self { server, next: seen.next, in_progress: seen.in_progress, database }
+    }
+}
+
+impl From<Covered> for Snapshot {
+    fn from(covered: Covered) -> Self {
+        let (number, timeline) = covered.database;
+        Self { next: covered.next, in_progress: covered.in_progress, server: ServerRun { number, timeline } }
     }
 }
 

@@ -1,6 +1,7 @@
 //! How the bus reaches Redis: a seam, so that tests can hold, fail and watch each round trip.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -13,12 +14,18 @@ use crate::cache::trust::SILENCE;
 use crate::error::{Error, Result};
 use crate::redis_client::RedisClient;
 
+/// For how long it counts how much of the log was applied. The log keeps changes for at least twice as long.
+const COVERED_FOR: Duration = Duration::from_secs(5 * 60);
+
 /// The way to the server that holds the second tier and passes messages on.
 pub(super) trait Post: Send + Sync {
     /// Deletes the guards of `targets` and publishes `message`, in one round trip; says on which server.
     fn send<'a>(&'a self, targets: &'a [Target], message: Option<String>) -> BoxFuture<'a, Result<u64>>;
-    /// Publishes a sign of life, and writes it: a server that does not take writes is none.
-    fn beat(&self, message: String) -> BoxFuture<'_, Result<()>>;
+    /// Publishes a sign of life, and writes it: a server that does not take writes is none. Keeps `covered`, if given, for
+    /// those with the same declarations.
+    fn beat(&self, message: String, covered: Option<(u64, String)>) -> BoxFuture<'_, Result<()>>;
+    /// What was kept last.
+    fn covered(&self, declarations: u64) -> BoxFuture<'_, Result<Option<String>>>;
     /// Uses the second tier no more.
     fn suspend(&self);
     /// Uses it again, as long as it is on `server`.
@@ -41,7 +48,7 @@ impl RedisPost {
     }
 
     async fn run(&self, pipeline: redis::Pipeline) -> Result<u64> {
-        let link = self.client.link().ok_or_else(|| Error::internal("there is no connection to Redis"))?;
+        let link = self.client.link().ok_or_else(no_link)?;
         link.run::<()>(&pipeline).await?;
         Ok(link.server())
     }
@@ -58,12 +65,24 @@ impl Post for RedisPost {
         self.run(pipeline).boxed()
     }
 
-    fn beat(&self, message: String) -> BoxFuture<'_, Result<()>> {
+    fn beat(&self, message: String, covered: Option<(u64, String)>) -> BoxFuture<'_, Result<()>> {
         let mut pipeline = redis::pipe();
-        let kept_ms = u64::try_from(SILENCE.as_millis()).unwrap_or(u64::MAX);
-        pipeline.pset_ex(self.tier.heartbeat_key(self.instance), &message, kept_ms).ignore();
+        pipeline.pset_ex(self.tier.heartbeat_key(self.instance), &message, milliseconds(SILENCE)).ignore();
+        if let Some((declarations, covered)) = covered {
+            pipeline.pset_ex(self.tier.covered_key(declarations), covered, milliseconds(COVERED_FOR)).ignore();
+        }
         pipeline.publish(self.tier.channel(), message).ignore();
         async move { self.run(pipeline).await.map(drop) }.boxed()
+    }
+
+    fn covered(&self, declarations: u64) -> BoxFuture<'_, Result<Option<String>>> {
+        let mut pipeline = redis::pipe();
+        pipeline.get(self.tier.covered_key(declarations));
+        async move {
+            let link = self.client.link().ok_or_else(no_link)?;
+            link.run::<(Option<String>,)>(&pipeline).await.map(|(covered,)| covered)
+        }
+        .boxed()
     }
 
     fn suspend(&self) {
@@ -81,4 +100,12 @@ impl Post for RedisPost {
     fn links(&self) -> watch::Receiver<u64> {
         self.client.watch_links()
     }
+}
+
+fn no_link() -> Error {
+    Error::internal("there is no connection to Redis")
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

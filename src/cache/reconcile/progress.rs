@@ -30,6 +30,17 @@ impl Progress {
         Self { seen, own: BTreeMap::new(), newest: 0, read_at }
     }
 
+    /// Forgets what `covered` does not see, so that the next round applies it again.
+    pub fn rewind(&mut self, covered: Snapshot) {
+        self.own.clear();
+        let next = self.seen.next.min(covered.next);
+        let mut in_progress: Vec<u64> = [&*self.seen.in_progress, &*covered.in_progress].concat();
+        in_progress.retain(|transaction| *transaction < next);
+        in_progress.sort_unstable();
+        in_progress.dedup();
+        self.seen = Snapshot { next, in_progress, server: self.seen.server };
+    }
+
     /// This process has announced a transaction.
     pub fn announced(&mut self, Position { transaction, sequence }: Position) {
         if let Some(newest) = self.own.get_mut(&transaction) {
@@ -66,5 +77,29 @@ impl Progress {
     /// What `next` is at least, if the database is the one that was read before: its numbers only go up.
     pub fn expected_next(&self) -> u64 {
         self.own.last_key_value().map_or(0, |(own, _)| own.saturating_add(1)).max(self.seen.next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ServerRun;
+
+    #[test]
+    fn a_rewound_progress_has_applied_only_what_both_have_seen() {
+        let snapshot = |next, in_progress: &[u64]| Snapshot { next, in_progress: in_progress.to_vec(), server: ServerRun::default() };
+        let has_applied = |progress: &Progress| -> Vec<u64> { (0..20).filter(|number| progress.has_applied(*number)).collect() };
+        let begin = Progress::new(snapshot(10, &[7]), Instant::now());
+        for (covered, both) in [
+            (snapshot(5, &[2]), vec![0, 1, 3, 4]),
+            (snapshot(12, &[3]), vec![0, 1, 2, 4, 5, 6, 8, 9]),
+            (snapshot(10, &[7]), vec![0, 1, 2, 3, 4, 5, 6, 8, 9]),
+        ] {
+            let mut progress = Progress::new(begin.seen.clone(), begin.read_at);
+            progress.announced(Position { transaction: 11, sequence: 1 });
+            assert!(progress.has_applied(11));
+            progress.rewind(covered);
+            assert_eq!(has_applied(&progress), both);
+        }
     }
 }
