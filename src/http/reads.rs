@@ -116,6 +116,7 @@ fn full(encoding: Encoding, representation: &Representation) -> HttpResponse {
 fn describe_cache(headers: &mut HeaderMap, answer: &Answer) {
     let (word, status) = match answer.outcome() {
         Outcome::Hit => ("HIT", HIT_VALUES.of(answer.fresh_for().as_secs())),
+        Outcome::HitL2 => ("HIT", HIT_VALUES.of(answer.fresh_for().as_secs())),
         Outcome::Stale => ("STALE", stale_status(answer)),
         Outcome::Miss => ("MISS", HeaderValue::from_static("terrace; fwd=miss; stored")),
         Outcome::Joined => ("MISS", HeaderValue::from_static("terrace; fwd=miss; collapsed; stored")),
