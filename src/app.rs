@@ -16,6 +16,7 @@ use crate::config::{Mistake, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Collection;
 use crate::records::{CatalogedLog, Records, Resources, check_list};
+use crate::redis_client::RedisClient;
 use crate::store::{Step, Store};
 use crate::telemetry::Telemetry;
 
@@ -98,6 +99,9 @@ struct Foundation {
     telemetry: Telemetry,
     catalog: Arc<Catalog>,
     cache: Arc<Cache>,
+    /// None if the installation has no second tier.
+    #[expect(dead_code, reason = "who uses it is on the way")]
+    redis: Option<RedisClient>,
     resources: Arc<Resources>,
 }
 
@@ -108,7 +112,8 @@ impl Foundation {
         let catalog = Arc::new(Catalog::load(&settings.collections, check_list)?);
         let cache = Cache::new(&settings.cache, &telemetry)?;
         let resources = Resources::new(&catalog, &cache)?;
-        Ok(Arc::new(Self { settings, telemetry, catalog, cache, resources }))
+        let redis = RedisClient::connect(&settings.redis, &telemetry)?;
+        Ok(Arc::new(Self { settings, telemetry, catalog, cache, redis, resources }))
     }
 
     async fn open_store(&self) -> Result<Store> {
