@@ -15,19 +15,18 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
+use super::Cache;
 use super::instance::InstanceId;
 use super::second_tier::SecondTier;
 use super::target::Target;
 use super::trust::{Suspicion, Trust};
-use crate::error::Result;
 use crate::model::Snapshot;
 use crate::redis_client::{RedisClient, Subscription};
-use crate::telemetry::Telemetry;
 use debts::Debts;
 pub(super) use debts::{Due, Standing};
 use heartbeat::Heartbeats;
 use message::{Covered, Message, News};
-use metrics::Metrics;
+pub use metrics::BusMetrics;
 use post::{Post, RedisPost};
 
 /// How long to wait before a payment that failed is tried again.
@@ -66,39 +65,32 @@ pub struct Bus {
     debts: Mutex<Debts>,
     owes: Notify,
     heartbeats: Heartbeats,
-    metrics: Metrics,
+    metrics: BusMetrics,
 }
 
 impl Bus {
     /// The bus beside `tier`. `declarations` is a fingerprint of what makes the terms of documents: collections and their
     /// indexed fields.
-    pub fn new(tier: &Arc<SecondTier>, client: RedisClient, cache: &super::Cache, declarations: u64, telemetry: &Telemetry) -> Result<Self> {
+    pub fn new(tier: &Arc<SecondTier>, client: RedisClient, cache: &Cache, declarations: u64, metrics: BusMetrics) -> Self {
         let channel = tier.channel();
         let post = RedisPost::new(Arc::clone(tier), client.clone(), cache.instance());
-        let bus = Self::over(Box::new(post), cache.instance(), Arc::clone(cache.trust()), declarations, telemetry)?;
-        Ok(Self { client: Some(client), channel, ..bus })
+        let bus = Self::over(Box::new(post), cache, declarations, metrics);
+        Self { client: Some(client), channel, ..bus }
     }
 
-    fn over(
-        post: Box<dyn Post>,
-        instance: InstanceId,
-        trust: Arc<Trust>,
-        declarations: u64,
-        telemetry: &Telemetry,
-    ) -> Result<Self> {
-        let metrics = Metrics::new(telemetry.registry())?;
-        Ok(Self {
-            instance,
+    fn over(post: Box<dyn Post>, cache: &Cache, declarations: u64, metrics: BusMetrics) -> Self {
+        Self {
+            instance: cache.instance(),
             declarations,
             post,
             client: None,
             channel: String::new(),
-            trust,
+            trust: Arc::clone(cache.trust()),
             debts: Mutex::default(),
             owes: Notify::new(),
             heartbeats: Heartbeats::default(),
             metrics,
-        })
+        }
     }
 
     pub(super) fn instance(&self) -> InstanceId {
@@ -205,7 +197,7 @@ impl Bus {
         self.trust.suspect(suspicion, now);
     }
 
-    pub(super) fn metrics(&self) -> &Metrics {
+    pub(super) fn metrics(&self) -> &BusMetrics {
         &self.metrics
     }
 

@@ -24,6 +24,9 @@ impl Cache {
             return self.load_past(scope, loader).await;
         }
         let _ = freshness;
+        if !self.is_trusted() {
+            self.trust.wait().await;
+        }
         if let Some(lookup) = self.fresh(key) {
             if lookup.entry.claims_refresh(lookup.age) {
                 // The flight is only started; nobody waits for it.

@@ -59,7 +59,9 @@ impl Bench {
     }
 
     fn write(&self) {
-        self.cache.announce(&[change(1, 1, "M-1")]);
+        let change = change(1, 1, "M-1");
+        let moved = Move::now(Cause::Change { position: change.position, by: None });
+        self.cache.advance(&Target::of_changes(&[change]), &moved);
     }
 }
 
@@ -319,11 +321,11 @@ async fn the_tier_stays_within_its_bytes() {
 async fn what_nobody_can_name_is_outdated_with_everything_else_also_while_it_is_loaded() {
     let bench = Bench::new();
     bench.read("one").await.unwrap();
-    bench.cache.outdate_all();
+    bench.cache.advance(&[Target::All], &Move::now(Cause::Unknown));
     assert_eq!(bench.cache.occupancy().entries, 0);
     let gated = bench.gated();
     gated.has_started.await.unwrap();
-    bench.cache.outdate_all();
+    bench.cache.advance(&[Target::All], &Move::now(Cause::Unknown));
     gated.gate.send(Ok(content("old"))).unwrap();
     gated.caller.await.unwrap().unwrap();
     assert_eq!(bench.body("new").await, "new", "a load from before was kept");

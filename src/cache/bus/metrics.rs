@@ -6,28 +6,31 @@ use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, 
 use super::message::News;
 use crate::cache::trust::Suspicion;
 use crate::error::{Error, Result};
+use crate::telemetry::Telemetry;
 
-/// Counts of one bus.
-#[derive(Debug)]
-pub(in crate::cache) struct Metrics {
+/// What a bus counts. Clones share it: they are registered once, however often a bus is made.
+#[derive(Clone, Debug)]
+pub struct BusMetrics {
     messages: IntCounterVec,
     suspicions: IntCounterVec,
     /// From the sending of a heartbeat until it came back.
-    pub heartbeat_seconds: Histogram,
+    pub(in crate::cache) heartbeat_seconds: Histogram,
     /// From an announcement until another instance had applied it, by both clocks.
-    pub invalidation_seconds: Histogram,
+    pub(in crate::cache) invalidation_seconds: Histogram,
     /// Changes that were found in the log and that nobody had announced here.
-    pub unannounced: IntCounter,
+    pub(in crate::cache) unannounced: IntCounter,
     /// 1 while heartbeats come back.
-    pub up: IntGauge,
+    pub(in crate::cache) up: IntGauge,
     /// 1 while L1 may be served.
-    pub trusted: IntGauge,
+    pub(in crate::cache) trusted: IntGauge,
     /// Invalidations that the second tier has not been told yet.
-    pub owed: IntGauge,
+    pub(in crate::cache) owed: IntGauge,
 }
 
-impl Metrics {
-    pub fn new(registry: &Registry) -> Result<Self> {
+impl BusMetrics {
+    /// Registers them.
+    pub fn new(telemetry: &Telemetry) -> Result<Self> {
+        let registry = telemetry.registry();
         let messages = Opts::new("terrace_bus_messages_total", "Messages between instances, by kind and direction.");
         let suspicions = Opts::new("terrace_bus_suspicions_total", "Times that L1 was not trusted until the next round over the log, by reason.");
         let latencies = vec![0.000_25, 0.000_5, 0.001, 0.002, 0.003, 0.005, 0.007_5, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
@@ -71,20 +74,20 @@ impl Metrics {
         }
     }
 
-    pub fn sent(&self, kind: &str) {
+    pub(in crate::cache) fn sent(&self, kind: &str) {
         self.messages.with_label_values(&[kind, "sent"]).inc();
     }
 
     /// `None` if it could not be read.
-    pub fn received(&self, kind: Option<&str>) {
+    pub(in crate::cache) fn received(&self, kind: Option<&str>) {
         self.messages.with_label_values(&[kind.unwrap_or("unreadable"), "received"]).inc();
     }
 
-    pub fn suspected(&self, suspicion: Suspicion) {
+    pub(in crate::cache) fn suspected(&self, suspicion: Suspicion) {
         self.suspicions.with_label_values(&[suspicion.as_str()]).inc();
     }
 
-    pub fn suspicions(&self) -> u64 {
+    pub(in crate::cache) fn suspicions(&self) -> u64 {
         Suspicion::ALL.iter().map(|suspicion| self.suspicions.with_label_values(&[suspicion.as_str()]).get()).sum()
     }
 }

@@ -11,7 +11,7 @@ mod names;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::names::Names;
 use super::target::Target;
@@ -26,8 +26,9 @@ pub struct SecondTier {
     names: Names,
     instance: InstanceId,
     collections: BTreeSet<CollectionName>,
-    /// While bumps of this instance are pending, what Redis has may be older than what a writer was answered.
-    suspended: AtomicBool,
+    /// The server that it may be used on, 0 for none. While bumps of this instance are pending, what Redis has may be older than
+    /// what a writer was answered; and of a server that this process has not vouched for, nobody knows how old it is.
+    open_on: AtomicU64,
 }
 
 impl SecondTier {
@@ -38,13 +39,19 @@ impl SecondTier {
             names: Names::new(&settings.prefix, installation),
             instance: cache.instance(),
             collections: cache.collections(),
-            suspended: AtomicBool::new(false),
+            open_on: AtomicU64::new(0),
         })
     }
 
-    /// The connection, if there is one.
+    /// The connection, if there is one, for announcements.
     pub fn link(&self) -> Option<Link> {
         self.client.link()
+    }
+
+    /// The connection on which values may be looked up and filled. Ask for it after the local guards were captured, and use this one:
+    /// who suspends the tier moves the local guards after that.
+    pub(super) fn usable_link(&self) -> Option<Link> {
+        self.client.link().filter(|link| self.open_on.load(Ordering::Acquire) == link.server())
     }
 
     /// The channel on which instances tell each other of changes.
@@ -55,6 +62,11 @@ impl SecondTier {
     /// Where an instance says that it lives.
     pub fn heartbeat_key(&self, instance: InstanceId) -> String {
         self.names.heartbeat(instance)
+    }
+
+    /// Where it stands how much of the log has been applied by those with these declarations.
+    pub fn covered_key(&self, declarations: u64) -> String {
+        self.names.covered(declarations)
     }
 
     /// Adds to `pipeline` what keeps every value from being used that depends on `targets`.
@@ -69,16 +81,16 @@ impl SecondTier {
     /// From now on nothing is looked up, captured or filled: bumps of this instance are pending. Call it before the local guards
     /// are advanced for the second time.
     pub fn suspend(&self) {
-        self.suspended.store(true, Ordering::Release);
+        self.open_on.store(0, Ordering::Release);
     }
 
-    /// All bumps of this instance were executed.
-    pub fn resume(&self) {
-        self.suspended.store(false, Ordering::Release);
+    /// All bumps of this instance were executed on `server`.
+    pub fn resume(&self, server: u64) {
+        self.open_on.store(server, Ordering::Release);
     }
 
-    /// Whether bumps of this instance are pending.
+    /// Whether it is not used at the moment.
     pub fn is_suspended(&self) -> bool {
-        self.suspended.load(Ordering::Acquire)
+        self.open_on.load(Ordering::Acquire) == 0
     }
 }
