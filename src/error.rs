@@ -29,8 +29,6 @@ pub enum ErrorKind {
     Invalid,
     /// The caller exceeded a rate.
     TooManyRequests,
-    /// The request forbids to load, and nothing that is stored will do.
-    NotCached,
     /// A server Terrace needs is away; the request may be sent again after `retry_after`.
     Unavailable,
     /// The request takes only what is cached (`only-if-cached`), and nothing is that it could have.
@@ -121,11 +119,6 @@ impl Error {
         let mut error = Self::new(ErrorKind::PreconditionFailed, "precondition_failed", detail);
         error.extras.current_etag = current_etag;
         error
-    }
-
-    /// The request forbids to load, and nothing that is stored will do.
-    pub fn not_cached() -> Self {
-        Self::new(ErrorKind::NotCached, "not_cached", "No stored answer will do, and the request forbids to make one.")
     }
 
     /// A server Terrace needs is away. `internal` goes to the log only.

@@ -117,8 +117,6 @@ fn status_and_title(kind: ErrorKind) -> (StatusCode, &'static str) {
         ErrorKind::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body's media type is not taken"),
         ErrorKind::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "The document is not valid"),
         ErrorKind::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
-        // RFC 9111, 5.2.1.7.
-        ErrorKind::NotCached => (StatusCode::GATEWAY_TIMEOUT, "Nothing that is stored will do"),
         ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "The service is not available at the moment"),
         ErrorKind::NotCached => (StatusCode::GATEWAY_TIMEOUT, "Nothing suitable is cached"),
         ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "The server failed"),
