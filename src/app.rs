@@ -10,11 +10,11 @@ mod samples;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::cache::{Cache, Reconciler};
+use crate::cache::{Bus, BusMetrics, Cache, Reconciler, SecondTier};
 use crate::catalog::Catalog;
 use crate::config::{Mistake, Settings};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::Collection;
+use crate::model::{Collection, Field};
 use crate::records::{CatalogedLog, Records, Resources, check_list};
 use crate::redis_client::RedisClient;
 use crate::store::{Step, Store};
@@ -93,6 +93,17 @@ fn collections(catalog: &Catalog) -> Vec<Arc<Collection>> {
     catalog.collections().iter().map(|declared| Arc::clone(&declared.collection)).collect()
 }
 
+/// A fingerprint of what makes the terms of documents, which other instances must agree on to understand an announcement.
+fn declarations(catalog: &Catalog) -> u64 {
+    let terms = |collection: &Collection| -> Vec<(String, Option<Field>)> {
+        collection.term_fields().into_iter().map(|name| (name.to_owned(), collection.fields.get(name).copied())).collect()
+    };
+    let mut all: Vec<(String, Vec<(String, Option<Field>)>)> =
+        collections(catalog).iter().map(|collection| (collection.name.to_string(), terms(collection))).collect();
+    all.sort_by(|one, other| one.0.cmp(&other.0));
+    xxhash_rust::xxh3::xxh3_64(format!("{all:?}").as_bytes())
+}
+
 /// Everything that needs no database. It is made once, however often opening one is tried.
 struct Foundation {
     settings: Settings,
@@ -100,8 +111,7 @@ struct Foundation {
     catalog: Arc<Catalog>,
     cache: Arc<Cache>,
     /// None if the installation has no second tier.
-    #[expect(dead_code, reason = "who uses it is on the way")]
-    redis: Option<RedisClient>,
+    redis: Option<(RedisClient, BusMetrics)>,
     resources: Arc<Resources>,
 }
 
@@ -112,12 +122,26 @@ impl Foundation {
         let catalog = Arc::new(Catalog::load(&settings.collections, check_list)?);
         let cache = Cache::new(&settings.cache, &telemetry)?;
         let resources = Resources::new(&catalog, &cache)?;
-        let redis = RedisClient::connect(&settings.redis, &telemetry)?;
+        let redis = match RedisClient::connect(&settings.redis, &telemetry)? {
+            Some(client) => Some((client, BusMetrics::new(&telemetry)?)),
+            None => None,
+        };
         Ok(Arc::new(Self { settings, telemetry, catalog, cache, redis, resources }))
     }
 
     async fn open_store(&self) -> Result<Store> {
         Store::open(&self.settings.database, self.settings.log.slow_query, &self.telemetry).await
+    }
+
+    /// Joins the second tier of the installation that `store` holds, and its bus.
+    async fn bus(&self, store: &Store) -> Result<Option<Bus>> {
+        let Some((client, metrics)) = &self.redis else { return Ok(None) };
+        let _ = store;
+        let installation = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(self.settings.database.url.as_bytes()));
+        let tier = SecondTier::new(client.clone(), &self.settings.redis, &installation, &self.cache);
+        self.cache.join(Arc::clone(&tier));
+        let declarations = declarations(&self.catalog);
+        Ok(Some(Bus::new(&tier, client.clone(), &self.cache, declarations, metrics.clone())))
     }
 }
 
@@ -144,7 +168,11 @@ impl App {
         refuse_unfinished_copy(&store).await?;
         let Foundation { cache, catalog, resources, .. } = &*foundation;
         let log = CatalogedLog::new(store.clone(), Arc::clone(catalog));
-        let reconciler = Arc::new(Reconciler::new(Arc::clone(cache), Box::new(log), store.snapshot().await?));
+        let mut reconciler = Reconciler::new(Arc::clone(cache), Box::new(log), store.snapshot().await?);
+        if let Some(bus) = foundation.bus(&store).await? {
+            reconciler = reconciler.on_bus(bus);
+        }
+        let reconciler = Arc::new(reconciler);
         let records =
             Records::new(store.clone(), Arc::clone(cache), Arc::clone(catalog), Arc::clone(&reconciler), Arc::clone(resources));
         Ok(Self { foundation, store, reconciler, records })

@@ -46,8 +46,9 @@ impl Entrance {
         self.readiness.set(Ready::Yes);
         let Foundation { settings, telemetry, .. } = &*app.foundation;
         let retention = Retention::new(app.store, settings.changes.retention, telemetry.meter());
-        let reconciling = app.reconciler.run(settings.cache.reconcile_interval);
-        vec![tokio::spawn(reconciling), tokio::spawn(retention.run())]
+        let mut background = app.reconciler.start(settings.cache.reconcile_interval);
+        background.push(tokio::spawn(retention.run()));
+        background
     }
 
     /// Requests are refused with this reason, which clients may read.

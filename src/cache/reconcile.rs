@@ -2,7 +2,7 @@
 //! The log is the truth; whatever else announces changes is a hint.
 
 mod announce;
-mod progress;
+pub(super) mod progress;
 mod settle;
 mod status;
 
@@ -57,7 +57,7 @@ pub trait ChangeLog: Send + Sync {
 pub struct Reconciler {
     cache: Arc<Cache>,
     log: Box<dyn ChangeLog>,
-    bus: Option<Arc<Bus>>,
+    pub(super) bus: Option<Arc<Bus>>,
     /// Never held across an await.
     progress: Mutex<Progress>,
     /// Held by whoever makes a round, so that there is one at a time.
@@ -238,7 +238,7 @@ impl Reconciler {
         }
     }
 
-    fn update<T>(&self, change: impl FnOnce(&mut Progress) -> T) -> T {
+    pub(super) fn update<T>(&self, change: impl FnOnce(&mut Progress) -> T) -> T {
         change(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -294,4 +294,4 @@ fn why_anew(was: ServerRun, expected_next: u64, blind: Duration, now: &Snapshot)
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

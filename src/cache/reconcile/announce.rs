@@ -152,7 +152,7 @@ impl Reconciler {
     }
 
     /// Takes in one message; says whether it was an own heartbeat.
-    pub(super) fn receive(&self, bus: &Bus, bytes: &[u8]) -> bool {
+    pub(in crate::cache) fn receive(&self, bus: &Bus, bytes: &[u8]) -> bool {
         let Some(Message { from, news }) = Message::parse(bytes) else {
             bus.metrics().received(None);
             self.cache.trust().alarm().notify_one();

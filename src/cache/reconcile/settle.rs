@@ -28,25 +28,28 @@ impl Reconciler {
     }
 
     /// Says whether everything is settled.
-    pub(super) async fn settle_debts(&self, bus: &Bus, due: Due) -> bool {
+    pub(in crate::cache) async fn settle_debts(&self, bus: &Bus, due: Due) -> bool {
         let amount = match due.standing {
             Standing::Known => Amount::Due,
             Standing::Unknown | Standing::Changed => match bus.covered(due.server).await {
-                Some(covered) if self.catch_up(covered).await => Amount::Due,
-                Some(_) | None => Amount::Everything,
+                Some(covered) => self.catch_up(covered).await,
+                None => Amount::Everything,
             },
         };
         bus.pay(due, amount).await
     }
 
-    /// Applies what is newer than `covered`. Says whether that could be done.
-    async fn catch_up(&self, covered: Snapshot) -> bool {
+    /// Applies what is newer than `covered`. Says how much is left to be deleted.
+    async fn catch_up(&self, covered: Snapshot) -> Amount {
         let is_same_run = self.update(|progress| covered.server == progress.seen.server);
-        is_same_run && self.reconcile_from(Some(covered)).await.is_ok()
+        match is_same_run && self.reconcile_from(Some(covered)).await.is_ok() {
+            true => Amount::Due,
+            false => Amount::Everything,
+        }
     }
 
     /// How far the log has been applied, for those who come later.
-    pub(super) fn covered(&self) -> Option<Snapshot> {
+    pub(in crate::cache) fn covered(&self) -> Option<Snapshot> {
         self.update(|progress| (Instant::now() - progress.read_at < FRESH).then(|| progress.seen.clone()))
     }
 }
