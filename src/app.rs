@@ -136,12 +136,13 @@ impl Foundation {
     /// Joins the second tier of the installation that `store` holds, and its bus.
     async fn bus(&self, store: &Store) -> Result<Option<Bus>> {
         let Some((client, metrics)) = &self.redis else { return Ok(None) };
-        let _ = store;
-        let installation = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(self.settings.database.url.as_bytes()));
-        let tier = SecondTier::new(client.clone(), &self.settings.redis, &installation, &self.cache);
+        // An attempt to open that failed may have joined it already.
+        let tier = match self.cache.second_tier() {
+            Some(joined) => Arc::clone(joined),
+            None => SecondTier::new(client.clone(), &self.settings.redis, &store.installation_id().await?, &self.cache),
+        };
         self.cache.join(Arc::clone(&tier));
-        let declarations = declarations(&self.catalog);
-        Ok(Some(Bus::new(&tier, client.clone(), &self.cache, declarations, metrics.clone())))
+        Ok(Some(Bus::new(&tier, client.clone(), &self.cache, declarations(&self.catalog), metrics.clone())))
     }
 }
 

@@ -126,10 +126,10 @@ impl Bus {
             self.metrics.sent(kind);
         }
         let mut debts = self.debts();
-        if sent.as_ref().is_ok_and(|on| debts.settled_on() == Some(*on)) {
+        if sent.as_ref().is_ok_and(|on| debts.is_dealt_with(*on)) {
             return Reach::Published;
         }
-        // Also what was deleted on a server that this process does not vouch for: it may come back to the one of before.
+        // Also what was deleted on a server that is not dealt with yet: the connection may go back to the one of before.
         debts.owe(targets);
         // Within the lock: a payment that ends now must not resume the tier.
         self.post.suspend();

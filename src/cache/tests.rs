@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::error::Error;
-use crate::model::{CollectionName, Freshness, Guard, Operation, Position, RecordId, Scalar, Term};
+use crate::model::{Change, CollectionName, Freshness, Guard, Operation, Position, RecordId, Scalar, Term};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

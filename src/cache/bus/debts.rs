@@ -12,10 +12,10 @@ pub(super) struct Debts {
     owed: BTreeSet<Target>,
     /// What is being paid. It is kept apart: the same target may be owed again meanwhile, by a later commit.
     in_payment: BTreeSet<Target>,
-    /// The server process that this one has vouched for.
-    settled_on: Option<u64>,
-    /// The last one that something was due on.
-    met: Option<u64>,
+    /// The server process that this one last dealt with.
+    server: Option<u64>,
+    /// Whether it has vouched for that server.
+    is_settled: bool,
 }
 
 /// What has to be deleted on one server.
@@ -52,25 +52,31 @@ impl Debts {
 
     /// What has to be done on `server` before anything there may be used.
     pub fn due(&mut self, server: u64) -> Option<Due> {
-        let is_known = self.settled_on == Some(server);
-        if is_known && self.owed.is_empty() {
+        let last = self.server.replace(server);
+        // Of a server that was left nobody knows what it missed, should it come back.
+        self.is_settled &= last == Some(server);
+        if self.is_settled && self.len() == 0 {
             return None;
         }
-        let last = self.met.replace(server);
-        let standing = match is_known {
-            true => Standing::Known,
-            false if last.is_some_and(|last| last != server) => Standing::Changed,
-            false => Standing::Unknown,
+        let standing = match last {
+            _ if self.is_settled => Standing::Known,
+            Some(last) if last != server => Standing::Changed,
+            Some(_) | None => Standing::Unknown,
         };
         self.in_payment.append(&mut self.owed);
         Some(Due { server, standing, targets: self.in_payment.iter().cloned().collect() })
+    }
+
+    /// Whether what is deleted on `server` needs no payment: it is the one that is dealt with.
+    pub fn is_dealt_with(&self, server: u64) -> bool {
+        self.server == Some(server)
     }
 
     /// Ends a payment; says whether nothing is owed any more.
     pub fn settle(&mut self, due: Due, is_paid: bool) -> bool {
         if is_paid {
             self.in_payment.clear();
-            self.settled_on = Some(due.server);
+            self.is_settled = self.server == Some(due.server);
         } else {
             self.owed.append(&mut self.in_payment);
         }
@@ -78,12 +84,12 @@ impl Debts {
     }
 
     pub fn settled_on(&self) -> Option<u64> {
-        self.settled_on
+        self.server.filter(|_| self.is_settled)
     }
 
     /// The same, if nothing is owed.
     pub fn clear_on(&self) -> Option<u64> {
-        self.settled_on.filter(|_| self.len() == 0)
+        self.settled_on().filter(|_| self.len() == 0)
     }
 
     pub fn len(&self) -> usize {
@@ -137,9 +143,9 @@ mod tests {
         assert_eq!(due, Due { server: 2, standing: Standing::Changed, targets: vec![record(1)] });
         assert!(!debts.settle(due, false));
         assert_eq!(debts.due(2).unwrap().standing, Standing::Unknown, "told twice");
-        // The first one is back, and was not told.
+        // The first one is back, and nobody knows what it missed.
         let due = debts.due(1).unwrap();
-        assert_eq!((due.standing, &*due.targets), (Standing::Known, &[record(1)][..]));
+        assert_eq!((due.standing, &*due.targets), (Standing::Changed, &[record(1)][..]));
     }
 
     #[test]

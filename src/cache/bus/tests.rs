@@ -169,10 +169,9 @@ impl Instance {
         self.bench.cache.guards.capture(&record("M-1"), Duration::ZERO)
     }
 
-    /// What the next message from this one brings to `other`.
-    fn tell(&self, redis: &FakeRedis, other: &Self) {
-        for message in redis.published() {
-            other.reconciler.receive(&other.bus, message.as_bytes());
+    fn hear(&self, messages: &[String]) {
+        for message in messages {
+            self.reconciler.receive(&self.bus, message.as_bytes());
         }
     }
 }
@@ -312,12 +311,12 @@ async fn a_message_is_applied_and_its_transactions_are_not_read_again() {
     other.log.commit([change(1, 1, "M-1")]);
     writer.reconciler.announce(&[change(1, 1, "M-1")]).await;
     let messages = redis.published();
-    messages.iter().for_each(|message| drop(other.reconciler.receive(&other.bus, message.as_bytes())));
+    other.hear(&messages);
     assert!(!before.is_current());
     assert_eq!(other.reconciler.reconcile().await.unwrap(), 0, "announced, and applied again");
     // A second announcement of it, by somebody who found it in the log, costs nothing.
     let after = other.capture();
-    messages.iter().for_each(|message| drop(other.reconciler.receive(&other.bus, message.as_bytes())));
+    other.hear(&messages);
     assert!(after.is_current());
 }
 
@@ -381,7 +380,7 @@ async fn what_a_round_finds_is_announced_again_but_for_transactions_that_a_page_
         told.iter().map(|told| told.transactions.iter().map(|place| Position::from(*place).transaction).collect()).collect();
     assert_eq!(transactions, [vec![1], vec![3]]);
     assert!(told.iter().all(|told| told.is_found));
-    messages.iter().for_each(|message| drop(other.reconciler.receive(&other.bus, message.as_bytes())));
+    other.hear(&messages);
     assert!(!before.is_current());
     assert_eq!(other.reconciler.reconcile().await.unwrap(), 100, "half a transaction was taken for a whole one");
 }
@@ -410,7 +409,7 @@ async fn an_invalidation_by_hand_reaches_everybody_or_says_that_it_did_not() {
     let (here, there) = (one.capture(), other.capture());
     let target = "p:metrics:M-*".parse().unwrap();
     assert_eq!(one.reconciler.invalidate(&target).await, Reach::Published);
-    one.tell(&redis, &other);
+    other.hear(&redis.published());
     assert!(!here.is_current() && !there.is_current());
     redis.connect(None);
     assert_eq!(one.reconciler.invalidate(&target).await, Reach::Pending);
@@ -456,7 +455,7 @@ async fn a_token_waits_for_the_bus_then_for_one_round_that_all_share_and_never_f
     let rounds_before = rounds.load(Ordering::Relaxed);
     let (applied, ()) = tokio::join!(instance.reconciler.settle(token(2)), async {
         telling.reconciler.announce(&[change(2, 2, "M-1")]).await;
-        telling.tell(&redis, &hearing);
+        hearing.hear(&redis.published());
     });
     assert_eq!((applied, rounds.load(Ordering::Relaxed)), (Applied::Yes, rounds_before));
 }

@@ -11,7 +11,7 @@ const MAX_HEARD: usize = 100_000;
 
 /// What has been applied.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(in crate::cache) struct Progress {
     /// What the last round read, and of what was announced as much as goes in without a gap: no need to read it.
     pub seen: Snapshot,
     /// Transactions that this process announced, or heard of, and the last round's snapshot did not see, each with its
@@ -92,7 +92,7 @@ mod tests {
         let begin = Progress::new(snapshot(10, &[7]), Instant::now());
         for (covered, both) in [
             (snapshot(5, &[2]), vec![0, 1, 3, 4]),
-            (snapshot(12, &[3]), vec![0, 1, 2, 4, 5, 6, 8, 9]),
+            (snapshot(12, &[3]), vec![0, 1, 2, 4, 5, 6, 8, 9, 11]),
             (snapshot(10, &[7]), vec![0, 1, 2, 3, 4, 5, 6, 8, 9]),
         ] {
             let mut progress = Progress::new(begin.seen.clone(), begin.read_at);
