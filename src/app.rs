@@ -7,6 +7,7 @@ mod opening;
 mod running;
 mod samples;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::cache::{Bus, BusMetrics, Cache, Reconciler, SecondTier};
 use crate::catalog::Catalog;
 use crate::config::{Mistake, Settings};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Collection, Field};
+use crate::model::Collection;
 use crate::records::{CatalogedLog, Records, Resources, check_list};
 use crate::redis_client::RedisClient;
 use crate::store::{Step, Store};
@@ -95,12 +96,11 @@ fn collections(catalog: &Catalog) -> Vec<Arc<Collection>> {
 
 /// A fingerprint of what makes the terms of documents, which other instances must agree on to understand an announcement.
 fn declarations(catalog: &Catalog) -> u64 {
-    let terms = |collection: &Collection| -> Vec<(String, Option<Field>)> {
-        collection.term_fields().into_iter().map(|name| (name.to_owned(), collection.fields.get(name).copied())).collect()
-    };
-    let mut all: Vec<(String, Vec<(String, Option<Field>)>)> =
-        collections(catalog).iter().map(|collection| (collection.name.to_string(), terms(collection))).collect();
-    all.sort_by(|one, other| one.0.cmp(&other.0));
+    let mut all = BTreeMap::new();
+    for collection in collections(catalog) {
+        let fields = collection.term_fields().into_iter().map(|name| (name.to_owned(), collection.fields.get(name).copied()));
+        all.insert(collection.name.clone(), fields.collect::<BTreeMap<_, _>>());
+    }
     xxhash_rust::xxh3::xxh3_64(format!("{all:?}").as_bytes())
 }
 

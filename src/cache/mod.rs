@@ -22,19 +22,20 @@ mod scope;
 mod second_tier;
 mod target;
 mod trust;
+mod warm;
 
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+pub use bus::{Bus, BusMetrics, Reach};
 pub use cell::Captured;
 pub use encoding::Encoding;
 pub use entry::{Content, Dependencies, Entry, Lifetime, Presence, Representation};
 pub use guard::Guards;
 pub use instance::InstanceId;
 pub use key::{CacheKey, Kind};
-pub use bus::{Bus, BusMetrics, Reach};
 pub use reconcile::{Applied, ChangeLog, CoherenceStatus, Reconciler};
 pub use scope::{Fingerprint, Lifetimes, Scope};
 pub use second_tier::SecondTier;

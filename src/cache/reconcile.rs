@@ -185,9 +185,8 @@ impl Reconciler {
             // They may be about any record, and nothing else would tell.
             self.outdate_all().await;
         }
-        let foreign: Vec<Change> = self.update(|progress| {
-            page.changes.iter().filter(|change| round.is_new(change.position, progress)).cloned().collect()
-        });
+        let foreign: Vec<Change> = self
+            .update(|progress| page.changes.iter().filter(|change| round.is_new(change.position, progress)).cloned().collect());
         let (targets, whole) = round.take_in(page, &foreign);
         let Some(newest) = foreign.iter().map(|change| change.position).max() else { return };
         if faults::is_switched_off("reconcile") {
@@ -251,9 +250,7 @@ impl Round {
     /// Whether it belongs to this round, and nobody announced it here.
     fn is_new(&self, Position { transaction, sequence }: Position, progress: &Progress) -> bool {
         let was_seen = |before: &Snapshot| before.sees(transaction) && sequence <= progress.newest;
-        self.snapshot.sees(transaction)
-            && !progress.own.contains_key(&transaction)
-            && !self.before.as_ref().is_some_and(was_seen)
+        self.snapshot.sees(transaction) && !progress.own.contains_key(&transaction) && !self.before.as_ref().is_some_and(was_seen)
     }
 
     /// Notes a page and what is new in it; returns what has to be invalidated, and the transactions that it tells of wholly: one
@@ -263,7 +260,13 @@ impl Round {
         self.newest = rows.map(|row| row.sequence).fold(self.newest, i64::max);
         self.applied += foreign.len();
         let mut targets: Vec<Target> = match self.applied > MANY {
-            true => foreign.iter().map(|change| change.collection.clone()).collect::<BTreeSet<_>>().into_iter().map(Target::Collection).collect(),
+            true => foreign
+                .iter()
+                .map(|change| change.collection.clone())
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .map(Target::Collection)
+                .collect(),
             false => Target::of_changes(foreign),
         };
         targets.retain(|target| target.collection().is_none_or(|collection| !self.whole.contains(collection)));

@@ -79,7 +79,7 @@ impl Bus {
         }
     }
 
-    /// Watches for silence until it is aborted.
+    /// Watches for silence until it is aborted, and tells the metrics how things are.
     pub(in crate::cache) async fn listen_for_silence(&self) {
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -89,6 +89,9 @@ impl Bus {
             if self.trust.has_fallen_silent(now) {
                 self.suspect(Suspicion::Silence, now);
             }
+            self.metrics.up.set(i64::from(self.trust.is_bus_up(now)));
+            self.metrics.trusted.set(i64::from(self.trust.holds(now)));
+            self.metrics.owed.set(i64::try_from(self.owed()).unwrap_or(i64::MAX));
         }
     }
 

@@ -32,7 +32,10 @@ impl BusMetrics {
     pub fn new(telemetry: &Telemetry) -> Result<Self> {
         let registry = telemetry.registry();
         let messages = Opts::new("terrace_bus_messages_total", "Messages between instances, by kind and direction.");
-        let suspicions = Opts::new("terrace_bus_suspicions_total", "Times that L1 was not trusted until the next round over the log, by reason.");
+        let suspicions = Opts::new(
+            "terrace_bus_suspicions_total",
+            "Times that L1 was not trusted until the next round over the log, by reason.",
+        );
         let latencies = vec![0.000_25, 0.000_5, 0.001, 0.002, 0.003, 0.005, 0.007_5, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
         let histogram = |name: &str, help: &str| Histogram::with_opts(HistogramOpts::new(name, help).buckets(latencies.clone()));
         let metrics = Self {
@@ -51,11 +54,17 @@ impl BusMetrics {
             )?,
             unannounced: register(
                 registry,
-                IntCounter::new("terrace_reconcile_unannounced_total", "Changes that were found in the log and had not been announced here."),
+                IntCounter::new(
+                    "terrace_reconcile_unannounced_total",
+                    "Changes that were found in the log and had not been announced here.",
+                ),
             )?,
             up: register(registry, IntGauge::new("terrace_bus_up", "1 while own heartbeats come back."))?,
             trusted: register(registry, IntGauge::new("terrace_cache_trusted", "1 while L1 may be served."))?,
-            owed: register(registry, IntGauge::new("terrace_bus_owed", "Invalidations that the second tier has not been told yet."))?,
+            owed: register(
+                registry,
+                IntGauge::new("terrace_bus_owed", "Invalidations that the second tier has not been told yet."),
+            )?,
         };
         metrics.begin();
         Ok(metrics)

@@ -87,7 +87,8 @@ mod tests {
 
     #[test]
     fn a_rewound_progress_has_applied_only_what_both_have_seen() {
-        let snapshot = |next, in_progress: &[u64]| Snapshot { next, in_progress: in_progress.to_vec(), server: ServerRun::default() };
+        let snapshot =
+            |next, in_progress: &[u64]| Snapshot { next, in_progress: in_progress.to_vec(), server: ServerRun::default() };
         let has_applied = |progress: &Progress| -> Vec<u64> { (0..20).filter(|number| progress.has_applied(*number)).collect() };
         let begin = Progress::new(snapshot(10, &[7]), Instant::now());
         for (covered, both) in [
