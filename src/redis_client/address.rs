@@ -11,6 +11,7 @@ use redis::{ConnectionAddr, IntoConnectionInfo as _, ProtocolVersion, RedisConne
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::failure::{from_connect, from_tls};
@@ -24,6 +25,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
 /// After this long without an acknowledgement it is dead.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+
+/// How long the handshake of TLS may take; part of what a whole connection may.
+const TLS_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// Bytes to and from the server.
 pub(super) type Stream = Pin<Box<dyn ReadWrite>>;
@@ -51,7 +55,8 @@ impl Address {
         let info = settings.url.as_str().into_connection_info().map_err(|_| invalid_url())?;
         let login = info.redis_settings().clone();
         // What a subscription speaks.
-        let login = login.set_protocol(ProtocolVersion::RESP2).set_lib_name("terrace", env!("CARGO_PKG_VERSION"));
+        // The answer to setting a name would be lost, also when it is that there are too many connections.
+        let login = login.set_protocol(ProtocolVersion::RESP2).set_skip_set_lib_name();
         let (host, port, tls) = match info.addr() {
             ConnectionAddr::Tcp(host, port) => (host, *port, None),
             ConnectionAddr::TcpTls { host, port, insecure: false, .. } => {
@@ -72,8 +77,10 @@ impl Address {
         match &self.tls {
             None => Ok(Box::pin(tcp)),
             Some((connector, name)) => {
-                let stream = connector.connect(name.clone(), tcp).await.map_err(|error| from_tls(&error))?;
-                Ok(Box::pin(stream))
+                // A server without TLS waits for the rest of what it takes for a command.
+                let encrypted = timeout(TLS_TIMEOUT, connector.connect(name.clone(), tcp)).await;
+                let encrypted = encrypted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+                Ok(Box::pin(encrypted.map_err(|error| from_tls(&error))?))
             }
         }
     }

@@ -59,7 +59,8 @@ pub(super) fn from_command(error: &RedisError) -> Failure {
         }
     }
     match error.kind() {
-        ErrorKind::Io | ErrorKind::Parse => Failure::Lost(unavailable(CUT, told)),
+        // What is no answer at all ends the connection by itself.
+        ErrorKind::Io => Failure::Lost(unavailable(CUT, told)),
         _ => Failure::Refused(unavailable("Redis refused a command; see redis.url.", told)),
     }
 }

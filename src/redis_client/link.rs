@@ -161,15 +161,18 @@ async fn drive(driver: impl Future<Output = ()>, has_ended: Arc<AtomicBool>, num
 
 /// Asks who is there. `probe` is the name of a key that nobody has: deleting it shows whether writes are taken.
 async fn ask(connection: &mut MultiplexedConnection, probe: &str) -> Result<Peer> {
+    // Alone: a server that ends the connection says why to the first command.
+    let info: RedisResult<String> = redis::cmd("INFO").arg("server").query_async(connection).await;
+    let peer = peer(&info.map_err(|error| failure::from_login(&error))?)?;
     let mut questions = redis::pipe();
-    questions.cmd("INFO").arg("server").cmd("ROLE").cmd("DEL").arg(probe);
-    let answers: RedisResult<(String, Vec<Value>, i64)> = questions.query_async(connection).await;
-    let (info, role, _) = answers.map_err(|error| failure::from_login(&error))?;
+    questions.cmd("ROLE").cmd("DEL").arg(probe);
+    let answers: RedisResult<(Vec<Value>, i64)> = questions.query_async(connection).await;
+    let (role, _) = answers.map_err(|error| failure::from_login(&error))?;
     let role = role.into_iter().next().and_then(|role| redis::from_redis_value::<String>(role).ok());
     if role.is_some_and(|role| role != "master") {
         return Err(failure::replica());
     }
-    peer(&info)
+    Ok(peer)
 }
 
 /// Reads what `INFO server` says.

@@ -104,7 +104,7 @@ impl RedisClient {
 
     /// Subscribes to `channel`, on a connection of its own. Call it in a Tokio runtime.
     pub fn subscribe(&self, channel: String) -> Subscription {
-        Subscription::begin(Arc::clone(&self.0.target), Arc::clone(&self.0.metrics), channel)
+        Subscription::begin(&self.0, channel)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A channel, subscribed to again whenever its connection ends. A task of its own does that, so that who waits for the
 //! next event may stop waiting at any time.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::link::CONNECT_TIMEOUT;
 use super::metrics::Metrics;
 use super::status::Told;
-use super::{Target, failure, patiently, pause_after};
+use super::{Shared, Target, failure, patiently, pause_after};
 use crate::error::{Error, Result};
 
 /// Events that wait for their receiver. Beyond that the connection waits, and in the end the server closes it.
@@ -38,10 +38,12 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    pub(super) fn begin(target: Arc<Target>, metrics: Arc<Metrics>, channel: String) -> Self {
+    pub(super) fn begin(shared: &Arc<Shared>, channel: String) -> Self {
         let (sender, events) = mpsc::channel(WAITING);
         let again = Arc::new(Notify::new());
-        let subscriber = Subscriber { target, metrics, channel, events: sender, again: Arc::clone(&again) };
+        let (target, metrics) = (Arc::clone(&shared.target), Arc::clone(&shared.metrics));
+        let (shared, again_too) = (Arc::downgrade(shared), Arc::clone(&again));
+        let subscriber = Subscriber { target, metrics, shared, channel, events: sender, again: again_too };
         let task = tokio::spawn(subscriber.run()).abort_handle();
         Self { events, again, task }
     }
@@ -71,6 +73,8 @@ impl Drop for Subscription {
 struct Subscriber {
     target: Arc<Target>,
     metrics: Arc<Metrics>,
+    /// Weak: a subscription does not keep the client's connection.
+    shared: Weak<Shared>,
     channel: String,
     events: mpsc::Sender<BusEvent>,
     again: Arc<Notify>,
@@ -81,7 +85,7 @@ impl Subscriber {
     async fn run(self) {
         let mut told = Told::default();
         loop {
-            let (_sink, messages) = patiently(|| self.subscribe(), |error| tell(&mut told, error)).await;
+            let (_sink, messages) = patiently(|| self.subscribe(), |error| tell(&mut told, error, &self.shared)).await;
             self.metrics.subscriptions.inc();
             if self.events.send(BusEvent::Connected).await.is_err() {
                 return;
@@ -124,9 +128,10 @@ impl Subscriber {
     }
 }
 
-/// The link tells most of it; what only a subscription suffers from is found here.
-fn tell(told: &mut Told, error: &Error) {
-    if told.is_due(error.detail(), Instant::now()) {
-        tracing::debug!(%error, "no subscription in Redis");
+/// Without a link the reason is told already.
+fn tell(told: &mut Told, error: &Error, shared: &Weak<Shared>) {
+    let is_linked = shared.upgrade().is_some_and(|shared| shared.read(|state| state.link.is_some()));
+    if is_linked && told.is_due(error.detail(), Instant::now()) {
+        tracing::warn!(%error, "Redis lets us send commands and not subscribe");
     }
 }
