@@ -1,6 +1,7 @@
 //! What requests and collections allow, in the tier of the process.
 
 use super::*;
+use crate::cache::trust::Suspicion;
 
 impl Bench {
     fn lagging(max_lag: Duration) -> Self {
@@ -158,13 +159,16 @@ async fn nothing_stands_in_that_the_request_would_not_take() {
 async fn a_cache_that_is_not_trusted_serves_nothing_as_fresh_and_still_stands_in() {
     let bench = Bench::new();
     bench.read("one").await.unwrap();
-    bench.cache.set_trusted(false);
+    let trust = bench.cache.trust();
+    trust.demand_evidence(HOUR, Instant::now());
+    trust.suspect(Suspicion::Silence, Instant::now());
+    trust.unreadable();
     assert!(bench.cache.get(&bench.scope, &bench.key).is_none());
     let failing = || async { Err(away()) };
     let freshness = Freshness::ANY;
     let lookup = bench.cache.get_or_load(&bench.scope, &bench.key, &[record("M-1")], &freshness, failing).await.unwrap();
     assert_eq!(lookup.outcome, Outcome::Stale);
     assert_eq!(bench.read("two").await.unwrap().outcome, Outcome::Miss);
-    bench.cache.set_trusted(true);
+    trust.reconciled(Instant::now());
     assert_eq!(bench.body("never").await, "two");
 }
