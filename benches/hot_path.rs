@@ -22,9 +22,9 @@ use actix_web::{App as ActixApp, test};
 use criterion::{Criterion, criterion_group, criterion_main};
 use terrace::app::App;
 use terrace::config::Settings;
-use terrace::http::{Front, Readiness, layer};
+use terrace::http::{Front, Readiness, SecondTier, layer};
 use terrace::limits::BurstLimit;
-use terrace::model::{Principal, RecordId};
+use terrace::model::{Freshness, Principal, RecordId};
 use terrace::records::{ImportMode, Outcome, canonical_query};
 use terrace::telemetry::Telemetry;
 
@@ -56,7 +56,7 @@ fn hits(criterion: &mut Criterion) {
     let telemetry = Telemetry::new().unwrap();
     let burst = BurstLimit::new(&settings.limits).unwrap();
     let resources = app.records().declared().clone();
-    let front = Front::new(&settings, resources, telemetry, Readiness::default(), burst).unwrap();
+    let front = Front::new(&settings, resources, telemetry, Readiness::new(|| SecondTier::Off), burst).unwrap();
     front.open(app.records().clone());
     let router = ActixApp::new().wrap(layer()).configure(|application| front.configure(application));
     let service = system.block_on(test::init_service(router));
@@ -88,7 +88,7 @@ fn misses(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("miss");
     group.bench_function("record", |bencher| {
         bencher.iter(|| {
-            let answer = system.block_on(records.record(metrics, Principal::Anonymous, &id, "")).unwrap();
+            let answer = system.block_on(records.record(metrics, Principal::Anonymous, &id, "", &Freshness::ANY)).unwrap();
             assert_eq!(black_box(answer.outcome()), Outcome::Miss);
         });
     });
@@ -100,7 +100,7 @@ fn misses(criterion: &mut Criterion) {
     ] {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let answer = system.block_on(records.list(metrics, Principal::Anonymous, raw)).unwrap();
+                let answer = system.block_on(records.list(metrics, Principal::Anonymous, raw, &Freshness::ANY)).unwrap();
                 assert_eq!(black_box(answer.outcome()), Outcome::Miss);
             });
         });

@@ -7,15 +7,17 @@ mod opening;
 mod running;
 mod samples;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::cache::{Cache, Reconciler};
+use crate::cache::{Bus, BusMetrics, Cache, Reconciler, SecondTier};
 use crate::catalog::Catalog;
 use crate::config::{Mistake, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Collection;
-use crate::records::{CatalogedLog, Records, Resources};
+use crate::records::{CatalogedLog, Records, Resources, check_list};
+use crate::redis_client::RedisClient;
 use crate::store::{Step, Store};
 use crate::telemetry::Telemetry;
 
@@ -59,7 +61,7 @@ impl From<Vec<Mistake>> for StartError {
 
 /// What [`App::migrate`] would do to the database, which stays as it is.
 pub async fn preview(settings: &Settings) -> Result<Vec<String>, StartError> {
-    let catalog = Catalog::load(&settings.collections)?;
+    let catalog = Catalog::load(&settings.collections, check_list)?;
     let store = Store::open(&settings.database, settings.log.slow_query, &Telemetry::new()?).await?;
     let Some(migrations) = store.pending_migrations().await? else {
         return Ok(std::iter::once("create the tables".to_owned()).chain(preview_anew(settings)?).collect());
@@ -71,7 +73,7 @@ pub async fn preview(settings: &Settings) -> Result<Vec<String>, StartError> {
 
 /// The same for a database that has no tables, or is not there at all. It is not opened: that would make an embedded one.
 pub fn preview_anew(settings: &Settings) -> Result<Vec<String>, StartError> {
-    let steps = Store::plan_anew(&settings.database, &collections(&Catalog::load(&settings.collections)?))?;
+    let steps = Store::plan_anew(&settings.database, &collections(&Catalog::load(&settings.collections, check_list)?))?;
     Ok(steps.iter().map(Step::to_string).collect())
 }
 
@@ -92,12 +94,24 @@ fn collections(catalog: &Catalog) -> Vec<Arc<Collection>> {
     catalog.collections().iter().map(|declared| Arc::clone(&declared.collection)).collect()
 }
 
+/// A fingerprint of what makes the terms of documents, which other instances must agree on to understand an announcement.
+fn declarations(catalog: &Catalog) -> u64 {
+    let mut all = BTreeMap::new();
+    for collection in collections(catalog) {
+        let fields = collection.term_fields().into_iter().map(|name| (name.to_owned(), collection.fields.get(name).copied()));
+        all.insert(collection.name.clone(), fields.collect::<BTreeMap<_, _>>());
+    }
+    xxhash_rust::xxh3::xxh3_64(format!("{all:?}").as_bytes())
+}
+
 /// Everything that needs no database. It is made once, however often opening one is tried.
 struct Foundation {
     settings: Settings,
     telemetry: Telemetry,
     catalog: Arc<Catalog>,
     cache: Arc<Cache>,
+    /// None if the installation has no second tier.
+    redis: Option<(RedisClient, BusMetrics)>,
     resources: Arc<Resources>,
 }
 
@@ -105,14 +119,30 @@ impl Foundation {
     /// Loads the declarations.
     fn lay(settings: Settings) -> Result<Arc<Self>, StartError> {
         let telemetry = Telemetry::new()?;
-        let catalog = Arc::new(Catalog::load(&settings.collections)?);
+        let catalog = Arc::new(Catalog::load(&settings.collections, check_list)?);
         let cache = Cache::new(&settings.cache, &telemetry)?;
         let resources = Resources::new(&catalog, &cache)?;
-        Ok(Arc::new(Self { settings, telemetry, catalog, cache, resources }))
+        let redis = match RedisClient::connect(&settings.redis, &telemetry)? {
+            Some(client) => Some((client, BusMetrics::new(&telemetry)?)),
+            None => None,
+        };
+        Ok(Arc::new(Self { settings, telemetry, catalog, cache, redis, resources }))
     }
 
     async fn open_store(&self) -> Result<Store> {
         Store::open(&self.settings.database, self.settings.log.slow_query, &self.telemetry).await
+    }
+
+    /// Joins the second tier of the installation that `store` holds, and its bus.
+    async fn bus(&self, store: &Store) -> Result<Option<Bus>> {
+        let Some((client, metrics)) = &self.redis else { return Ok(None) };
+        // An attempt to open that failed may have joined it already.
+        let tier = match self.cache.second_tier() {
+            Some(joined) => Arc::clone(joined),
+            None => SecondTier::new(client.clone(), &self.settings.redis, &store.installation_id().await?, &self.cache),
+        };
+        self.cache.join(Arc::clone(&tier));
+        Ok(Some(Bus::new(&tier, client.clone(), &self.cache, declarations(&self.catalog), metrics.clone())))
     }
 }
 
@@ -139,7 +169,11 @@ impl App {
         refuse_unfinished_copy(&store).await?;
         let Foundation { cache, catalog, resources, .. } = &*foundation;
         let log = CatalogedLog::new(store.clone(), Arc::clone(catalog));
-        let reconciler = Arc::new(Reconciler::new(Arc::clone(cache), Box::new(log), store.snapshot().await?));
+        let mut reconciler = Reconciler::new(Arc::clone(cache), Box::new(log), store.snapshot().await?);
+        if let Some(bus) = foundation.bus(&store).await? {
+            reconciler = reconciler.on_bus(bus);
+        }
+        let reconciler = Arc::new(reconciler);
         let records =
             Records::new(store.clone(), Arc::clone(cache), Arc::clone(catalog), Arc::clone(&reconciler), Arc::clone(resources));
         Ok(Self { foundation, store, reconciler, records })

@@ -4,8 +4,10 @@
 
 mod architecture;
 mod cli;
+mod coherence;
 mod compression;
 mod coverage;
+mod faults;
 mod freshness;
 mod histories;
 mod hostile;
@@ -13,6 +15,7 @@ mod http;
 mod observability;
 mod outages;
 mod plans;
+mod redis;
 mod rest;
 mod retention;
 mod search;
@@ -20,3 +23,4 @@ mod servers;
 mod shutdown;
 mod stale;
 mod support;
+mod warming;

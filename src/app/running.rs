@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::{App, Foundation, StartError};
 use crate::error::{Error, Result};
-use crate::http::{self, Front, Readiness, Ready};
-use crate::jobs::Retention;
+use crate::http::{self, Front, Readiness, Ready, SecondTier};
+use crate::jobs::{Retention, Warming};
 use crate::limits::BurstLimit;
 use crate::records::Resources;
+use crate::redis_client::{RedisClient, RedisStatus};
 
 /// A task that opens the database, begins to serve, and returns the tasks that go on from there.
 pub(super) type Opening = JoinHandle<Result<Background, StartError>>;
@@ -42,12 +44,30 @@ pub(super) struct Entrance {
 impl Entrance {
     /// Lets requests in, and starts what goes on beside them.
     pub fn admit(&self, app: App) -> Background {
-        self.front.open(app.records);
-        self.readiness.set(Ready::Yes);
         let Foundation { settings, telemetry, .. } = &*app.foundation;
+        let warming = Warming::new(Arc::clone(&app.records), settings.cache.warm_loads_per_second, telemetry.meter());
+        self.front.open(app.records);
+        let warming = self.warm(warming, settings.cache.warm_before_ready);
         let retention = Retention::new(app.store, settings.changes.retention, telemetry.meter());
-        let reconciling = app.reconciler.run(settings.cache.reconcile_interval);
-        vec![tokio::spawn(reconciling), tokio::spawn(retention.run())]
+        let mut background = app.reconciler.start(settings.cache.reconcile_interval);
+        background.extend([tokio::spawn(retention.run()), tokio::spawn(warming)]);
+        background
+    }
+
+    /// Warms the cache, and is ready when that has been done once, or has taken `patience`.
+    fn warm(&self, warming: Warming, patience: Duration) -> impl Future<Output = ()> + use<> {
+        let readiness = self.readiness.clone();
+        readiness.set(if patience.is_zero() || !warming.has_plans() { Ready::Yes } else { Ready::Warming });
+        async move {
+            let (tell, told) = oneshot::channel();
+            let wait = async {
+                if tokio::time::timeout(patience, told).await.is_err() && !patience.is_zero() {
+                    tracing::warn!("the cache is not warm yet; requests are taken all the same (cache.warm_before_ready)");
+                }
+                readiness.end_warming();
+            };
+            tokio::join!(warming.run(tell), wait);
+        }
     }
 
     /// Requests are refused with this reason, which clients may read.
@@ -60,7 +80,9 @@ impl Running {
     /// Listens. Requests that need the database are refused until somebody is admitted.
     pub(super) fn listen(foundation: &Foundation) -> Result<Self> {
         let settings = &foundation.settings;
-        let (readiness, burst) = (Readiness::default(), BurstLimit::new(&settings.limits)?);
+        let redis = foundation.redis.as_ref().map(|(client, _)| client.clone());
+        let readiness = Readiness::new(move || second_tier(redis.as_ref()));
+        let burst = BurstLimit::new(&settings.limits)?;
         let resources = Arc::clone(&foundation.resources);
         let front = Front::new(settings, Arc::clone(&resources), foundation.telemetry.clone(), readiness.clone(), burst.clone())?;
         let listening = http::serve(&settings.http, front.clone())?;
@@ -156,5 +178,13 @@ impl Running {
         self.handle.stop(true).await;
         self.background.iter().for_each(JoinHandle::abort);
         self.server.await.map_err(Error::internal)?.map_err(Error::internal)
+    }
+}
+
+fn second_tier(redis: Option<&RedisClient>) -> SecondTier {
+    match redis.map(RedisClient::status) {
+        None => SecondTier::Off,
+        Some(RedisStatus::Up { version, complaint, .. }) => SecondTier::Up { version, complaint },
+        Some(RedisStatus::Down { reason, .. }) => SecondTier::Down(reason),
     }
 }

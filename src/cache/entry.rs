@@ -1,8 +1,8 @@
 //! An entry: a ready response body with its headers, ETag and encodings, and what it depends on. Bodies are shared,
 //! never copied; each encoding is made at most once.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,8 +10,11 @@ use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use tokio::sync::OnceCell;
 
+use super::Tier;
+use super::cell::Captured;
 use super::encoding::{Encoding, compress};
-use super::guard::Captured;
+use super::instance::InstanceId;
+use super::second_tier::Vouched;
 use crate::error::{Error, Result};
 
 /// What a loader returns.
@@ -25,6 +28,29 @@ pub struct Content {
     pub etag: HeaderValue,
     /// Further headers of the response.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What it was made from.
+    pub basis: Basis,
+}
+
+/// What a body was made from. Guards are captured before the loader runs; whatever is older than that need not be as new as they are,
+/// even if this process has not heard of a change yet.
+#[derive(Clone, Debug)]
+pub enum Basis {
+    /// What the loader read.
+    Loaded,
+    /// What somebody else began to read then.
+    ReadSince(Instant),
+    /// What the loader read, and this entry.
+    Entry(Arc<Entry>),
+}
+
+/// Where an entry comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This process, which is that instance, loaded it.
+    Loaded(InstanceId),
+    /// That instance loaded it, and it was found in the second tier when it was this old.
+    Found(InstanceId, Duration),
 }
 
 /// Whether there is anything.
@@ -69,6 +95,10 @@ pub struct Entry {
     compressed: OnceLock<Box<Encodings>>,
     dependencies: Dependencies,
     loaded_at: Instant,
+    loaded_by: InstanceId,
+    tier: Option<Tier>,
+    /// What the second tier knew of its guards before it was loaded. Only entries have it that others are made from.
+    vouched: Option<Box<Vouched>>,
     lifetime: Lifetime,
     refreshing: AtomicBool,
 }
@@ -84,15 +114,30 @@ const OVERHEAD_BYTES: usize = 1_150;
 const REFRESH_AFTER: f64 = 0.9;
 
 impl Entry {
-    /// Wraps what a loader returned; `dependencies` were captured before it ran.
-    pub fn new(content: Content, dependencies: Dependencies, lifetime: Lifetime) -> Self {
+    /// Wraps what a loader returned, or what was found in the second tier; `dependencies` were captured before either.
+    pub fn new(content: Content, dependencies: Dependencies, mut lifetime: Lifetime, origin: Origin) -> Self {
+        let now = Instant::now();
+        let (loaded_by, tier, loaded_at) = match origin {
+            Origin::Loaded(by) => (by, None, now),
+            Origin::Found(by, age) => {
+                let loaded_at = now.checked_sub(age).unwrap_or_else(|| {
+                    // The clock does not go back that far: what is left of its time counts from now.
+                    lifetime.ttl = lifetime.ttl.saturating_sub(age);
+                    now
+                });
+                (by, Some(Tier::L2), loaded_at)
+            }
+        };
         Self {
             presence: content.presence,
             headers: content.headers,
             identity: Representation { body: content.body, etag: content.etag },
             compressed: OnceLock::new(),
             dependencies,
-            loaded_at: Instant::now(),
+            loaded_at,
+            loaded_by,
+            tier,
+            vouched: None,
             lifetime,
             refreshing: AtomicBool::new(false),
         }
@@ -136,9 +181,47 @@ impl Entry {
         .await
     }
 
+    pub(super) fn with_vouched(mut self, vouched: Option<Vouched>) -> Self {
+        self.vouched = vouched.map(Box::new);
+        self
+    }
+
+    pub(super) fn vouched(&self) -> Option<&Vouched> {
+        self.vouched.as_deref()
+    }
+
+    /// Which instance loaded it.
+    pub fn loaded_by(&self) -> InstanceId {
+        self.loaded_by
+    }
+
+    /// The tier that it came through; `None` if this process loaded it.
+    pub fn came_through(&self) -> Option<Tier> {
+        self.tier
+    }
+
+    pub(super) fn dependencies(&self) -> &Dependencies {
+        &self.dependencies
+    }
+
+    pub(super) fn lifetime(&self) -> Lifetime {
+        self.lifetime
+    }
+
+    /// A time at which no guard had moved since before it was loaded, as late as is known.
+    pub(super) fn current_until(&self) -> Option<Instant> {
+        let moved = self.dependencies.iter().filter(|captured| !captured.is_current());
+        moved.map(Captured::current_until).min().flatten()
+    }
+
     /// How long ago it was loaded.
     pub fn age(&self) -> Duration {
-        self.loaded_at.elapsed()
+        self.age_at(Instant::now())
+    }
+
+    /// How long before `now` it was loaded.
+    pub fn age_at(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.loaded_at)
     }
 
     /// For how much longer than `age` it is fresh if no guard moves; zero once it has expired. Like all that follows it
@@ -167,9 +250,14 @@ impl Entry {
         self.lifetime.ttl.saturating_add(self.lifetime.stale_if_error)
     }
 
+    /// Whether it is so close to its end at `age` that a refresh should not take it.
+    pub fn is_due(&self, age: Duration) -> bool {
+        age > self.lifetime.ttl.mul_f64(REFRESH_AFTER)
+    }
+
     /// Whether it is about to expire and nobody refreshes it yet.
     pub fn wants_refresh(&self, age: Duration) -> bool {
-        age > self.lifetime.ttl.mul_f64(REFRESH_AFTER) && !self.refreshing.load(Ordering::Relaxed)
+        self.is_due(age) && !self.refreshing.load(Ordering::Relaxed)
     }
 
     /// Whether this caller shall refresh it; true at most once per entry.

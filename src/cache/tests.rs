@@ -1,16 +1,18 @@
 //! The races of one process, each made deterministic: loaders wait at a gate until the test has done what shall
 //! happen in between.
 
+mod demands;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderValue;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::error::Error;
-use crate::model::{CollectionName, Operation, Position, RecordId, Scalar, Term};
+use crate::error::{Error, ErrorKind};
+use crate::model::{Change, CollectionName, Freshness, Guard, Operation, Position, RecordId, Scalar, Term};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -27,14 +29,16 @@ impl Bench {
 
     fn with(settings: CacheSettings, ttl: Duration, stale_if_error: Duration) -> Self {
         let cache = Cache::new(&settings, &Telemetry::new().unwrap()).unwrap();
-        let scope = cache.scope(Kind::Record, "metrics", Lifetimes::uniform(ttl, stale_if_error));
+        let scope = cache.scope(Kind::Record, "metrics", Lifetimes::uniform(ttl, stale_if_error), Fingerprint::of(&[]));
         let key = CacheKey::of_record(&scope, "M-1", "");
         Self { cache, scope, key }
     }
 
     /// Reads through the cache with a loader that returns `body` at once.
     pub(super) async fn read(&self, body: &'static str) -> Result<Lookup> {
-        self.cache.get_or_load(&self.scope, &self.key, &[record("M-1")], || async move { Ok(content(body)) }).await
+        self.cache
+            .get_or_load(&self.scope, &self.key, &[record("M-1")], &Freshness::ANY, || async move { Ok(content(body)) })
+            .await
     }
 
     pub(super) async fn body(&self, fallback: &'static str) -> Bytes {
@@ -51,13 +55,15 @@ impl Bench {
                 started.send(()).unwrap();
                 opened.await.unwrap()
             };
-            cache.get_or_load(&scope, &key, &[record("M-1")], loader).await
+            cache.get_or_load(&scope, &key, &[record("M-1")], &Freshness::ANY, loader).await
         });
         Gated { has_started, gate, caller }
     }
 
     fn write(&self) {
-        self.cache.announce(&[change(1, 1, "M-1")]);
+        let change = change(1, 1, "M-1");
+        let moved = Move::now(Cause::Change { position: change.position, by: None });
+        self.cache.advance(&Target::of_changes(&[change]), &moved);
     }
 }
 
@@ -87,6 +93,7 @@ fn content(body: &'static str) -> Content {
         body: Bytes::from_static(body.as_bytes()),
         etag: HeaderValue::from_static("\"tag\""),
         headers: Vec::new(),
+        basis: Basis::Loaded,
     }
 }
 
@@ -115,7 +122,7 @@ async fn a_write_invalidates_its_record_its_terms_and_its_collection_and_nothing
         (Guard::Collection(collection.clone()), false),
         (Guard::Collection(CollectionName::parse("domains").unwrap()), true),
     ];
-    let captured: Vec<_> = cases.iter().map(|(guard, _)| bench.cache.guards.capture(guard)).collect();
+    let captured: Vec<_> = cases.iter().map(|(guard, _)| bench.cache.guards.capture(guard, Duration::ZERO)).collect();
     bench.write();
     for ((guard, stays), captured) in cases.iter().zip(captured) {
         assert_eq!(captured.is_current(), *stays, "{guard:?}");
@@ -167,7 +174,7 @@ async fn two_hundred_readers_of_one_missing_key_cause_one_load() {
                     }
                     Ok(content("one"))
                 };
-                cache.get_or_load(&scope, &key, &[record("M-1")], loader).await.unwrap().outcome
+                cache.get_or_load(&scope, &key, &[record("M-1")], &Freshness::ANY, loader).await.unwrap().outcome
             })
         })
         .collect();
@@ -206,7 +213,8 @@ async fn a_loader_that_panics_fails_its_callers_and_is_not_waited_for_again() {
 #[tokio::test]
 async fn an_error_is_not_cached() {
     let bench = Bench::new();
-    let failed = bench.cache.get_or_load(&bench.scope, &bench.key, &[record("M-1")], || async { Err(away()) }).await;
+    let failed =
+        bench.cache.get_or_load(&bench.scope, &bench.key, &[record("M-1")], &Freshness::ANY, || async { Err(away()) }).await;
     assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(bench.body("one").await, "one");
 }
@@ -215,7 +223,11 @@ async fn an_error_is_not_cached() {
 async fn an_expired_entry_stands_in_while_the_database_is_away() {
     let bench = Bench::with(CacheSettings::default(), Duration::ZERO, HOUR);
     bench.read("one").await.unwrap();
-    let lookup = bench.cache.get_or_load(&bench.scope, &bench.key, &[record("M-1")], || async { Err(away()) }).await.unwrap();
+    let lookup = bench
+        .cache
+        .get_or_load(&bench.scope, &bench.key, &[record("M-1")], &Freshness::ANY, || async { Err(away()) })
+        .await
+        .unwrap();
     assert_eq!((lookup.outcome, lookup.entry.identity().body.as_ref()), (Outcome::Stale, b"one".as_ref()));
     assert!(lookup.entry.fresh_for(lookup.age).is_zero());
 }
@@ -225,7 +237,8 @@ async fn an_invalidated_entry_never_stands_in() {
     let bench = Bench::new();
     bench.read("one").await.unwrap();
     bench.write();
-    let failed = bench.cache.get_or_load(&bench.scope, &bench.key, &[record("M-1")], || async { Err(away()) }).await;
+    let failed =
+        bench.cache.get_or_load(&bench.scope, &bench.key, &[record("M-1")], &Freshness::ANY, || async { Err(away()) }).await;
     assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
@@ -233,7 +246,8 @@ async fn an_invalidated_entry_never_stands_in() {
 async fn nothing_stands_in_where_the_collection_allows_no_stale_time() {
     let bench = Bench::with(CacheSettings::default(), Duration::ZERO, Duration::ZERO);
     bench.read("one").await.unwrap();
-    let failed = bench.cache.get_or_load(&bench.scope, &bench.key, &[record("M-1")], || async { Err(away()) }).await;
+    let failed =
+        bench.cache.get_or_load(&bench.scope, &bench.key, &[record("M-1")], &Freshness::ANY, || async { Err(away()) }).await;
     assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
@@ -299,8 +313,14 @@ async fn the_tier_stays_within_its_bytes() {
     for number in 0..1_000 {
         let key = CacheKey::of_record(&bench.scope, &number.to_string(), "");
         let body = Bytes::from(vec![b' '; 500]);
-        let loaded = Content { presence: Presence::Found, body, etag: HeaderValue::from_static("\"tag\""), headers: Vec::new() };
-        bench.cache.get_or_load(&bench.scope, &key, &[record("M-1")], || async { Ok(loaded) }).await.unwrap();
+        let loaded = Content {
+            presence: Presence::Found,
+            body,
+            etag: HeaderValue::from_static("\"tag\""),
+            headers: Vec::new(),
+            basis: Basis::Loaded,
+        };
+        bench.cache.get_or_load(&bench.scope, &key, &[record("M-1")], &Freshness::ANY, || async { Ok(loaded) }).await.unwrap();
     }
     let occupancy = bench.cache.occupancy();
     assert!(occupancy.size_bytes <= capacity.as_u64() && occupancy.entries > 10, "{occupancy:?}");
@@ -310,11 +330,11 @@ async fn the_tier_stays_within_its_bytes() {
 async fn what_nobody_can_name_is_outdated_with_everything_else_also_while_it_is_loaded() {
     let bench = Bench::new();
     bench.read("one").await.unwrap();
-    bench.cache.outdate_all();
+    bench.cache.advance(&[Target::All], &Move::now(Cause::Unknown));
     assert_eq!(bench.cache.occupancy().entries, 0);
     let gated = bench.gated();
     gated.has_started.await.unwrap();
-    bench.cache.outdate_all();
+    bench.cache.advance(&[Target::All], &Move::now(Cause::Unknown));
     gated.gate.send(Ok(content("old"))).unwrap();
     gated.caller.await.unwrap().unwrap();
     assert_eq!(bench.body("new").await, "new", "a load from before was kept");

@@ -7,15 +7,18 @@
 //! | `front` | the one service all requests go through |
 //! | `routes` | which resource a path names, and what its answers have in common |
 //! | `reads`, `writes`, `system` | handlers: parse, call, shape |
-//! | `negotiation`, `conditional`, `identifier`, `body` | what requests say |
+//! | `negotiation`, `conditional`, `freshness`, `identifier`, `body` | what requests say |
+//! | `cache_status` | how answers say that they came about |
 //! | `problem` | what failures look like |
 //! | `readiness` | whether requests should be sent here, and why not |
 //! | `observe`, `spans` | what is counted and logged |
 //! | `openapi`, `docs` | the API description and its page |
 
 mod body;
+mod cache_status;
 mod conditional;
 mod docs;
+mod freshness;
 mod front;
 mod identifier;
 mod negotiation;
@@ -32,6 +35,6 @@ mod system;
 mod writes;
 
 pub use front::Front;
-pub use readiness::{Readiness, Ready};
+pub use readiness::{Readiness, Ready, SecondTier};
 pub use server::{Listening, serve};
 pub use spans::{RequestSpan, layer};

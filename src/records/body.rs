@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::cursor;
 use super::document::quoted_etag;
 use super::spelling;
-use crate::cache::{Content, Presence};
+use crate::cache::{Basis, Content, Presence};
 use crate::error::{Error, Result};
 use crate::model::{Collection, Paging, Query, SortKey, View};
 use crate::store::{Row, Stats};
@@ -33,13 +33,13 @@ pub(super) fn record(row: Row) -> Result<Content> {
 
 fn content(body: Bytes, headers: Headers) -> Result<Content> {
     let etag = HeaderValue::try_from(quoted_etag(&body)).map_err(Error::internal)?;
-    Ok(Content { presence: Presence::Found, body, etag, headers })
+    Ok(Content { presence: Presence::Found, body, etag, headers, basis: Basis::Loaded })
 }
 
 /// "There is no such record."
 pub(super) fn missing() -> Content {
     let etag = HeaderValue::from_static("\"missing\"");
-    Content { presence: Presence::Missing, body: Bytes::new(), etag, headers: Vec::new() }
+    Content { presence: Presence::Missing, body: Bytes::new(), etag, headers: Vec::new(), basis: Basis::Loaded }
 }
 
 /// A page. `rows` may hold one record more than the page, which then says only that there are more. Links

@@ -1,143 +1,76 @@
 //! The read path: query, key, cache, and on a miss the store.
 
+use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::future::try_join_all;
 use tokio::sync::oneshot;
 
-use super::prepared::{Prepared, PreparedLists};
+use super::prepared::Prepared;
 use super::query::{self, Shape};
-use super::{Answer, Records, body};
+use super::{Answer, Forwarded, Records, Resource, ViewResource, body};
 use crate::auth::authorize;
-use crate::cache::{Cache, CacheKey, Content, Kind, Lifetime, Lifetimes, Scope};
-use crate::catalog::{Catalog, Declared};
+use crate::cache::{Applied, Basis, Cache, CacheKey, Content, Scope};
 use crate::error::{Error, Result};
-use crate::model::{Collection, CountMode, Filter, Guard, Paging, Principal, Query, RecordId, Selection, View};
+use crate::model::{Collection, CountMode, Filter, Freshness, Guard, Paging, Principal, Query, RecordId, Selection};
 use crate::store::{Row, Store};
-
-/// A collection with what its reads need, made once.
-pub struct Resource {
-    declared: Arc<Declared>,
-    records: Arc<Scope>,
-    lists: Arc<Scope>,
-    counts: Arc<Scope>,
-    stats: Arc<Scope>,
-    prepared: PreparedLists,
-}
-
-/// A view with what its reads need, made once.
-pub struct ViewResource {
-    view: Arc<View>,
-    scope: Arc<Scope>,
-    collections: Vec<Arc<Collection>>,
-    guards: Vec<Guard>,
-    key: CacheKey,
-}
-
-impl Resource {
-    pub(super) fn new(declared: &Arc<Declared>, cache: &Cache) -> Arc<Self> {
-        let collection = &declared.collection;
-        let (name, times) = (collection.name.as_str(), collection.cache);
-        let lists = Lifetimes::uniform(times.list_ttl, times.stale_if_error);
-        let records = Lifetimes {
-            found: Lifetime { ttl: times.record_ttl, stale_if_error: times.stale_if_error },
-            missing: Lifetime { ttl: times.negative_ttl, stale_if_error: times.stale_if_error },
-        };
-        Arc::new(Self {
-            declared: Arc::clone(declared),
-            records: cache.scope(Kind::Record, name, records),
-            lists: cache.scope(Kind::List, name, lists),
-            counts: cache.scope(Kind::Count, name, lists),
-            stats: cache.scope(Kind::Stats, name, lists),
-            prepared: PreparedLists::default(),
-        })
-    }
-
-    /// The declaration.
-    pub fn collection(&self) -> &Arc<Collection> {
-        &self.declared.collection
-    }
-
-    pub(super) fn declared(&self) -> &Arc<Declared> {
-        &self.declared
-    }
-
-    fn prepare(&self, raw: &str) -> Result<Arc<Prepared>> {
-        self.prepared.get(raw, || {
-            let query = query::parse_list(self.collection(), raw)?;
-            let key = CacheKey::of_query(&self.lists, &query::list_key(&query));
-            Ok(Prepared { query, key })
-        })
-    }
-}
-
-impl ViewResource {
-    pub(super) fn new(view: &Arc<View>, catalog: &Catalog, cache: &Cache) -> Result<Arc<Self>> {
-        let scope = cache.scope(Kind::View, view.name.as_str(), Lifetimes::uniform(view.ttl, view.stale_if_error));
-        let declared =
-            |part: &crate::model::ViewPart| catalog.get(&part.collection).map(|declared| Arc::clone(&declared.collection));
-        let collections: Option<Vec<_>> = view.parts.iter().map(declared).collect();
-        let collections = collections.ok_or_else(|| Error::internal("a checked view names an unknown collection"))?;
-        let guards =
-            view.parts.iter().zip(&collections).map(|(part, collection)| selection_guard(collection, part.filter.as_ref()));
-        Ok(Arc::new(Self {
-            view: Arc::clone(view),
-            guards: guards.collect(),
-            key: CacheKey::of_query(&scope, ""),
-            scope,
-            collections,
-        }))
-    }
-
-    /// The declaration.
-    pub fn view(&self) -> &Arc<View> {
-        &self.view
-    }
-}
 
 impl Records {
     /// One record; `raw` is the query string (`fields`, `include`).
-    pub async fn record(&self, resource: &Arc<Resource>, principal: Principal, id: &RecordId, raw: &str) -> Result<Answer> {
+    pub async fn record(
+        &self,
+        resource: &Arc<Resource>,
+        principal: Principal,
+        id: &RecordId,
+        raw: &str,
+        demand: &Freshness,
+    ) -> Result<Answer> {
         let collection = resource.collection();
         authorize(principal, collection.access.read)?;
         let shape = if raw.is_empty() { Shape::WHOLE } else { Shape::parse(collection, raw)? };
         let key = CacheKey::of_record(&resource.records, id.as_str(), &shape.key_text());
-        if let Some(lookup) = self.cache.get(&resource.records, &key) {
-            return Ok(Answer::new(lookup, key, &self.cache));
+        if demand.is_any()
+            && let Some(lookup) = self.cache.get(&resource.records, &key)
+        {
+            return Ok(Answer::new(lookup, Forwarded::Miss, key, &self.cache));
         }
-        let mut guards = vec![Guard::Record(collection.name.clone(), id.clone())];
-        guards.extend(include_guards(collection, &shape.include));
+        let guards = record_guards(collection, id, &shape);
         let (store, owned_collection, id) = (self.store.clone(), Arc::clone(collection), id.clone());
         let load = move || async move {
             let row = store.record_read(&owned_collection, &id, &shape.into()).await?;
             row.map_or_else(|| Ok(body::missing()), body::record)
         };
+        let place = Place { scope: &resource.records, key: &key, guards: &guards };
         // Boxed, so that a hit does not carry the state of a load around.
-        let lookup = Box::pin(self.cache.get_or_load(&resource.records, &key, &guards, load)).await?;
-        Ok(Answer::new(lookup, key, &self.cache))
+        Box::pin(async { self.answer(place, self.way(demand).await?, load).await }).await
     }
 
     /// One page of a list or search.
-    pub async fn list(&self, resource: &Arc<Resource>, principal: Principal, raw: &str) -> Result<Answer> {
+    pub async fn list(&self, resource: &Arc<Resource>, principal: Principal, raw: &str, demand: &Freshness) -> Result<Answer> {
         let collection = resource.collection();
         authorize(principal, collection.access.read)?;
         let prepared = resource.prepare(raw)?;
-        if let Some(lookup) = self.cache.get(&resource.lists, &prepared.key) {
-            return Ok(Answer::new(lookup, prepared.key.clone(), &self.cache));
+        if demand.is_any()
+            && let Some(lookup) = self.cache.get(&resource.lists, &prepared.key)
+        {
+            return Ok(Answer::new(lookup, Forwarded::Miss, prepared.key.clone(), &self.cache));
         }
         let Prepared { query, key } = &*prepared;
-        let mut guards = vec![selection_guard(collection, query.selection.filter.as_ref())];
-        guards.extend(include_guards(collection, &query.include));
-        let loader = PageLoader { store: self.store.clone(), cache: Arc::clone(&self.cache), resource: Arc::clone(resource) };
-        let query = query.clone();
-        let load = move || loader.load(query);
-        let lookup = Box::pin(self.cache.get_or_load(&resource.lists, key, &guards, load)).await?;
-        Ok(Answer::new(lookup, key.clone(), &self.cache))
+        Box::pin(async {
+            let way = self.way(demand).await?;
+            let (store, cache) = (self.store.clone(), Arc::clone(&self.cache));
+            let loader = PageLoader { store, cache, resource: Arc::clone(resource), way: way.of_count() };
+            let (guards, query) = (list_guards(collection, query), query.clone());
+            let place = Place { scope: &resource.lists, key, guards: &guards };
+            self.answer(place, way, move || loader.load(query)).await
+        })
+        .await
     }
 
     /// Totals and value counts of a collection.
-    pub async fn stats(&self, resource: &Arc<Resource>, principal: Principal, raw: &str) -> Result<Answer> {
+    pub async fn stats(&self, resource: &Arc<Resource>, principal: Principal, raw: &str, demand: &Freshness) -> Result<Answer> {
         let collection = resource.collection();
         authorize(principal, collection.access.read)?;
         let (by, filter) = query::parse_stats(collection, raw)?;
@@ -148,21 +81,74 @@ impl Records {
             let stats = store.record_stats(&owned_collection, &by, filter.as_ref()).await?;
             body::stats(&stats)
         };
-        let lookup = self.cache.get_or_load(&resource.stats, &key, &[guard], load).await?;
-        Ok(Answer::new(lookup, key, &self.cache))
+        let place = Place { scope: &resource.stats, key: &key, guards: &[guard] };
+        self.answer(place, self.way(demand).await?, load).await
     }
 
     /// A view.
-    pub async fn view(&self, resource: &Arc<ViewResource>, principal: Principal) -> Result<Answer> {
-        authorize(principal, resource.view.read)?;
+    pub async fn view(&self, resource: &Arc<ViewResource>, principal: Principal, demand: &Freshness) -> Result<Answer> {
+        authorize(principal, resource.view().read)?;
         let (store, owned) = (self.store.clone(), Arc::clone(resource));
         let load = move || async move {
-            let parts = owned.view.parts.iter().zip(&owned.collections);
+            let parts = owned.view().parts.iter().zip(&owned.collections);
             let stats = parts.map(|(part, collection)| store.record_stats(collection, &part.by, part.filter.as_ref()));
-            body::view(&owned.view, &try_join_all(stats).await?)
+            body::view(owned.view(), &try_join_all(stats).await?)
         };
-        let lookup = self.cache.get_or_load(&resource.scope, &resource.key, &resource.guards, load).await?;
-        Ok(Answer::new(lookup, resource.key.clone(), &self.cache))
+        let place = Place { scope: &resource.scope, key: &resource.key, guards: &resource.guards };
+        self.answer(place, self.way(demand).await?, load).await
+    }
+
+    /// Which way an answer that meets `demand` comes.
+    async fn way(&self, demand: &Freshness) -> Result<Way> {
+        let Some(token) = demand.token else { return Ok(Way::Caches(*demand)) };
+        match self.reconciler.settle(token).await {
+            Applied::Yes => Ok(Way::Caches(*demand)),
+            Applied::No if demand.only_if_cached => Err(Error::not_cached()),
+            Applied::No => Ok(Way::Past),
+        }
+    }
+
+    async fn answer<L, F>(&self, place: Place<'_>, way: Way, load: L) -> Result<Answer>
+    where
+        L: FnOnce() -> F,
+        F: Future<Output = Result<Content>> + Send + 'static,
+    {
+        let lookup = match &way {
+            Way::Caches(demand) => self.cache.get_or_load(place.scope, place.key, place.guards, demand, load).await?,
+            Way::Past => self.cache.load_past(place.scope, load).await?,
+        };
+        let forwarded = match way {
+            _ if !self.cache.is_enabled() => Forwarded::Bypass,
+            Way::Caches(Freshness { reload: false, no_store: false, .. }) => Forwarded::Miss,
+            Way::Caches(_) | Way::Past => Forwarded::Request,
+        };
+        Ok(Answer::new(lookup, forwarded, place.key.clone(), &self.cache))
+    }
+}
+
+/// Where an answer is kept, and what it depends on.
+struct Place<'a> {
+    scope: &'a Arc<Scope>,
+    key: &'a CacheKey,
+    guards: &'a [Guard],
+}
+
+/// Which way an answer comes.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// From the caches, if they have one that meets the demand, and into them otherwise.
+    Caches(Freshness),
+    /// Past them: this process has not applied the change that the answer must show, so what it has may be older.
+    Past,
+}
+
+impl Way {
+    /// The way of the count that goes into a page which is loaded: the page cannot be newer than that.
+    fn of_count(self) -> Self {
+        match self {
+            Self::Caches(Freshness { reload, max_age, .. }) => Self::Caches(Freshness { reload, max_age, ..Freshness::ANY }),
+            Self::Past => Self::Past,
+        }
     }
 }
 
@@ -171,6 +157,7 @@ struct PageLoader {
     store: Store,
     cache: Arc<Cache>,
     resource: Arc<Resource>,
+    way: Way,
 }
 
 impl PageLoader {
@@ -179,14 +166,16 @@ impl PageLoader {
             CountMode::Exact => self.rows_and_total(&query).await.map(|(rows, total)| (rows, Some(total)))?,
             CountMode::None => (self.rows(&query).await?, None),
         };
-        body::page(self.resource.collection(), &query, rows, total)
+        let (total, basis) = total.map_or((None, Basis::Loaded), |(total, basis)| (Some(total), basis));
+        Ok(Content { basis, ..body::page(self.resource.collection(), &query, rows, total)? })
     }
 
     /// The rows, and a total that costs the database as little as possible: an entry's, else what the rows show by
     /// themselves, else a count. A count begins only when the rows are there and show a next page: most filters select
     /// less than a page, and to count side by side would cost those a count that nobody needs.
-    async fn rows_and_total(&self, query: &Query) -> Result<(Vec<Row>, u64)> {
+    async fn rows_and_total(&self, query: &Query) -> Result<(Vec<Row>, (u64, Basis))> {
         let (tell, told) = oneshot::channel();
+        let began = Instant::now();
         let mut counting = pin!(self.total(&query.selection, told));
         let mut reading = pin!(self.rows(query));
         // Biased: the guard of the count is captured when it is first polled, which must be before the rows are read, for
@@ -195,16 +184,16 @@ impl PageLoader {
             biased;
             total = &mut counting => {
                 let (total, rows) = (total?, reading.await?);
-                let total = total_shown(&query.paging, rows.len()).unwrap_or(total);
-                return Ok((rows, total));
+                let shown = total_shown(&query.paging, rows.len());
+                return Ok((rows, shown.map_or(total, |shown| (shown, Basis::Loaded))));
             }
             rows = &mut reading => rows?,
         };
         let shown = total_shown(&query.paging, rows.len());
         // Nobody listens if the load of another page is finding out the count already.
-        let _ = tell.send(shown);
+        let _ = tell.send(shown.map(|total| (total, began)));
         let total = match shown {
-            Some(total) => total,
+            Some(total) => (total, Basis::Loaded),
             None => counting.await?,
         };
         Ok((rows, total))
@@ -220,25 +209,27 @@ impl PageLoader {
 
     /// The count of a selection is an entry of its own, shared by all pages: one load finds it out, which waits for what
     /// the rows of its page have `told`.
-    async fn total(&self, selection: &Selection, told: oneshot::Receiver<Option<u64>>) -> Result<u64> {
+    async fn total(&self, selection: &Selection, told: oneshot::Receiver<Option<(u64, Instant)>>) -> Result<(u64, Basis)> {
         let collection = self.resource.collection();
         let key = CacheKey::of_query(&self.resource.counts, &query::selection_key(selection));
         let guard = selection_guard(collection, selection.filter.as_ref());
         let (store, owned_collection, selection) = (self.store.clone(), Arc::clone(collection), selection.clone());
         let load = move || async move {
-            let count = match told.await {
-                Ok(Some(shown)) => shown,
+            let (count, basis) = match told.await {
+                // The rows were asked for while this was still on its way to the second tier.
+                Ok(Some((shown, since))) => (shown, Basis::ReadSince(since)),
                 // A page that failed has told nothing; others may wait for this count all the same.
-                Ok(None) | Err(_) => store.record_count(&owned_collection, &selection).await?,
+                Ok(None) | Err(_) => (store.record_count(&owned_collection, &selection).await?, Basis::Loaded),
             };
-            body::found(count.to_string(), Vec::new())
+            Ok(Content { basis, ..body::found(count.to_string(), Vec::new())? })
         };
-        let lookup = self.cache.get_or_load(&self.resource.counts, &key, &[guard], load).await?;
-        let body = &lookup.entry.identity().body;
-        std::str::from_utf8(body)
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| Error::internal("a cached count is no number"))
+        let lookup = match self.way {
+            Way::Caches(demand) => self.cache.get_or_load(&self.resource.counts, &key, &[guard], &demand, load).await?,
+            Way::Past => self.cache.load_past(&self.resource.counts, load).await?,
+        };
+        let count = std::str::from_utf8(&lookup.entry.identity().body).ok().and_then(|text| text.parse().ok());
+        let count = count.ok_or_else(|| Error::internal("a cached count is no number"))?;
+        Ok((count, Basis::Entry(lookup.entry)))
     }
 }
 
@@ -256,7 +247,7 @@ fn total_shown(paging: &Paging, rows: usize) -> Option<u64> {
 /// What the records of a selection depend on: its most selective required term, or the whole collection. Every write
 /// moves the guards of all indexed terms of the old and of the new document, so a record cannot enter or leave
 /// `field = value` without moving that guard.
-fn selection_guard(collection: &Collection, filter: Option<&Filter>) -> Guard {
+pub(super) fn selection_guard(collection: &Collection, filter: Option<&Filter>) -> Guard {
     let indexed = collection.term_fields();
     let required = filter.map(Filter::required_terms).unwrap_or_default();
     let best = required
@@ -267,6 +258,18 @@ fn selection_guard(collection: &Collection, filter: Option<&Filter>) -> Guard {
         Some(term) => Guard::Term(collection.name.clone(), term),
         None => Guard::Collection(collection.name.clone()),
     }
+}
+
+/// What one record depends on.
+pub(super) fn record_guards(collection: &Collection, id: &RecordId, shape: &Shape) -> Vec<Guard> {
+    let own = Guard::Record(collection.name.clone(), id.clone());
+    std::iter::once(own).chain(include_guards(collection, &shape.include)).collect()
+}
+
+/// What a page depends on.
+pub(super) fn list_guards(collection: &Collection, query: &Query) -> Vec<Guard> {
+    let own = selection_guard(collection, query.selection.filter.as_ref());
+    std::iter::once(own).chain(include_guards(collection, &query.include)).collect()
 }
 
 /// Embedded records may change without the record that embeds them.

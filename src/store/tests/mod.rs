@@ -5,6 +5,7 @@ mod copy;
 mod explain;
 mod filters;
 mod foreign;
+mod installation;
 mod log;
 mod opening;
 mod paging;
@@ -121,7 +122,9 @@ fn collection(name: &str, fields: &[(&str, Field)], indexes: &[&[&str]]) -> Coll
             list_ttl: Duration::ZERO,
             negative_ttl: Duration::ZERO,
             stale_if_error: Duration::ZERO,
+            max_lag: Duration::ZERO,
         },
+        warm: crate::model::WarmPlan::default(),
         access: Access { read: AccessRule::Public, write: AccessRule::Public },
         references: BTreeMap::new(),
         schema: json!({}),
