@@ -149,7 +149,8 @@ async fn a_replica_is_promoted_without_the_last_bumps() {
     scenario("a replica that lags is promoted", WITHOUT_REDIS, async |stage| {
         let (replica, way) = {
             let replica = PrivateRedis::start();
-            let way = Proxy::before(([127, 0, 0, 1], stage.redis.lock().unwrap().port()).into()).await;
+            let port = stage.redis.lock().unwrap().port();
+            let way = Proxy::before(([127, 0, 0, 1], port).into()).await;
             replica.command::<String>(&["REPLICAOF", "127.0.0.1", &way.address.port().to_string()]);
             (replica, way)
         };
