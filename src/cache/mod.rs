@@ -8,14 +8,18 @@
 #![allow(dead_code, reason = "until the second tier is whole")]
 
 mod cell;
+mod demand;
 mod encoding;
 mod entry;
+mod explain;
 mod flight;
 mod guard;
 mod instance;
 mod key;
 mod l1;
+mod load;
 mod lookup;
+mod overview;
 mod reconcile;
 mod scope;
 mod second_tier;
@@ -23,14 +27,15 @@ mod target;
 mod warm;
 
 use std::collections::BTreeSet;
-use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use cell::Captured;
 pub use encoding::Encoding;
-pub use entry::{Content, Dependencies, Entry, Lifetime, Presence, Representation};
+pub use explain::{Explanation, GuardState, Would};
+pub use overview::{Overview, ScopeOverview, SecondTierOverview, TierOverview};
+pub use entry::{Content, Dependencies, Entry, Lifetime, Origin, Presence, Representation};
 pub use guard::Guards;
 pub use instance::InstanceId;
 pub use key::{CacheKey, Kind};
@@ -40,7 +45,7 @@ pub use second_tier::SecondTier;
 pub use target::{BULK, Cause, Move, Pattern, Target};
 
 use crate::config::CacheSettings;
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::model::{Change, CollectionName};
 use crate::telemetry::Telemetry;
 use flight::Flights;
@@ -246,7 +251,7 @@ impl Cache {
         let mut lifetime = scope.lifetime(content.presence);
         let spread = f64::from(self.jitter_percent) / 100.0 * fastrand::f64();
         lifetime.ttl = lifetime.ttl.min(self.max_ttl).mul_f64(1.0 - spread);
-        Entry::new(content, dependencies, lifetime)
+        Entry::new(content, dependencies, lifetime, Origin::Loaded(self.instance))
     }
 }
 
