@@ -14,8 +14,8 @@ use futures_util::future::{BoxFuture, Shared};
 
 use super::cell::Captured;
 use super::entry::{Dependencies, Entry};
-use super::load::{Landed, Purpose};
 use super::key::CacheKey;
+use super::load::{Landed, Purpose};
 use crate::error::{Error, Result};
 use crate::telemetry::RequestId;
 

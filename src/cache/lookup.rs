@@ -164,12 +164,18 @@ impl Cache {
         F: Future<Output = Result<Content>> + Send + 'static,
     {
         let landed = || self.fresh(key).map(|lookup| lookup.entry);
-        self.flights.board(key, purpose, landed, || self.capture(scope, guards), |dependencies| {
-            // Boxed: what a load keeps while it waits has kilobytes, and every future around it would be that much larger.
-            let loading = Box::pin(loader());
-            let (scope, key, guards) = (Arc::clone(scope), key.clone(), guards.to_vec());
-            Load { cache: Arc::clone(self), scope, key, guards, dependencies, purpose }.run(loading)
-        })
+        self.flights.board(
+            key,
+            purpose,
+            landed,
+            || self.capture(scope, guards),
+            |dependencies| {
+                // Boxed: what a load keeps while it waits has kilobytes, and every future around it would be that much larger.
+                let loading = Box::pin(loader());
+                let (scope, key, guards) = (Arc::clone(scope), key.clone(), guards.to_vec());
+                Load { cache: Arc::clone(self), scope, key, guards, dependencies, purpose }.run(loading)
+            },
+        )
     }
 
     /// Captures every guard. Call it before anything is read that the captures shall protect.

@@ -309,7 +309,13 @@ async fn the_tier_stays_within_its_bytes() {
     for number in 0..1_000 {
         let key = CacheKey::of_record(&bench.scope, &number.to_string(), "");
         let body = Bytes::from(vec![b' '; 500]);
-        let loaded = Content { presence: Presence::Found, body, etag: HeaderValue::from_static("\"tag\""), headers: Vec::new(), read_since: None };
+        let loaded = Content {
+            presence: Presence::Found,
+            body,
+            etag: HeaderValue::from_static("\"tag\""),
+            headers: Vec::new(),
+            read_since: None,
+        };
         bench.cache.get_or_load(&bench.scope, &key, &[record("M-1")], &Freshness::ANY, || async { Ok(loaded) }).await.unwrap();
     }
     let occupancy = bench.cache.occupancy();

@@ -21,7 +21,8 @@ use crate::records::{Question, Records};
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
 /// What only proxies add.
-const PASSED_ON: [HeaderName; 4] = [FORWARDED, VIA, HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("x-real-ip")];
+const PASSED_ON: [HeaderName; 4] =
+    [FORWARDED, VIA, HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("x-real-ip")];
 
 /// Whether the request comes from this machine. A page in a browser here can be made to ask by a name that leads to the
 /// loopback, so the name counts too.
@@ -70,7 +71,8 @@ pub(super) async fn explain_cache(records: &Records, routes: &Routes, request: &
         Target::View(route) if raw.is_empty() => ("view", Question::View(&route.resource)),
         Target::View(_) => return Err(Error::parameter("path", "A view takes no parameters.")),
         Target::Batch(_) | Target::System(_) | Target::Admin(_) | Target::DocsFile(_) | Target::Unmatched => {
-            let detail = format!("{resource:?} is not the path of a record, a list, statistics or a view: nothing else is cached.");
+            let detail =
+                format!("{resource:?} is not the path of a record, a list, statistics or a view: nothing else is cached.");
             return Err(Error::parameter("path", detail));
         }
     };

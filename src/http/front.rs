@@ -158,9 +158,7 @@ impl Shared {
         match (target, request.method()) {
             (Target::Unmatched, _) => Err(self.unmatched()),
             (Target::Admin(_), _) if !admin::is_local(request) => Err(self.unmatched()),
-            (Target::Admin(Admin::Invalidate), &Method::POST) => {
-                admin::invalidate_cache(self.records()?, request, payload).await
-            }
+            (Target::Admin(Admin::Invalidate), &Method::POST) => admin::invalidate_cache(self.records()?, request, payload).await,
             (Target::List(routes), &Method::POST) => writes::create_record(self.write(routes, request)?, payload).await,
             (Target::Batch(routes), &Method::POST) => writes::write_batch(self.write(routes, request)?, payload).await,
             (Target::Record(routes, segment), &Method::PUT) => {

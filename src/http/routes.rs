@@ -90,11 +90,8 @@ pub(super) enum Admin {
 }
 
 impl Admin {
-    const ALL: [(&'static str, Self); 3] = [
-        ("/admin/cache", Self::Cache),
-        ("/admin/cache/invalidate", Self::Invalidate),
-        ("/admin/cache/explain", Self::Explain),
-    ];
+    const ALL: [(&'static str, Self); 3] =
+        [("/admin/cache", Self::Cache), ("/admin/cache/invalidate", Self::Invalidate), ("/admin/cache/explain", Self::Explain)];
 }
 
 /// What a path names.
@@ -168,7 +165,7 @@ impl Routes {
             // A trailing slash names nothing, and what begins with an underscore is reserved.
             (Place::Collection(_), reserved) if reserved.is_empty() || reserved.starts_with('_') => None,
             (Place::Collection(routes), id) => Some((Target::Record(routes, id), &routes.record)),
-            (Place::View(_) | Place::System(..), _) => None,
+            (Place::View(_) | Place::System(..) | Place::Admin(..), _) => None,
         }
     }
 }
@@ -207,11 +204,9 @@ impl Target<'_> {
             Self::List(_) => &[Method::GET, Method::HEAD, Method::POST, Method::OPTIONS],
             Self::Record(..) => &[Method::GET, Method::HEAD, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS],
             Self::Batch(_) | Self::Admin(Admin::Invalidate) => &[Method::POST, Method::OPTIONS],
-            Self::Stats(_)
-            | Self::View(_)
-            | Self::System(_)
-            | Self::Admin(Admin::Cache | Admin::Explain)
-            | Self::DocsFile(_) => &[Method::GET, Method::HEAD, Method::OPTIONS],
+            Self::Stats(_) | Self::View(_) | Self::System(_) | Self::Admin(Admin::Cache | Admin::Explain) | Self::DocsFile(_) => {
+                &[Method::GET, Method::HEAD, Method::OPTIONS]
+            }
             Self::Unmatched => &[],
         }
     }

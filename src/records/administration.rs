@@ -101,7 +101,11 @@ impl Records {
                 let members = members_of(value, "/records", ["collection", "pattern"])?;
                 let collection = self.collection_at(&members, "/records/collection")?;
                 let pattern = Pattern::parse(text_at(&members, "pattern", "/records/pattern")?).map_err(|error| {
-                    Violation::new("/records/pattern", "invalid_pattern", format!("{} * is any text, ? one character.", error.detail()))
+                    Violation::new(
+                        "/records/pattern",
+                        "invalid_pattern",
+                        format!("{} * is any text, ? one character.", error.detail()),
+                    )
                 })?;
                 Ok(Target::Records(collection.name.clone(), pattern))
             }
@@ -136,7 +140,11 @@ fn members_of<const N: usize>(value: &Value, pointer: &str, names: [&str; N]) ->
         return Err(Violation::new(pointer, "type", format!("This is an object with {needed}.")));
     };
     if let Some(unknown) = members.keys().find(|name| !names.contains(&name.as_str())) {
-        return Err(Violation::new(format!("{pointer}/{unknown}"), "unknown", format!("There is no such member; allowed are {needed}.")));
+        return Err(Violation::new(
+            format!("{pointer}/{unknown}"),
+            "unknown",
+            format!("There is no such member; allowed are {needed}."),
+        ));
     }
     match names.into_iter().find(|name| !members.contains_key(*name)) {
         Some(missing) => Err(Violation::new(format!("{pointer}/{missing}"), "required", "This member is required.")),
@@ -159,6 +167,7 @@ fn term(collection: &Collection, members: &Map<String, Value>) -> Result<Term, V
         return Err(Violation::new("/term/field", "unknown", detail));
     };
     let value = members.get("value").and_then(|value| field.scalar.from_json(value));
-    let value = value.ok_or_else(|| Violation::new("/term/value", "type", format!("A value of {name} is {}.", field.scalar.name())))?;
+    let value =
+        value.ok_or_else(|| Violation::new("/term/value", "type", format!("A value of {name} is {}.", field.scalar.name())))?;
     Ok(Term { field: name.to_owned(), value })
 }

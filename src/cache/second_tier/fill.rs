@@ -47,7 +47,13 @@ impl SecondTier {
         });
     }
 
-    async fn write(&self, address: &Address, capture: &Capture, entry: &Arc<Entry>, _permit: OwnedSemaphorePermit) -> Result<Written> {
+    async fn write(
+        &self,
+        address: &Address,
+        capture: &Capture,
+        entry: &Arc<Entry>,
+        _permit: OwnedSemaphorePermit,
+    ) -> Result<Written> {
         let age = entry.age();
         let kept = entry.retention().saturating_sub(age).min(self.max_ttl);
         let mut pipeline = redis::Pipeline::new();

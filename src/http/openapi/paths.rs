@@ -113,7 +113,13 @@ impl Read<'_> {
             ]);
             responses.extend(problem_references(&READ_PROBLEMS));
             let mut parameters = self.parameters.clone();
-            parameters.extend(parameters::references(&["IfNoneMatch", "CacheControl", "ConsistencyToken", "NoCompression", "RequestId"]));
+            parameters.extend(parameters::references(&[
+                "IfNoneMatch",
+                "CacheControl",
+                "ConsistencyToken",
+                "NoCompression",
+                "RequestId",
+            ]));
             json!({
                 "operationId": id, "summary": summary, "tags": [self.tag], "parameters": parameters, "responses": responses,
             })
