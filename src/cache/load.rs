@@ -143,7 +143,7 @@ impl Load {
     }
 
     /// Keeps in L1 what was found in L2.
-    fn keep(&self, entry: Entry, source: Source) -> Landed {
+    pub(super) fn keep(&self, entry: Entry, source: Source) -> Landed {
         let entry = Arc::new(entry);
         self.store(&entry);
         Landed { entry, source }

@@ -129,3 +129,6 @@ impl SecondTier {
         u64::try_from(self.max_ttl.as_millis()).unwrap_or(u64::MAX / 4).clamp(1_000, u64::MAX / 4)
     }
 }
+
+#[cfg(test)]
+mod tests;
