@@ -33,12 +33,12 @@ use std::time::Duration;
 
 pub use cell::Captured;
 pub use encoding::Encoding;
-pub use explain::{Explanation, GuardState, Would};
-pub use overview::{Overview, ScopeOverview, SecondTierOverview, TierOverview};
 pub use entry::{Content, Dependencies, Entry, Lifetime, Origin, Presence, Representation};
+pub use explain::{Explanation, GuardState, Would};
 pub use guard::Guards;
 pub use instance::InstanceId;
 pub use key::{CacheKey, Kind};
+pub use overview::{Overview, ScopeOverview, SecondTierOverview, TierOverview};
 pub use reconcile::{ChangeLog, Reconciler};
 pub use scope::{Fingerprint, Lifetimes, Scope};
 pub use second_tier::SecondTier;
