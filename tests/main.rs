@@ -5,6 +5,7 @@
 mod administration;
 mod architecture;
 mod cli;
+mod coherence;
 mod compression;
 mod coverage;
 mod faults;

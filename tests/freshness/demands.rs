@@ -167,6 +167,15 @@ async fn what_is_no_token_is_refused_and_one_of_the_future_goes_past_the_caches(
     }
     let twice = server.get_with(A, &[("consistency-token", "1-1"), ("consistency-token", "1-2")]).await;
     twice.problem(400, "invalid_consistency_token");
+    server.get(A).await.expect(200);
+    for path in ALL {
+        let reply = with_token(&server, path, "999999999999-1").await;
+        reply.expect(200);
+        assert_eq!((reply.cache(), reply.header("cache-status")), ("BYPASS", "terrace; fwd=request"), "{path}");
+        let nothing = [("consistency-token", "999999999999-1"), ("cache-control", "only-if-cached")];
+        server.get_with(path, &nothing).await.problem(504, "not_cached");
+    }
+    assert_eq!(server.get(A).await.cache(), "HIT", "what goes past leaves alone what is there");
 }
 
 #[tokio::test]
