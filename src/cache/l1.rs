@@ -24,7 +24,8 @@ struct Retention;
 
 impl moka::Expiry<CacheKey, Arc<Entry>> for Retention {
     fn expire_after_create(&self, _: &CacheKey, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some(entry.retention())
+        // What comes from the second tier is not new.
+        Some(entry.retention().saturating_sub(entry.age()))
     }
 
     fn expire_after_update(&self, _: &CacheKey, entry: &Arc<Entry>, _: Instant, _: Option<Duration>) -> Option<Duration> {

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 pub use bus::{Bus, BusMetrics, Reach};
 pub use cell::Captured;
 pub use encoding::Encoding;
-pub use entry::{Content, Dependencies, Entry, Lifetime, Origin, Presence, Representation};
+pub use entry::{Basis, Content, Dependencies, Entry, Lifetime, Origin, Presence, Representation};
 pub use explain::{Explanation, GuardState, Would};
 pub use guard::Guards;
 pub use instance::InstanceId;
