@@ -44,6 +44,7 @@ pub use scope::{Fingerprint, Lifetimes, Scope};
 pub use second_tier::SecondTier;
 pub use target::{BULK, Cause, Move, Pattern, Target};
 pub use trust::Trust;
+pub use warm::Held;
 
 use crate::config::CacheSettings;
 use crate::error::Result;
