@@ -77,6 +77,12 @@ impl L1 {
         self.entries.invalidate_all();
     }
 
+    /// Calls `visit` with every entry. It takes no lock for longer than a step, and what changes meanwhile may be missed.
+    pub(super) fn visit(&self, mut visit: impl FnMut(&CacheKey, &Entry)) {
+        self.settle();
+        self.entries.iter().for_each(|(key, entry)| visit(&key, &entry));
+    }
+
     /// How many entries there are.
     pub(super) fn entry_count(&self) -> u64 {
         self.settle();
