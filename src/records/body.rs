@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::cursor;
 use super::document::quoted_etag;
 use super::spelling;
-use crate::cache::{Content, Presence};
+use crate::cache::{Basis, Content, Presence};
 use crate::error::{Error, Result};
 use crate::model::{Collection, Paging, Query, SortKey, View};
 use crate::store::{Row, Stats};
@@ -25,13 +25,13 @@ pub(super) fn found(body: String, headers: Headers) -> Result<Content> {
     let etag = HeaderValue::try_from(quoted_etag(body.as_bytes())).map_err(Error::internal)?;
     // Without its spare capacity, which would be kept as long as the entry and is not weighed.
     let body = Bytes::from(body.into_bytes().into_boxed_slice());
-    Ok(Content { presence: Presence::Found, body, etag, headers, read_since: None })
+    Ok(Content { presence: Presence::Found, body, etag, headers, basis: Basis::Loaded })
 }
 
 /// "There is no such record."
 pub(super) fn missing() -> Content {
     let etag = HeaderValue::from_static("\"missing\"");
-    Content { presence: Presence::Missing, body: Bytes::new(), etag, headers: Vec::new(), read_since: None }
+    Content { presence: Presence::Missing, body: Bytes::new(), etag, headers: Vec::new(), basis: Basis::Loaded }
 }
 
 /// A page. `rows` may hold one record more than the page, which then says only that there are more. Links

@@ -12,7 +12,7 @@ use super::prepared::Prepared;
 use super::query::{self, Shape};
 use super::{Answer, Forwarded, Records, Resource, ViewResource, body};
 use crate::auth::authorize;
-use crate::cache::{Applied, Cache, CacheKey, Content, Scope};
+use crate::cache::{Applied, Basis, Cache, CacheKey, Content, Scope};
 use crate::error::{Error, Result};
 use crate::model::{Collection, CountMode, Filter, Freshness, Guard, Paging, Principal, Query, RecordId, Selection};
 use crate::store::{Row, Store};
@@ -166,13 +166,14 @@ impl PageLoader {
             CountMode::Exact => self.rows_and_total(&query).await.map(|(rows, total)| (rows, Some(total)))?,
             CountMode::None => (self.rows(&query).await?, None),
         };
-        body::page(self.resource.collection(), &query, rows, total)
+        let (total, basis) = total.map_or((None, Basis::Loaded), |(total, basis)| (Some(total), basis));
+        Ok(Content { basis, ..body::page(self.resource.collection(), &query, rows, total)? })
     }
 
     /// The rows, and a total that costs the database as little as possible: an entry's, else what the rows show by
     /// themselves, else a count. A count begins only when the rows are there and show a next page: most filters select
     /// less than a page, and to count side by side would cost those a count that nobody needs.
-    async fn rows_and_total(&self, query: &Query) -> Result<(Vec<Row>, u64)> {
+    async fn rows_and_total(&self, query: &Query) -> Result<(Vec<Row>, (u64, Basis))> {
         let (tell, told) = oneshot::channel();
         let began = Instant::now();
         let mut counting = pin!(self.total(&query.selection, told));
@@ -183,8 +184,8 @@ impl PageLoader {
             biased;
             total = &mut counting => {
                 let (total, rows) = (total?, reading.await?);
-                let total = total_shown(&query.paging, rows.len()).unwrap_or(total);
-                return Ok((rows, total));
+                let shown = total_shown(&query.paging, rows.len());
+                return Ok((rows, shown.map_or(total, |shown| (shown, Basis::Loaded))));
             }
             rows = &mut reading => rows?,
         };
@@ -192,7 +193,7 @@ impl PageLoader {
         // Nobody listens if the load of another page is finding out the count already.
         let _ = tell.send(shown.map(|total| (total, began)));
         let total = match shown {
-            Some(total) => total,
+            Some(total) => (total, Basis::Loaded),
             None => counting.await?,
         };
         Ok((rows, total))
@@ -208,29 +209,27 @@ impl PageLoader {
 
     /// The count of a selection is an entry of its own, shared by all pages: one load finds it out, which waits for what
     /// the rows of its page have `told`.
-    async fn total(&self, selection: &Selection, told: oneshot::Receiver<Option<(u64, Instant)>>) -> Result<u64> {
+    async fn total(&self, selection: &Selection, told: oneshot::Receiver<Option<(u64, Instant)>>) -> Result<(u64, Basis)> {
         let collection = self.resource.collection();
         let key = CacheKey::of_query(&self.resource.counts, &query::selection_key(selection));
         let guard = selection_guard(collection, selection.filter.as_ref());
         let (store, owned_collection, selection) = (self.store.clone(), Arc::clone(collection), selection.clone());
         let load = move || async move {
-            let (count, read_since) = match told.await {
+            let (count, basis) = match told.await {
                 // The rows were asked for while this was still on its way to the second tier.
-                Ok(Some((shown, since))) => (shown, Some(since)),
+                Ok(Some((shown, since))) => (shown, Basis::ReadSince(since)),
                 // A page that failed has told nothing; others may wait for this count all the same.
-                Ok(None) | Err(_) => (store.record_count(&owned_collection, &selection).await?, None),
+                Ok(None) | Err(_) => (store.record_count(&owned_collection, &selection).await?, Basis::Loaded),
             };
-            Ok(Content { read_since, ..body::found(count.to_string(), Vec::new())? })
+            Ok(Content { basis, ..body::found(count.to_string(), Vec::new())? })
         };
         let lookup = match self.way {
             Way::Caches(demand) => self.cache.get_or_load(&self.resource.counts, &key, &[guard], &demand, load).await?,
             Way::Past => self.cache.load_past(&self.resource.counts, load).await?,
         };
-        let body = &lookup.entry.identity().body;
-        std::str::from_utf8(body)
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| Error::internal("a cached count is no number"))
+        let count = std::str::from_utf8(&lookup.entry.identity().body).ok().and_then(|text| text.parse().ok());
+        let count = count.ok_or_else(|| Error::internal("a cached count is no number"))?;
+        Ok((count, Basis::Entry(lookup.entry)))
     }
 }
 

@@ -3,6 +3,7 @@
 //! Rounds over the log come once a minute here, unless a test says otherwise: what is seen earlier came over the bus, or because
 //! somebody had a reason to look.
 
+mod administration;
 mod announcing;
 mod losing;
 
