@@ -343,12 +343,7 @@ pub(super) fn referrer_statement(dialect: &dyn Dialect, referrer: &Referrer, ids
 }
 
 /// Adds the change log's rows, in the order of the writes.
-async fn log(
-    connection: &mut Connection<'_>,
-    collection: &CollectionName,
-    actor: &str,
-    texts: &str,
-) -> Result<Logged, Failure> {
+async fn log(connection: &mut Connection<'_>, collection: &CollectionName, actor: &str, texts: &str) -> Result<Logged, Failure> {
     let dialect = connection.dialect();
     let member = |name| dialect.write_member(name);
     let mut statement = Statement::new(format!(

@@ -216,7 +216,9 @@ async fn servers_that_index_other_fields_understand_each_other() {
     std::fs::create_dir(&copy).unwrap();
     for file in std::fs::read_dir(&settings.collections.dir).unwrap() {
         let file = file.unwrap();
-        let text = std::fs::read_to_string(file.path()).unwrap().replace("\"category\", \"tier\"", "\"category\", \"unindexed\", \"tier\"");
+        let text = std::fs::read_to_string(file.path())
+            .unwrap()
+            .replace("\"category\", \"tier\"", "\"category\", \"unindexed\", \"tier\"");
         std::fs::write(copy.join(file.file_name()), text).unwrap();
     }
     settings.collections.dir = copy;

@@ -19,7 +19,7 @@ use crate::model::{Change, Position};
 use crate::redis_client::BusEvent;
 
 /// How long a read with a token waits for the bus to bring its change, before the log is asked.
-const HOP: Duration = Duration::from_millis(5);
+pub(super) const HOP: Duration = Duration::from_millis(5);
 
 /// How long it waits for a round over the log, before it goes past the caches.
 const ROUND: Duration = Duration::from_millis(250);
@@ -194,8 +194,11 @@ impl Reconciler {
     /// If not, the log is read at once.
     fn hear(&self, bus: &Bus, from: InstanceId, changes: &Changes) {
         let positions: Vec<Position> = changes.transactions.iter().copied().map(Into::into).collect();
-        let is_known = self.update(|progress| positions.iter().all(|position| progress.has_applied(position.transaction)));
-        if is_known && !positions.is_empty() {
+        let (is_same_database, is_known) = self.update(|progress| {
+            let has_applied = |position: &Position| progress.has_applied(position.transaction);
+            (changes.is_of(progress.seen.server), positions.iter().all(has_applied))
+        });
+        if is_same_database && is_known && !positions.is_empty() {
             // Announced twice, for example by two instances that found it in the log. To apply it again would cost misses.
             return;
         }
@@ -205,10 +208,8 @@ impl Reconciler {
         self.cache.advance(&changes.targets, &Move { cause, since });
         bus.metrics().invalidation_seconds.observe(changes.delay().as_secs_f64());
         let is_same_server = bus.settled_on() == Some(changes.server);
-        let (is_same_database, is_in_order) = self.update(|progress| {
-            let has_applied = |transaction: &u64| progress.has_applied(*transaction);
-            (changes.is_of(progress.seen.server), changes.predecessors.iter().all(has_applied))
-        });
+        let is_in_order =
+            self.update(|progress| changes.predecessors.iter().all(|transaction| progress.has_applied(*transaction)));
         if is_same_server && is_same_database && is_in_order && changes.declarations == bus.declarations() {
             self.note(|progress| positions.iter().for_each(|position| progress.heard(*position)));
         } else {
