@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::query::Shape;
 use super::{Records, Resource};
-use crate::cache::{CacheKey, Outcome, Presence};
+use crate::cache::{CacheKey, Held, Outcome, Presence};
 use crate::error::{Error, Result};
 use crate::model::{CountMode, Direction, Freshness, Paging, Principal, Query, RecordId, Selection, SortKey};
 
@@ -48,7 +48,7 @@ impl Records {
     /// Loads the answer to a plain `GET path/{id}`, unless it is there.
     pub async fn warm_record(&self, resource: &Arc<Resource>, id: &RecordId) -> Result<Warmed> {
         let key = CacheKey::of_record(&resource.records, id.as_str(), &Shape::WHOLE.key_text());
-        if self.cache.holds(&key) {
+        if self.cache.held(&key) == Held::Fresh {
             return Ok(Warmed::Present);
         }
         let answer = self.record(resource, Principal::Operator, id, "", &Freshness::ANY).await?;
@@ -57,7 +57,7 @@ impl Records {
 
     /// Loads the answer to `GET path?raw`, unless it is there.
     pub async fn warm_list(&self, resource: &Arc<Resource>, raw: &str) -> Result<Warmed> {
-        if self.cache.holds(&resource.prepare(raw)?.key) {
+        if self.cache.held(&resource.prepare(raw)?.key) == Held::Fresh {
             return Ok(Warmed::Present);
         }
         let answer = self.list(resource, Principal::Operator, raw, &Freshness::ANY).await?;

@@ -24,7 +24,7 @@ fn least() -> Duration {
 const NOTHING: Allowed = Allowed { refusals: false, cuts: false };
 
 /// All well: the bus brings each change.
-const BY_THE_BUS: Promise = Promise { elsewhere: INTERVAL.saturating_add(HOP), allowed: NOTHING };
+const BY_THE_BUS: Promise = Promise { elsewhere: HOP, allowed: NOTHING };
 
 /// The bus fails silently: the log brings what it did not.
 const BY_THE_LOG: Promise = Promise { elsewhere: INTERVAL.saturating_add(HOP), allowed: NOTHING };
@@ -171,6 +171,27 @@ async fn a_replica_is_promoted_without_the_last_bumps() {
         sleep(millis(1000)).await;
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_is_killed_between_its_commit_and_its_announcement() {
+    let promise = Promise { allowed: Allowed { cuts: true, ..NOTHING }, ..BY_THE_LOG };
+    let killed = std::sync::Mutex::new(0);
+    scenario("a writer is killed before it announces", promise, async |stage| {
+        let server = fastrand::usize(..SERVERS);
+        let address = stage.address(server).unwrap();
+        stage.arm(server, "before_announce", "kill");
+        stage.has_ended(server).await;
+        stage.disarm(server, "before_announce");
+        // What it has committed, the others must show from now on.
+        let stored = stage.stored();
+        let number = |record: usize| stored.iter().find(|(name, _)| index(name) == record).map(|(_, number)| *number);
+        *killed.lock().unwrap() += stage.recorder.acknowledge_what_is(address.instance, number);
+        stage.start(server).await;
+        sleep(millis(700)).await;
+    })
+    .await;
+    assert!(killed.into_inner().unwrap() > 0, "nothing was committed by those that were killed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
