@@ -12,7 +12,7 @@ use super::prepared::Prepared;
 use super::query::{self, Shape};
 use super::{Answer, Forwarded, Records, Resource, ViewResource, body};
 use crate::auth::authorize;
-use crate::cache::{Applied, Basis, Cache, CacheKey, Content, Scope};
+use crate::cache::{Applied, Basis, Cache, CacheKey, Content, Held, Scope};
 use crate::error::{Error, Result};
 use crate::model::{Collection, CountMode, Filter, Freshness, Guard, Paging, Principal, Query, RecordId, Selection};
 use crate::store::{Row, Store};
@@ -40,7 +40,7 @@ impl Records {
         let (store, owned_collection, id) = (self.store.clone(), Arc::clone(collection), id.clone());
         let load = move || async move {
             let row = store.record_read(&owned_collection, &id, &shape.into()).await?;
-            row.map_or_else(|| Ok(body::missing()), |row| body::found(row.data, Vec::new()))
+            row.map_or_else(|| Ok(body::missing()), body::record)
         };
         let place = Place { scope: &resource.records, key: &key, guards: &guards };
         // Boxed, so that a hit does not carry the state of a load around.
@@ -113,14 +113,16 @@ impl Records {
         L: FnOnce() -> F,
         F: Future<Output = Result<Content>> + Send + 'static,
     {
+        let forwarded = match self.cache.held(place.key) {
+            _ if !self.cache.is_enabled() => Forwarded::Bypass,
+            Held::Fresh => Forwarded::Request,
+            Held::Stale => Forwarded::Stale,
+            Held::Unknown => Forwarded::Miss,
+            Held::Nothing => Forwarded::UriMiss,
+        };
         let lookup = match &way {
             Way::Caches(demand) => self.cache.get_or_load(place.scope, place.key, place.guards, demand, load).await?,
             Way::Past => self.cache.load_past(place.scope, load).await?,
-        };
-        let forwarded = match way {
-            _ if !self.cache.is_enabled() => Forwarded::Bypass,
-            Way::Caches(Freshness { reload: false, no_store: false, .. }) => Forwarded::Miss,
-            Way::Caches(_) | Way::Past => Forwarded::Request,
         };
         Ok(Answer::new(lookup, forwarded, place.key.clone(), &self.cache))
     }

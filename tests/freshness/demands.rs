@@ -113,7 +113,7 @@ async fn no_store_leaves_nothing_behind_and_takes_what_is_there() {
         for _ in 0..2 {
             let reply = asking(&server, path, "no-store").await;
             reply.expect(200);
-            assert_eq!((reply.cache(), reply.header("cache-status")), ("BYPASS", "terrace; fwd=request"), "{path}");
+            assert_eq!((reply.cache(), reply.header("cache-status")), ("BYPASS", "terrace; fwd=uri-miss"), "{path}");
         }
         assert_eq!(server.get(path).await.cache(), "MISS", "{path}");
         assert_eq!(asking(&server, path, "no-store").await.cache(), "HIT", "{path}");
@@ -136,6 +136,7 @@ async fn max_stale_allows_what_a_change_outdated_and_a_token_does_not() {
         assert!(status.starts_with("terrace; hit; ttl=-") && status.ends_with("; detail=l1"), "{status}");
         let fresh = server.get_with(path, &[("cache-control", "max-stale=60"), ("consistency-token", token)]).await;
         fresh.expect(200);
+        assert_eq!(fresh.header("cache-status"), "terrace; fwd=stale; stored", "{path}");
         assert_eq!(fresh.cache(), "MISS", "{path}");
     }
     assert_eq!(server.get(A).await.json()["tier"], 1);
@@ -169,6 +170,7 @@ async fn what_is_no_token_is_refused_and_one_of_the_future_goes_past_the_caches(
     twice.problem(400, "invalid_consistency_token");
     server.get(A).await.expect(200);
     for path in ALL {
+        server.get(path).await.expect(200);
         let reply = with_token(&server, path, "999999999999-1").await;
         reply.expect(200);
         assert_eq!((reply.cache(), reply.header("cache-status")), ("BYPASS", "terrace; fwd=request"), "{path}");
