@@ -34,11 +34,15 @@
 //! 3. [`cache::Cache::get`] finds an entry whose guards are current and which has not expired: a hit. Nothing was parsed,
 //!    nothing copied, no lock held across an await.
 //! 4. Otherwise [`cache::Cache::get_or_load`] joins a load of this key that is in the air and new enough, or captures the
-//!    generation of the entry's guard, `category = operational`, and only then starts the loader in a task of its own.
-//! 5. The loader asks [`store::Store::record_list`] for the page and, through an entry of its own, for the count; the
+//!    generation of the entry's guard, `category = operational`, and starts a flight in a task of its own.
+//! 5. With Redis the flight looks in L2 first: one round trip brings the value, the nonces of its guards and the time that is
+//!    left, and the value counts if it has exactly those nonces. Otherwise a second round trip captures the nonces, making
+//!    those that are missing, and takes the lease of the load; who does not get it waits for what another instance loads.
+//! 6. Only then the loader runs. It asks [`store::Store::record_list`] for the page and, through an entry of its own, for the count; the
 //!    database's text becomes the body.
-//! 6. The entry goes into L1 if its guard has not moved since, and to everybody who waits for it.
-//! 7. `http::reads` negotiates the encoding, which is made once per entry, and answers 200 or 304.
+//! 7. The entry goes into L1 if its guard has not moved since, and to everybody who waits for it; behind the answer it goes
+//!    into L2, with the nonces from before the load.
+//! 8. `http::reads` negotiates the encoding, which is made once per entry, and answers 200 or 304.
 //!
 //! # One write
 //!

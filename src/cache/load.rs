@@ -102,7 +102,7 @@ impl Load {
             Ok(loaded) => loaded,
             Err(error) => {
                 if let Some(capture) = capture {
-                    tier.release(address, capture);
+                    tier.release(&address, capture);
                 }
                 return match stand_in {
                     Some(entry) if error.kind() == ErrorKind::Unavailable && entry.is_usable_on_error(entry.age()) => {
@@ -118,7 +118,7 @@ impl Load {
                 tier.fill(&self.scope, address, capture, &entry);
             } else {
                 self.scope.metrics().second.fills_dropped.inc();
-                tier.release(address, capture);
+                tier.release(&address, capture);
             }
         }
         Ok(Landed { entry, source: Source::Loader })

@@ -5,8 +5,6 @@
 //! before its loader runs, and an entry is served only while they are still current. A write moves the guards after
 //! its commit and before its answer. So whatever a loader read before the write can be stored, but never served.
 
-#![allow(dead_code, reason = "until explanations are there")]
-
 mod bus;
 mod cell;
 mod demand;

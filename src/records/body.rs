@@ -21,10 +21,18 @@ const LINK_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove
 type Headers = Vec<(HeaderName, HeaderValue)>;
 
 /// A found answer with this body.
-pub(super) fn found(body: String, headers: Headers) -> Result<Content> {
-    let etag = HeaderValue::try_from(quoted_etag(body.as_bytes())).map_err(Error::internal)?;
+pub(super) fn found(body: impl Into<Vec<u8>>, headers: Headers) -> Result<Content> {
     // Without its spare capacity, which would be kept as long as the entry and is not weighed.
-    let body = Bytes::from(body.into_bytes().into_boxed_slice());
+    content(Bytes::from(body.into().into_boxed_slice()), headers)
+}
+
+/// A record.
+pub(super) fn record(row: Row) -> Result<Content> {
+    content(row.data, Headers::new())
+}
+
+fn content(body: Bytes, headers: Headers) -> Result<Content> {
+    let etag = HeaderValue::try_from(quoted_etag(&body)).map_err(Error::internal)?;
     Ok(Content { presence: Presence::Found, body, etag, headers, basis: Basis::Loaded })
 }
 
@@ -70,20 +78,22 @@ pub(super) fn view(view: &View, parts: &[Stats]) -> Result<Content> {
     found(json!({ "data": data }).to_string(), Vec::new())
 }
 
-fn envelope(rows: &[Row], pagination: &Value) -> String {
+fn envelope(rows: &[Row], pagination: &Value) -> Vec<u8> {
+    const PARTS: [&[u8]; 3] = [b"{\"data\":[", b"],\"pagination\":", b"}"];
     let pagination = pagination.to_string();
-    let size: usize = rows.iter().map(|row| row.data.len() + 1).sum();
-    let mut body = String::with_capacity(size + pagination.len() + 32);
-    body.push_str("{\"data\":[");
+    let size: usize = PARTS.iter().map(|part| part.len()).chain(rows.iter().map(|row| row.data.len())).sum();
+    let mut body = Vec::with_capacity(size + rows.len().saturating_sub(1) + pagination.len());
+    let [before, between, behind] = PARTS;
+    body.extend_from_slice(before);
     for (position, row) in rows.iter().enumerate() {
         if position > 0 {
-            body.push(',');
+            body.push(b',');
         }
-        body.push_str(&row.data);
+        body.extend_from_slice(&row.data);
     }
-    body.push_str("],\"pagination\":");
-    body.push_str(&pagination);
-    body.push('}');
+    body.extend_from_slice(between);
+    body.extend_from_slice(pagination.as_bytes());
+    body.extend_from_slice(behind);
     body
 }
 

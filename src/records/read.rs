@@ -40,7 +40,7 @@ impl Records {
         let (store, owned_collection, id) = (self.store.clone(), Arc::clone(collection), id.clone());
         let load = move || async move {
             let row = store.record_read(&owned_collection, &id, &shape.into()).await?;
-            row.map_or_else(|| Ok(body::missing()), |row| body::found(row.data, Vec::new()))
+            row.map_or_else(|| Ok(body::missing()), body::record)
         };
         let place = Place { scope: &resource.records, key: &key, guards: &guards };
         // Boxed, so that a hit does not carry the state of a load around.

@@ -36,8 +36,8 @@ impl Records {
             highlight: false,
         };
         let rows = self.store.record_list(collection, &query).await?;
-        let id = |text: &str| {
-            let document: Value = serde_json::from_str(text).map_err(Error::internal)?;
+        let id = |text: &[u8]| {
+            let document: Value = serde_json::from_slice(text).map_err(Error::internal)?;
             let id = document.get(collection.id_field()).and_then(Value::as_str).unwrap_or_default();
             RecordId::parse(id).map_err(Error::internal)
         };

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::error::Result;
 use crate::model::{CollectionName, Operation, Position, Record, RecordId, Scalar};
 
@@ -15,11 +17,11 @@ pub struct Shape {
     pub include: Vec<String>,
 }
 
-/// One record as it goes into a body.
+/// One record as it goes into a body. Rows of one page may share the memory of their texts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// JSON text: the database's own, with `_include` and `_highlight` spliced in.
-    pub data: String,
+    /// JSON text in UTF-8: the database's own, with `_include` and `_highlight` spliced in.
+    pub data: Bytes,
     /// In cursor mode, a JSON array of the record's sort values and, last, its id.
     pub cursor: Option<String>,
 }

@@ -8,7 +8,11 @@ use super::scenarios::alone;
 use super::stage::{Allowed, SERVERS, Stage};
 use super::workload::RECORDS;
 
-const PROMISE: Promise = Promise { elsewhere: INTERVAL.saturating_add(HOP), allowed: Allowed { refusals: false, cuts: false } };
+const PROMISE: Promise = Promise {
+    elsewhere: INTERVAL.saturating_add(HOP),
+    marked: Duration::ZERO,
+    allowed: Allowed { refusals: false, cuts: false },
+};
 
 /// Runs until a violation is found, in the circumstances that need that part.
 async fn without(part: &str, circumstances: impl FnOnce(&Stage)) {

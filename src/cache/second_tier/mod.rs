@@ -47,7 +47,6 @@ pub struct SecondTier {
 pub(super) struct Address {
     key: CacheKey,
     value: String,
-    lease: String,
     dependencies: Vec<String>,
     /// Whether other entries are made from it.
     is_part: bool,
@@ -133,7 +132,6 @@ impl SecondTier {
         Address {
             key: key.clone(),
             value: self.names.entry(scope, key),
-            lease: self.names.lease(scope, key),
             dependencies: self.names.dependencies(guards),
             is_part: scope.kind() == Kind::Count,
         }

@@ -208,7 +208,7 @@ impl SecondTier {
 
     async fn look_at(&self, link: &Link, address: &Address, dependencies: &Dependencies) -> Result<Sight> {
         let mut pipeline = redis::Pipeline::with_capacity(3);
-        pipeline.cmd("PTTL").arg(&address.value).add_command(mget(address)).cmd("EXISTS").arg(&address.lease);
+        pipeline.cmd("PTTL").arg(&address.value).add_command(mget(address)).cmd("EXISTS").arg(self.names.lease(&address.value));
         let (left_ms, values, is_leased): (i64, Reply, bool) = link.run(&pipeline).await?;
         Ok(Sight { entry: found(link, address, dependencies, values, left_ms), is_leased })
     }
@@ -218,7 +218,7 @@ impl SecondTier {
         for name in &address.dependencies {
             call.key(name);
         }
-        call.key(&address.lease);
+        call.key(self.names.lease(&address.value));
         let kept = self.guards_kept();
         // Version 7: the time, and random bits of the system. No nonce returns, whichever instance makes it.
         call.arg(uuid::Uuid::now_v7().as_bytes()).arg(2 * kept).arg(kept).arg(lease.as_millis() as u64);

@@ -127,7 +127,12 @@ async fn all_names_begin_with_prefix_and_installation() {
     let root = format!("test:{}:", installation.id);
     let address = one.address("M-1");
     let mut names = address.dependencies.clone();
-    names.extend([address.value, address.lease, one.tier.channel(), one.tier.heartbeat_key(one.cache.instance())]);
+    names.extend([
+        one.tier.names.lease(&address.value),
+        address.value,
+        one.tier.channel(),
+        one.tier.heartbeat_key(one.cache.instance()),
+    ]);
     assert!(names.iter().all(|name| name.starts_with(&root)), "{names:?}");
     assert_eq!(address.dependencies, [format!("{root}g:r:metrics:M-1"), format!("{root}b:metrics")]);
 }
