@@ -54,8 +54,13 @@ impl Link {
         self.0.peer.server
     }
 
-    /// Runs commands in one round trip, within `redis.timeout`. A failure that means the connection ends it for all.
+    /// Runs commands in one round trip, within `redis.timeout`; no commands in none. A failure that means the connection ends
+    /// it for all.
     pub async fn run<T: FromRedisValue>(&self, pipeline: &redis::Pipeline) -> Result<T> {
+        // To the crate it is a mistake, and to whoever builds one from what there is to do it is not.
+        if pipeline.is_empty() {
+            return redis::from_redis_value(redis::Value::Array(Vec::new())).map_err(Error::internal);
+        }
         let mut connection = self.0.connection.clone();
         let begun = Instant::now();
         self.judge(begun, timeout(self.0.timeout, pipeline.query_async(&mut connection)).await)

@@ -1,6 +1,6 @@
 //! What goes into the store and comes out of it, besides the `model`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -107,10 +107,13 @@ pub struct Referrer {
 }
 
 /// What a write left behind, in the order of its plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Committed {
     /// The records with their text as stored; `None` for deletions.
     pub records: Vec<Option<Record>>,
     /// The positions of their changes, ascending.
     pub positions: Vec<Position>,
+    /// The transactions that changed these records last before, as far as the log remembers. This one has read what they wrote: who
+    /// shows what it wrote must show theirs.
+    pub predecessors: BTreeSet<u64>,
 }
