@@ -28,7 +28,7 @@ pub const SUBJECTS: [&str; 24] = [
     "visit",
     "stock",
 ];
-const MEASURES: [&str; 16] = [
+pub const MEASURES: [&str; 16] = [
     "duration",
     "rate",
     "errors",
@@ -82,7 +82,7 @@ pub const TAGS: [&str; 20] = [
     "compliance",
     "finance",
 ];
-const CATEGORIES: [&str; 3] = ["operational", "tactical", "strategic"];
+pub const CATEGORIES: [&str; 3] = ["operational", "tactical", "strategic"];
 const INSTRUMENTS: [&str; 4] = ["counter", "gauge", "histogram", "updowncounter"];
 const UNITS: [&str; 8] = ["ms", "s", "%", "1", "By", "EUR", "{request}", "d"];
 
@@ -97,13 +97,44 @@ pub fn metric_id(number: usize) -> String {
     format!("METRIC-{number:06}")
 }
 
+/// A merge patch of one field of a metric: four of the seven fields are indexed, one of the others is searched.
+pub fn patch(random: &mut fastrand::Rng) -> Value {
+    match random.u8(0..7) {
+        0 => json!({"owner": owner(random)}),
+        1 => json!({"business_domain": business_domain(random)}),
+        2 => json!({"tier": random.u8(1..=3)}),
+        3 => json!({"tags": tags(random)}),
+        4 => json!({"unit": format!("{{unit {}}}", random.u16(..))}),
+        5 => json!({"note": described(random)}),
+        _ => json!({"description": described(random)}),
+    }
+}
+
+fn described(random: &mut fastrand::Rng) -> String {
+    let (subject, measure, scope) = (pick(random, &SUBJECTS), pick(random, &MEASURES), pick(random, &SCOPES));
+    sentence(random, subject, measure, scope)
+}
+
+fn owner(random: &mut fastrand::Rng) -> String {
+    format!("team-{:02}", random.u8(0..50))
+}
+
+fn business_domain(random: &mut fastrand::Rng) -> String {
+    format!("domain-{:02}", random.u8(0..28))
+}
+
+fn tags(random: &mut fastrand::Rng) -> Vec<&'static str> {
+    let mut tags: Vec<&str> = (0..random.usize(0..4)).map(|_| pick(random, &TAGS)).collect();
+    tags.sort_unstable();
+    tags.dedup();
+    tags
+}
+
 /// Owners are 50, business domains 28, so that filters select about 2,000 and 3,500 of 100,000.
 fn metric(random: &mut fastrand::Rng, number: usize) -> Value {
     let (subject, measure, scope) = (pick(random, &SUBJECTS), pick(random, &MEASURES), pick(random, &SCOPES));
     let (other, elsewhere) = (pick(random, &SUBJECTS), pick(random, &SCOPES));
-    let mut tags: Vec<&str> = (0..random.usize(0..4)).map(|_| pick(random, &TAGS)).collect();
-    tags.sort_unstable();
-    tags.dedup();
+    let tags = tags(random);
     json!({
         "metric_id": metric_id(number),
         "name": format!("{subject} {measure} {scope} {number}"),
@@ -113,8 +144,8 @@ fn metric(random: &mut fastrand::Rng, number: usize) -> Value {
         "unit": pick(random, &UNITS),
         "category": pick(random, &CATEGORIES),
         "tier": random.u8(1..=3),
-        "owner": format!("team-{:02}", random.u8(0..50)),
-        "business_domain": format!("domain-{:02}", random.u8(0..28)),
+        "owner": owner(random),
+        "business_domain": business_domain(random),
         "tags": tags,
         "deprecated": random.u8(0..10) == 0,
     })
@@ -127,6 +158,6 @@ fn sentence(random: &mut fastrand::Rng, subject: &str, measure: &str, scope: &st
     )
 }
 
-fn pick<'a>(random: &mut fastrand::Rng, choices: &[&'a str]) -> &'a str {
+fn pick(random: &mut fastrand::Rng, choices: &[&'static str]) -> &'static str {
     choices[random.usize(0..choices.len())]
 }

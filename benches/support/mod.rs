@@ -3,8 +3,10 @@
 #![allow(dead_code, reason = "each bench uses its part")]
 
 pub mod corpus;
+pub mod installation;
 pub mod load;
 pub mod process;
+pub mod requests;
 
 use std::path::{Path, PathBuf};
 
