@@ -24,7 +24,7 @@ use terrace::app::App;
 use terrace::config::Settings;
 use terrace::http::{Front, Readiness, layer};
 use terrace::limits::BurstLimit;
-use terrace::model::{Principal, RecordId};
+use terrace::model::{Freshness, Principal, RecordId};
 use terrace::records::{ImportMode, Outcome, canonical_query};
 use terrace::telemetry::Telemetry;
 
@@ -88,7 +88,7 @@ fn misses(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("miss");
     group.bench_function("record", |bencher| {
         bencher.iter(|| {
-            let answer = system.block_on(records.record(metrics, Principal::Anonymous, &id, "")).unwrap();
+            let answer = system.block_on(records.record(metrics, Principal::Anonymous, &id, "", &Freshness::ANY)).unwrap();
             assert_eq!(black_box(answer.outcome()), Outcome::Miss);
         });
     });
@@ -100,7 +100,7 @@ fn misses(criterion: &mut Criterion) {
     ] {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let answer = system.block_on(records.list(metrics, Principal::Anonymous, raw)).unwrap();
+                let answer = system.block_on(records.list(metrics, Principal::Anonymous, raw, &Freshness::ANY)).unwrap();
                 assert_eq!(black_box(answer.outcome()), Outcome::Miss);
             });
         });

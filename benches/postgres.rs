@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use terrace::app::App;
 use terrace::config::Settings;
-use terrace::model::{Principal, RecordId};
+use terrace::model::{Freshness, Principal, RecordId};
 use terrace::records::{ImportMode, Outcome, Records, Resource};
 use tokio_postgres::{Client, NoTls};
 
@@ -102,7 +102,8 @@ impl Misses {
             let misses = measured(next.len(), async || {
                 for id in &next {
                     let id = RecordId::parse(id).unwrap();
-                    let answer = self.records.record(&self.metrics, Principal::Anonymous, &id, "").await.unwrap();
+                    let answer =
+                        self.records.record(&self.metrics, Principal::Anonymous, &id, "", &Freshness::ANY).await.unwrap();
                     assert_eq!(answer.outcome(), Outcome::Miss);
                 }
             });
@@ -116,7 +117,11 @@ impl Misses {
             let bare_cost = statements.await;
             let misses = measured(PAGES_PER_ROUND, async || {
                 for _ in 0..PAGES_PER_ROUND {
-                    let answer = self.records.list(&self.metrics, Principal::Anonymous, "limit=50&count=none").await.unwrap();
+                    let answer = self
+                        .records
+                        .list(&self.metrics, Principal::Anonymous, "limit=50&count=none", &Freshness::ANY)
+                        .await
+                        .unwrap();
                     assert_eq!(answer.outcome(), Outcome::Miss);
                 }
             });
@@ -134,7 +139,7 @@ impl Misses {
             for number in 0..100 {
                 let raw = query(number);
                 let started = Instant::now();
-                let answer = self.records.list(&self.metrics, Principal::Anonymous, &raw).await.unwrap();
+                let answer = self.records.list(&self.metrics, Principal::Anonymous, &raw, &Freshness::ANY).await.unwrap();
                 times.push(started.elapsed().as_secs_f64() * 1e3);
                 assert_eq!(answer.outcome(), Outcome::Miss, "{raw}");
             }
@@ -143,7 +148,7 @@ impl Misses {
         let mut times = Vec::new();
         for _ in 0..20 {
             let started = Instant::now();
-            self.records.stats(&self.metrics, Principal::Anonymous, "by=category,tier").await.unwrap();
+            self.records.stats(&self.metrics, Principal::Anonymous, "by=category,tier", &Freshness::ANY).await.unwrap();
             times.push(started.elapsed().as_secs_f64() * 1e3);
         }
         report_latencies("statistics by category and tier", times);

@@ -15,7 +15,8 @@ use crate::catalog::Catalog;
 use crate::config::{Mistake, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Collection;
-use crate::records::{CatalogedLog, Records, Resources};
+use crate::records::{CatalogedLog, Records, Resources, check_list};
+use crate::redis_client::RedisClient;
 use crate::store::{Step, Store};
 use crate::telemetry::Telemetry;
 
@@ -59,7 +60,7 @@ impl From<Vec<Mistake>> for StartError {
 
 /// What [`App::migrate`] would do to the database, which stays as it is.
 pub async fn preview(settings: &Settings) -> Result<Vec<String>, StartError> {
-    let catalog = Catalog::load(&settings.collections)?;
+    let catalog = Catalog::load(&settings.collections, check_list)?;
     let store = Store::open(&settings.database, settings.log.slow_query, &Telemetry::new()?).await?;
     let Some(migrations) = store.pending_migrations().await? else {
         return Ok(std::iter::once("create the tables".to_owned()).chain(preview_anew(settings)?).collect());
@@ -71,7 +72,7 @@ pub async fn preview(settings: &Settings) -> Result<Vec<String>, StartError> {
 
 /// The same for a database that has no tables, or is not there at all. It is not opened: that would make an embedded one.
 pub fn preview_anew(settings: &Settings) -> Result<Vec<String>, StartError> {
-    let steps = Store::plan_anew(&settings.database, &collections(&Catalog::load(&settings.collections)?))?;
+    let steps = Store::plan_anew(&settings.database, &collections(&Catalog::load(&settings.collections, check_list)?))?;
     Ok(steps.iter().map(Step::to_string).collect())
 }
 
@@ -98,6 +99,9 @@ struct Foundation {
     telemetry: Telemetry,
     catalog: Arc<Catalog>,
     cache: Arc<Cache>,
+    /// None if the installation has no second tier.
+    #[expect(dead_code, reason = "who uses it is on the way")]
+    redis: Option<RedisClient>,
     resources: Arc<Resources>,
 }
 
@@ -105,10 +109,11 @@ impl Foundation {
     /// Loads the declarations.
     fn lay(settings: Settings) -> Result<Arc<Self>, StartError> {
         let telemetry = Telemetry::new()?;
-        let catalog = Arc::new(Catalog::load(&settings.collections)?);
+        let catalog = Arc::new(Catalog::load(&settings.collections, check_list)?);
         let cache = Cache::new(&settings.cache, &telemetry)?;
         let resources = Resources::new(&catalog, &cache)?;
-        Ok(Arc::new(Self { settings, telemetry, catalog, cache, resources }))
+        let redis = RedisClient::connect(&settings.redis, &telemetry)?;
+        Ok(Arc::new(Self { settings, telemetry, catalog, cache, redis, resources }))
     }
 
     async fn open_store(&self) -> Result<Store> {

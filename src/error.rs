@@ -31,6 +31,8 @@ pub enum ErrorKind {
     TooManyRequests,
     /// A server Terrace needs is away; the request may be sent again after `retry_after`.
     Unavailable,
+    /// The request takes only what is cached (`only-if-cached`), and nothing is that it could have.
+    NotCached,
     /// Anything else. Clients learn nothing but the request id.
     Internal,
 }
@@ -124,6 +126,12 @@ impl Error {
         let mut error = Self::new(ErrorKind::Unavailable, "unavailable", detail).with_internal(internal);
         error.extras.retry_after = Some(retry_after);
         error
+    }
+
+    /// Only a cached answer was asked for, and there is none that the request allows.
+    pub fn not_cached() -> Self {
+        let detail = "The request takes only what is cached (Cache-Control: only-if-cached), and nothing is that it could have.";
+        Self::new(ErrorKind::NotCached, "not_cached", detail)
     }
 
     /// A failure that tells the client nothing. `internal` goes to the log only.

@@ -13,6 +13,7 @@ mod http;
 mod observability;
 mod outages;
 mod plans;
+mod redis;
 mod rest;
 mod retention;
 mod search;

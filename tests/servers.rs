@@ -4,6 +4,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use crate::support::postgres::{PrivatePostgres, Stop};
+use crate::support::redis::PrivateRedis;
 use crate::support::schema::{Session, required};
 use crate::support::tls::Authority;
 
@@ -94,4 +95,65 @@ fn tls_is_the_only_way_in_and_its_certificate_counts() {
     };
     assert_eq!(String::from_utf8(psql(&authority).stdout).unwrap(), "1\n");
     assert!(String::from_utf8(psql(&stranger).stderr).unwrap().contains("certificate verify failed"));
+}
+
+#[test]
+fn a_private_redis_keeps_its_place_and_nothing_else() {
+    let mut server = PrivateRedis::planned().password("a-secret").start();
+    server.command::<()>(&["SET", "key", "value"]);
+    let with = |url: &str| -> redis::RedisResult<Option<String>> {
+        redis::cmd("GET").arg("key").query(&mut redis::Client::open(url)?.get_connection()?)
+    };
+    assert_eq!(with(&server.url()).unwrap().as_deref(), Some("value"));
+    assert!(with(&server.url().replace("a-secret", "another")).is_err());
+    let url = server.url();
+    server.stop();
+    assert!(with(&url).is_err());
+    server.start_again();
+    assert_eq!(with(&url).unwrap(), None);
+}
+
+#[test]
+fn a_promoted_replica_has_what_it_got_before() {
+    let (mut first, second) = (PrivateRedis::start(), PrivateRedis::start());
+    first.command::<()>(&["SET", "key", "value"]);
+    second.follow(&first);
+    let write = || redis::cmd("SET").arg("key").arg("new").exec(&mut connection(&second.url()));
+    assert_eq!(write().unwrap_err().code(), Some("READONLY"));
+    first.stop();
+    second.promote();
+    assert_eq!(second.command::<String>(&["GET", "key"]), "value");
+    write().unwrap();
+}
+
+#[test]
+fn a_paused_redis_answers_when_it_is_resumed() {
+    let server = PrivateRedis::start();
+    let mut client = connection(&server.url());
+    server.pause();
+    client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(redis::cmd("PING").query::<String>(&mut client).is_err());
+    server.resume();
+    assert_eq!(redis::cmd("PING").query::<String>(&mut connection(&server.url())).unwrap(), "PONG");
+    // One that is dropped while it is paused must not hang either.
+    server.pause();
+}
+
+#[test]
+fn a_redis_with_tls_offers_nothing_else() {
+    let authority = Authority::new();
+    let server = PrivateRedis::planned().tls(&authority.issue("127.0.0.1")).start();
+    let plain = server.url().replace("rediss", "redis");
+    assert!(redis::Client::open(plain).unwrap().get_connection_with_timeout(Duration::from_secs(1)).is_err());
+    let trusting = |authority: &Authority| {
+        let root_cert = Some(std::fs::read(authority.file()).unwrap());
+        let client = redis::Client::build_with_tls(server.url(), redis::TlsCertificates { client_tls: None, root_cert }).unwrap();
+        redis::cmd("PING").query::<String>(&mut client.get_connection()?)
+    };
+    assert_eq!(trusting(&authority).unwrap(), "PONG");
+    assert!(trusting(&Authority::new()).is_err());
+}
+
+fn connection(url: &str) -> redis::Connection {
+    redis::Client::open(url).unwrap().get_connection().unwrap()
 }

@@ -10,8 +10,8 @@ use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use tokio::sync::OnceCell;
 
+use super::cell::Captured;
 use super::encoding::{Encoding, compress};
-use super::guard::Captured;
 use crate::error::{Error, Result};
 
 /// What a loader returns.

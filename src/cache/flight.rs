@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 
+use super::cell::Captured;
 use super::entry::{Dependencies, Entry};
-use super::guard::Captured;
 use super::key::CacheKey;
 use crate::error::{Error, Result};
 use crate::telemetry::RequestId;

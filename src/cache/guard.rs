@@ -7,9 +7,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
+use super::cell::{Captured, Cell, CellState};
+use super::target::{Move, Target, collection_of};
 use crate::model::Guard;
 
 /// A power of two, enough that two threads seldom meet.
@@ -27,23 +29,8 @@ pub struct Guards {
 
 #[derive(Debug, Default)]
 struct Shard {
-    cells: HashMap<Guard, Weak<AtomicU64>>,
+    cells: HashMap<Guard, Weak<Cell>>,
     sweep_at: usize,
-}
-
-/// A guard's cell and the generation it had before a load began.
-#[derive(Clone, Debug)]
-pub struct Captured {
-    cell: Arc<AtomicU64>,
-    generation: u64,
-}
-
-impl Captured {
-    /// Whether nothing invalidated the guard since the capture.
-    pub fn is_current(&self) -> bool {
-        // Acquire pairs with the release in `advance`: who sees the answer to a write sees its new generation.
-        self.cell.load(Ordering::Acquire) == self.generation
-    }
 }
 
 impl Default for Guards {
@@ -53,36 +40,54 @@ impl Default for Guards {
 }
 
 impl Guards {
-    /// The guard's generation now. Call it before the load whose result the capture shall protect.
-    pub fn capture(&self, guard: &Guard) -> Captured {
+    /// The guard's generation now. Call it before the load whose result the capture shall protect. `max_lag` says for how long
+    /// after a move somebody may ask when it was.
+    pub fn capture(&self, guard: &Guard, max_lag: Duration) -> Captured {
         let mut shard = self.shard(guard);
         let cell = match shard.cells.get(guard).and_then(Weak::upgrade) {
             Some(cell) => cell,
             None => {
                 shard.sweep_if_due();
-                let cell = Arc::new(AtomicU64::new(0));
+                let cell = Arc::new(Cell::default());
                 shard.cells.insert(guard.clone(), Arc::downgrade(&cell));
                 cell
             }
         };
-        let generation = cell.load(Ordering::Acquire);
-        Captured { cell, generation }
+        cell.remember_for(max_lag);
+        Captured::of(cell)
     }
 
-    /// Invalidates every entry that depends on `guard`, and every load that captured it before.
-    pub fn advance(&self, guard: &Guard) {
-        if let Some(cell) = self.shard(guard).cells.get(guard).and_then(Weak::upgrade) {
-            cell.fetch_add(1, Ordering::Release);
+    /// Invalidates every entry that `target` is about, and every load that captured its guards before. A guard costs the same
+    /// however many there are; everything else walks the cells. What is captured in a shard after its turn belongs to a load that begins
+    /// after this call did.
+    pub fn advance(&self, target: &Target, moved: &Move) {
+        match target {
+            Target::Guard(guard) => {
+                let cell = self.shard(guard).cells.get(guard).and_then(Weak::upgrade);
+                if let Some(cell) = cell {
+                    cell.advance(moved);
+                }
+            }
+            Target::Collection(collection) => self.advance_where(moved, |guard| collection_of(guard) == collection),
+            Target::Records(collection, pattern) => self.advance_where(
+                moved,
+                |guard| matches!(guard, Guard::Record(its, id) if its == collection && pattern.matches(id.as_str())),
+            ),
+            Target::All => self.advance_where(moved, |_| true),
         }
     }
 
-    /// Invalidates every entry, and every load that is in the air. A capture that a shard takes after its turn belongs to a
-    /// load that begins after this call did.
-    pub fn advance_all(&self) {
+    /// What is known of the guard's cell; `None` if nothing depends on it.
+    pub(super) fn state(&self, guard: &Guard) -> Option<CellState> {
+        let cell = self.shard(guard).cells.get(guard).and_then(Weak::upgrade);
+        cell.map(|cell| cell.state())
+    }
+
+    fn advance_where(&self, moved: &Move, selects: impl Fn(&Guard) -> bool) {
         for shard in &self.shards {
-            for cell in lock(shard).cells.values().filter_map(Weak::upgrade) {
-                cell.fetch_add(1, Ordering::Release);
-            }
+            let shard = lock(shard);
+            let selected = shard.cells.iter().filter(|(guard, _)| selects(guard)).filter_map(|(_, cell)| cell.upgrade());
+            selected.for_each(|cell| cell.advance(moved));
         }
     }
 
@@ -118,38 +123,76 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{CollectionName, RecordId};
+    use crate::cache::target::{Cause, Pattern};
+    use crate::model::{CollectionName, RecordId, Scalar, Term};
+
+    fn named(name: &str) -> CollectionName {
+        CollectionName::parse(name).unwrap()
+    }
 
     fn record(id: &str) -> Guard {
-        Guard::Record(CollectionName::parse("metrics").unwrap(), RecordId::parse(id).unwrap())
+        Guard::Record(named("metrics"), RecordId::parse(id).unwrap())
+    }
+
+    fn capture(guards: &Guards, guard: &Guard) -> Captured {
+        guards.capture(guard, Duration::ZERO)
+    }
+
+    fn advance(guards: &Guards, target: Target) {
+        guards.advance(&target, &Move::now(Cause::Unknown));
     }
 
     #[test]
     fn an_advance_outdates_captures_of_that_guard_only() {
         let guards = Guards::default();
-        let (one, other) = (guards.capture(&record("one")), guards.capture(&record("other")));
-        guards.advance(&record("one"));
+        let (one, other) = (capture(&guards, &record("one")), capture(&guards, &record("other")));
+        advance(&guards, Target::Guard(record("one")));
         assert!(!one.is_current());
         assert!(other.is_current());
-        assert!(guards.capture(&record("one")).is_current());
+        assert!(capture(&guards, &record("one")).is_current());
     }
 
     #[test]
     fn an_advance_of_all_outdates_every_capture() {
         let guards = Guards::default();
-        let captured: Vec<Captured> = (0..1_000).map(|number| guards.capture(&record(&number.to_string()))).collect();
-        guards.advance_all();
+        let captured: Vec<Captured> = (0..1_000).map(|number| capture(&guards, &record(&number.to_string()))).collect();
+        advance(&guards, Target::All);
         assert!(!captured.iter().any(Captured::is_current));
-        assert!(guards.capture(&record("1")).is_current());
+        assert!(capture(&guards, &record("1")).is_current());
+    }
+
+    #[test]
+    fn a_collection_is_outdated_with_all_its_guards_and_no_others() {
+        let guards = Guards::default();
+        let term = Term { field: "tier".into(), value: Scalar::Integer(1) };
+        let its = [record("1"), Guard::Term(named("metrics"), term.clone()), Guard::Collection(named("metrics"))];
+        let others = [Guard::Term(named("domains"), term), Guard::Collection(named("domains"))];
+        let [its, others] =
+            [&its[..], &others[..]].map(|list| list.iter().map(|guard| capture(&guards, guard)).collect::<Vec<Captured>>());
+        advance(&guards, Target::Collection(named("metrics")));
+        assert!(!its.iter().any(Captured::is_current));
+        assert!(others.iter().all(Captured::is_current));
+    }
+
+    #[test]
+    fn a_pattern_outdates_the_records_that_it_matches_and_nothing_else() {
+        let guards = Guards::default();
+        let cases =
+            [(record("M-1"), false), (record("M-2"), false), (record("N-1"), true), (Guard::Collection(named("metrics")), true)];
+        let captured: Vec<Captured> = cases.iter().map(|(guard, _)| capture(&guards, guard)).collect();
+        advance(&guards, Target::Records(named("metrics"), Pattern::parse("M-?").unwrap()));
+        for ((guard, stays), captured) in cases.iter().zip(captured) {
+            assert_eq!(captured.is_current(), *stays, "{guard:?}");
+        }
     }
 
     #[test]
     fn a_guard_that_nothing_depends_on_takes_no_memory() {
         let guards = Guards::default();
         for number in 0..100_000 {
-            drop(guards.capture(&record(&number.to_string())));
+            drop(capture(&guards, &record(&number.to_string())));
         }
-        guards.advance(&record("never captured"));
+        advance(&guards, Target::Guard(record("never captured")));
         assert_eq!(guards.live_cells(), 0);
         let kept: usize = guards.shards.iter().map(|shard| lock(shard).cells.len()).sum();
         assert!(kept <= SHARDS * (SWEEP_FROM + 1), "{kept} dead cells");

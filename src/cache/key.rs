@@ -60,6 +60,10 @@ impl CacheKey {
         Self::joined(scope, &[id, query])
     }
 
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Its length in bytes.
     pub fn len_bytes(&self) -> usize {
         self.0.len()

@@ -5,31 +5,44 @@
 //! before its loader runs, and an entry is served only while they are still current. A write moves the guards after
 //! its commit and before its answer. So whatever a loader read before the write can be stored, but never served.
 
+#![allow(dead_code, reason = "until the second tier is whole")]
+
+mod cell;
 mod encoding;
 mod entry;
 mod flight;
 mod guard;
+mod instance;
 mod key;
 mod l1;
+mod lookup;
 mod reconcile;
 mod scope;
+mod second_tier;
+mod target;
 
+use std::collections::BTreeSet;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+pub use cell::Captured;
 pub use encoding::Encoding;
 pub use entry::{Content, Dependencies, Entry, Lifetime, Presence, Representation};
-pub use guard::{Captured, Guards};
+pub use guard::Guards;
+pub use instance::InstanceId;
 pub use key::{CacheKey, Kind};
 pub use reconcile::{ChangeLog, Reconciler};
-pub use scope::{Lifetimes, Scope};
+pub use scope::{Fingerprint, Lifetimes, Scope};
+pub use second_tier::SecondTier;
+pub use target::{BULK, Cause, Move, Pattern, Target};
 
 use crate::config::CacheSettings;
 use crate::error::{ErrorKind, Result};
-use crate::model::{Change, Guard};
+use crate::model::{Change, CollectionName};
 use crate::telemetry::Telemetry;
-use flight::{Boarding, Flights};
+use flight::Flights;
 use l1::L1;
 use scope::MetricVectors;
 
@@ -38,7 +51,10 @@ use scope::MetricVectors;
 pub enum Outcome {
     /// From L1, fresh.
     Hit,
-    /// From L1, expired, because the database could not be asked.
+    /// From L2, fresh; also if another instance loaded it just now.
+    HitL2,
+    /// From either tier, though it expired or something changed: because the database could not be asked, or because the
+    /// collection or the request allows it.
     Stale,
     /// Loaded for this request.
     Miss,
@@ -48,6 +64,16 @@ pub enum Outcome {
     Bypass,
 }
 
+/// Where an entry was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// In the process.
+    L1,
+    /// In Redis.
+    L2,
+}
+
 /// An entry, and how it came about.
 #[derive(Clone, Debug)]
 pub struct Lookup {
@@ -55,14 +81,16 @@ pub struct Lookup {
     pub entry: Arc<Entry>,
     /// How it came about.
     pub outcome: Outcome,
+    /// Where it was found; `None` if it was loaded.
+    pub tier: Option<Tier>,
     /// How old the entry was when it was found.
     pub age: Duration,
 }
 
 impl Lookup {
-    fn new(entry: Arc<Entry>, outcome: Outcome) -> Self {
+    fn new(entry: Arc<Entry>, outcome: Outcome, tier: Option<Tier>) -> Self {
         let age = entry.age();
-        Self { entry, outcome, age }
+        Self { entry, outcome, tier, age }
     }
 }
 
@@ -82,12 +110,19 @@ pub struct Occupancy {
 /// The cache of one process.
 pub struct Cache {
     enabled: bool,
+    /// Whether guards that are current now can be relied on. If not, whatever is stored counts as expired.
+    trusted: AtomicBool,
+    instance: InstanceId,
     max_ttl: Duration,
     jitter_percent: u8,
     l1: L1,
     guards: Guards,
     flights: Arc<Flights>,
     vectors: MetricVectors,
+    /// Joined when the database is open: it knows which installation this is.
+    second_tier: OnceLock<Arc<SecondTier>>,
+    /// All collections that have a scope. The lock is never held across an await.
+    collections: Mutex<BTreeSet<CollectionName>>,
 }
 
 impl Cache {
@@ -95,18 +130,58 @@ impl Cache {
     pub fn new(settings: &CacheSettings, telemetry: &Telemetry) -> Result<Arc<Self>> {
         Ok(Arc::new(Self {
             enabled: settings.enabled,
+            trusted: AtomicBool::new(true),
+            instance: InstanceId::random(),
             max_ttl: settings.max_ttl,
             jitter_percent: settings.jitter_percent,
             l1: L1::new(settings.l1_bytes.as_u64(), telemetry),
             guards: Guards::default(),
             flights: Arc::default(),
             vectors: MetricVectors::new(telemetry.registry())?,
+            second_tier: OnceLock::new(),
+            collections: Mutex::default(),
         }))
     }
 
-    /// A scope for the entries of one kind in one collection or view. Make it once.
-    pub fn scope(&self, kind: Kind, name: &str, lifetimes: Lifetimes) -> Arc<Scope> {
-        Arc::new(Scope::new(kind, name, lifetimes, &self.vectors))
+    /// A scope for the entries of one kind in one collection or view. Make it once, before the second tier is joined.
+    pub fn scope(&self, kind: Kind, name: &str, lifetimes: Lifetimes, fingerprint: Fingerprint) -> Arc<Scope> {
+        if kind == Kind::Record
+            && let Ok(collection) = CollectionName::parse(name)
+        {
+            self.collections.lock().unwrap_or_else(PoisonError::into_inner).insert(collection);
+        }
+        Arc::new(Scope::new(kind, name, lifetimes, fingerprint, &self.vectors))
+    }
+
+    /// Joins the second tier, once; until then there is none.
+    pub fn join(&self, second_tier: Arc<SecondTier>) {
+        // A second one would be of the same installation.
+        let _ = self.second_tier.set(second_tier);
+    }
+
+    /// The second tier, if there is one.
+    pub fn second_tier(&self) -> Option<&Arc<SecondTier>> {
+        self.second_tier.get()
+    }
+
+    /// Who this process is among the instances.
+    pub fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
+    /// All collections that have a scope.
+    pub fn collections(&self) -> BTreeSet<CollectionName> {
+        self.collections.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says whether guards that are current can be relied on. While not, everything that is stored counts as expired.
+    pub fn set_trusted(&self, trusted: bool) {
+        self.trusted.store(trusted, Ordering::Release);
+    }
+
+    /// Whether guards that are current can be relied on.
+    pub fn is_trusted(&self) -> bool {
+        self.trusted.load(Ordering::Acquire)
     }
 
     /// A fresh entry, if there is one that needs no refresh: the whole cost of a hit. Otherwise call [`Self::get_or_load`].
@@ -116,72 +191,28 @@ impl Cache {
         Some(lookup)
     }
 
-    /// The entry of `key`: fresh from L1, else from a load. `guards` names what the answer depends on. The loader runs at
-    /// most once per key at a time, in a task that survives its callers. If it fails because the database is away, an
-    /// expired entry stands in for as long as its collection allows.
-    pub async fn get_or_load<L, F>(
-        self: &Arc<Self>,
-        scope: &Arc<Scope>,
-        key: &CacheKey,
-        guards: &[Guard],
-        loader: L,
-    ) -> Result<Lookup>
-    where
-        L: FnOnce() -> F,
-        F: Future<Output = Result<Content>> + Send + 'static,
-    {
-        if !self.enabled {
-            scope.metrics().bypasses.inc();
-            let entry = self.entry(scope, loader().await?, Dependencies::new());
-            return Ok(Lookup::new(Arc::new(entry), Outcome::Bypass));
-        }
-        if let Some(lookup) = self.fresh(key) {
-            if lookup.entry.claims_refresh(lookup.age) {
-                // The flight is only started; nobody waits for it.
-                drop(self.board(scope, key, guards, loader, || None));
+    /// Outdates in this process what `targets` are about. Call it after the change is there and before anybody is answered who
+    /// relies on it.
+    pub fn advance(&self, targets: &[Target], moved: &Move) {
+        for target in targets {
+            self.guards.advance(target, moved);
+            if *target == Target::All {
+                // Moving the guards is what makes it true; emptying L1 frees the memory, so that it does not wait for evictions.
+                self.l1.clear();
             }
-            scope.metrics().hits.inc();
-            return Ok(lookup);
-        }
-        let (landing, outcome) = match self.board(scope, key, guards, loader, || self.fresh(key).map(|lookup| lookup.entry)) {
-            Boarding::Landed(entry) => {
-                scope.metrics().hits.inc();
-                return Ok(Lookup::new(entry, Outcome::Hit));
-            }
-            Boarding::Joined(landing) => {
-                scope.metrics().joined.inc();
-                (landing, Outcome::Joined)
-            }
-            Boarding::Started(landing) => {
-                scope.metrics().misses.inc();
-                (landing, Outcome::Miss)
-            }
-        };
-        match landing.await {
-            Ok(entry) => Ok(Lookup::new(entry, outcome)),
-            Err(error) if error.kind() == ErrorKind::Unavailable => match self.l1.get(key) {
-                Some(entry) if entry.is_usable_on_error(entry.age()) => {
-                    scope.metrics().stale.inc();
-                    Ok(Lookup::new(entry, Outcome::Stale))
-                }
-                Some(_) | None => Err(error),
-            },
-            Err(error) => Err(error),
         }
     }
 
     /// Invalidates what `changes` touch. Call it after their commit and before the answer to the writer.
     pub fn announce(&self, changes: &[Change]) {
-        for guard in changes.iter().flat_map(Change::guards) {
-            self.guards.advance(&guard);
-        }
+        let Some(newest) = changes.iter().map(|change| change.position).max() else { return };
+        let cause = Cause::Change { position: newest, by: Some(self.instance) };
+        self.advance(&Target::of_changes(changes), &Move::now(cause));
     }
 
-    /// Invalidates everything, for when nobody can say what changed. Moving the guards is what makes it true; emptying L1
-    /// frees the memory, so that it does not wait for evictions.
+    /// Invalidates everything, for when nobody can say what changed.
     pub fn outdate_all(&self) {
-        self.guards.advance_all();
-        self.l1.clear();
+        self.advance(&[Target::All], &Move::now(Cause::Unknown));
     }
 
     /// Counts the bytes of an encoding that has just been made for `entry`.
@@ -202,49 +233,12 @@ impl Cache {
     }
 
     fn fresh(&self, key: &CacheKey) -> Option<Lookup> {
-        let lookup = Lookup::new(self.l1.get(key)?, Outcome::Hit);
+        if !self.is_trusted() {
+            return None;
+        }
+        let lookup = Lookup::new(self.l1.get(key)?, Outcome::Hit, Some(Tier::L1));
         let is_fresh = lookup.entry.is_valid() && !lookup.entry.fresh_for(lookup.age).is_zero();
         is_fresh.then_some(lookup)
-    }
-
-    fn board<L, F>(
-        self: &Arc<Self>,
-        scope: &Arc<Scope>,
-        key: &CacheKey,
-        guards: &[Guard],
-        loader: L,
-        landed: impl FnOnce() -> Option<Arc<Entry>>,
-    ) -> Boarding
-    where
-        L: FnOnce() -> F,
-        F: Future<Output = Result<Content>> + Send + 'static,
-    {
-        let capture = || guards.iter().map(|guard| self.guards.capture(guard)).collect();
-        let (cache, scope, owned_key) = (Arc::clone(self), Arc::clone(scope), key.clone());
-        self.flights.board(key, landed, capture, |dependencies| {
-            // Boxed: what a load keeps while it waits has kilobytes, and every future around it would be that much larger.
-            let load = Box::pin(loader());
-            async move { cache.load(&scope, owned_key, dependencies, load).await }
-        })
-    }
-
-    async fn load(
-        &self,
-        scope: &Scope,
-        key: CacheKey,
-        dependencies: Dependencies,
-        load: impl Future<Output = Result<Content>>,
-    ) -> Result<Arc<Entry>> {
-        let started = Instant::now();
-        let content = load.await.inspect_err(|_| scope.metrics().load_errors.inc())?;
-        scope.metrics().load_seconds.observe(started.elapsed().as_secs_f64());
-        let entry = Arc::new(self.entry(scope, content, dependencies));
-        // An entry that is outdated already would only displace a newer one. If a guard moves after this check, the
-        // stored entry is never served.
-        if entry.is_valid() {
-            self.l1.insert(key, Arc::clone(&entry));
-        }
-        Ok(entry)
     }
 
     fn entry(&self, scope: &Scope, content: Content, dependencies: Dependencies) -> Entry {

@@ -1,5 +1,6 @@
 //! A scope: all entries of one kind in one collection or view. What they share is made once: lifetimes and metric handles.
 
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -15,7 +16,25 @@ pub struct Scope {
     kind: Kind,
     name: Box<str>,
     lifetimes: Lifetimes,
+    fingerprint: Fingerprint,
     metrics: ScopeMetrics,
+}
+
+/// What the bodies of a scope are made by: entries that were made by anything else are not its own. Instances that run side by side
+/// during a deployment may have different declarations of one collection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint(pub(super) u64);
+
+impl Fingerprint {
+    /// Of declarations, by all that they say, and of this version of Terrace.
+    pub fn of(declarations: &[&dyn fmt::Debug]) -> Self {
+        let mut text = env!("CARGO_PKG_VERSION").to_owned();
+        for declaration in declarations {
+            // Writing to a string does not fail.
+            let _ = write!(text, "\0{declaration:?}");
+        }
+        Self(xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
+    }
 }
 
 /// How long the entries of a scope live, before jitter and the installation's maximum.
@@ -25,19 +44,28 @@ pub struct Lifetimes {
     pub found: Lifetime,
     /// Entries that say there is nothing.
     pub missing: Lifetime,
+    /// For how long after a change that outdated it an entry may still be served.
+    pub max_lag: Duration,
 }
 
 impl Lifetimes {
     /// The same for whatever is found, and nothing is ever missing: lists, counts, statistics.
     pub fn uniform(ttl: Duration, stale_if_error: Duration) -> Self {
         let lifetime = Lifetime { ttl, stale_if_error };
-        Self { found: lifetime, missing: lifetime }
+        Self { found: lifetime, missing: lifetime, max_lag: Duration::ZERO }
+    }
+
+    /// The same, with entries that may be served for `max_lag` after a change.
+    #[must_use]
+    pub fn with_max_lag(mut self, max_lag: Duration) -> Self {
+        self.max_lag = max_lag;
+        self
     }
 }
 
 impl Scope {
-    pub(super) fn new(kind: Kind, name: &str, lifetimes: Lifetimes, vectors: &MetricVectors) -> Self {
-        Self { kind, name: name.into(), lifetimes, metrics: vectors.handles(kind, name) }
+    pub(super) fn new(kind: Kind, name: &str, lifetimes: Lifetimes, fingerprint: Fingerprint, vectors: &MetricVectors) -> Self {
+        Self { kind, name: name.into(), lifetimes, fingerprint, metrics: vectors.handles(kind, name) }
     }
 
     /// What the entries hold.
@@ -48,6 +76,14 @@ impl Scope {
     /// The collection or view.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    pub(super) fn max_lag(&self) -> Duration {
+        self.lifetimes.max_lag
     }
 
     pub(super) fn lifetime(&self, presence: Presence) -> Lifetime {

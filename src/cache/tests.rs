@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::error::Error;
-use crate::model::{CollectionName, Operation, Position, RecordId, Scalar, Term};
+use crate::model::{CollectionName, Freshness, Guard, Operation, Position, RecordId, Scalar, Term};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -27,14 +27,16 @@ impl Bench {
 
     fn with(settings: CacheSettings, ttl: Duration, stale_if_error: Duration) -> Self {
         let cache = Cache::new(&settings, &Telemetry::new().unwrap()).unwrap();
-        let scope = cache.scope(Kind::Record, "metrics", Lifetimes::uniform(ttl, stale_if_error));
+        let scope = cache.scope(Kind::Record, "metrics", Lifetimes::uniform(ttl, stale_if_error), Fingerprint::of(&[]));
         let key = CacheKey::of_record(&scope, "M-1", "");
         Self { cache, scope, key }
     }
 
     /// Reads through the cache with a loader that returns `body` at once.
     pub(super) async fn read(&self, body: &'static str) -> Result<Lookup> {
-        self.cache.get_or_load(&self.scope, &self.key, &[record("M-1")], || async move { Ok(content(body)) }).await
+        self.cache
+            .get_or_load(&self.scope, &self.key, &[record("M-1")], &Freshness::ANY, || async move { Ok(content(body)) })
+            .await
     }
 
     pub(super) async fn body(&self, fallback: &'static str) -> Bytes {
@@ -51,7 +53,7 @@ impl Bench {
                 started.send(()).unwrap();
                 opened.await.unwrap()
             };
-            cache.get_or_load(&scope, &key, &[record("M-1")], loader).await
+            cache.get_or_load(&scope, &key, &[record("M-1")], &Freshness::ANY, loader).await
         });
         Gated { has_started, gate, caller }
     }
@@ -115,7 +117,7 @@ async fn a_write_invalidates_its_record_its_terms_and_its_collection_and_nothing
         (Guard::Collection(collection.clone()), false),
         (Guard::Collection(CollectionName::parse("domains").unwrap()), true),
     ];
-    let captured: Vec<_> = cases.iter().map(|(guard, _)| bench.cache.guards.capture(guard)).collect();
+    let captured: Vec<_> = cases.iter().map(|(guard, _)| bench.cache.guards.capture(guard, Duration::ZERO)).collect();
     bench.write();
     for ((guard, stays), captured) in cases.iter().zip(captured) {
         assert_eq!(captured.is_current(), *stays, "{guard:?}");
@@ -167,7 +169,7 @@ async fn two_hundred_readers_of_one_missing_key_cause_one_load() {
                     }
                     Ok(content("one"))
                 };
-                cache.get_or_load(&scope, &key, &[record("M-1")], loader).await.unwrap().outcome
+                cache.get_or_load(&scope, &key, &[record("M-1")], &Freshness::ANY, loader).await.unwrap().outcome
             })
         })
         .collect();
@@ -206,7 +208,8 @@ async fn a_loader_that_panics_fails_its_callers_and_is_not_waited_for_again() {
 #[tokio::test]
 async fn an_error_is_not_cached() {
     let bench = Bench::new();
-    let failed = bench.cache.get_or_load(&bench.scope, &bench.key, &[record("M-1")], || async { Err(away()) }).await;
+    let failed =
+        bench.cache.get_or_load(&bench.scope, &bench.key, &[record("M-1")], &Freshness::ANY, || async { Err(away()) }).await;
     assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(bench.body("one").await, "one");
 }
@@ -215,7 +218,11 @@ async fn an_error_is_not_cached() {
 async fn an_expired_entry_stands_in_while_the_database_is_away() {
     let bench = Bench::with(CacheSettings::default(), Duration::ZERO, HOUR);
     bench.read("one").await.unwrap();
-    let lookup = bench.cache.get_or_load(&bench.scope, &bench.key, &[record("M-1")], || async { Err(away()) }).await.unwrap();
+    let lookup = bench
+        .cache
+        .get_or_load(&bench.scope, &bench.key, &[record("M-1")], &Freshness::ANY, || async { Err(away()) })
+        .await
+        .unwrap();
     assert_eq!((lookup.outcome, lookup.entry.identity().body.as_ref()), (Outcome::Stale, b"one".as_ref()));
     assert!(lookup.entry.fresh_for(lookup.age).is_zero());
 }
@@ -225,7 +232,8 @@ async fn an_invalidated_entry_never_stands_in() {
     let bench = Bench::new();
     bench.read("one").await.unwrap();
     bench.write();
-    let failed = bench.cache.get_or_load(&bench.scope, &bench.key, &[record("M-1")], || async { Err(away()) }).await;
+    let failed =
+        bench.cache.get_or_load(&bench.scope, &bench.key, &[record("M-1")], &Freshness::ANY, || async { Err(away()) }).await;
     assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
@@ -233,7 +241,8 @@ async fn an_invalidated_entry_never_stands_in() {
 async fn nothing_stands_in_where_the_collection_allows_no_stale_time() {
     let bench = Bench::with(CacheSettings::default(), Duration::ZERO, Duration::ZERO);
     bench.read("one").await.unwrap();
-    let failed = bench.cache.get_or_load(&bench.scope, &bench.key, &[record("M-1")], || async { Err(away()) }).await;
+    let failed =
+        bench.cache.get_or_load(&bench.scope, &bench.key, &[record("M-1")], &Freshness::ANY, || async { Err(away()) }).await;
     assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
@@ -300,7 +309,7 @@ async fn the_tier_stays_within_its_bytes() {
         let key = CacheKey::of_record(&bench.scope, &number.to_string(), "");
         let body = Bytes::from(vec![b' '; 500]);
         let loaded = Content { presence: Presence::Found, body, etag: HeaderValue::from_static("\"tag\""), headers: Vec::new() };
-        bench.cache.get_or_load(&bench.scope, &key, &[record("M-1")], || async { Ok(loaded) }).await.unwrap();
+        bench.cache.get_or_load(&bench.scope, &key, &[record("M-1")], &Freshness::ANY, || async { Ok(loaded) }).await.unwrap();
     }
     let occupancy = bench.cache.occupancy();
     assert!(occupancy.size_bytes <= capacity.as_u64() && occupancy.entries > 10, "{occupancy:?}");

@@ -9,10 +9,10 @@ use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use super::section::{Report, Section, type_name};
-use super::{fields, path, schema};
+use super::{ListCheck, fields, path, schema, warm};
 use crate::model::{
     Access, CacheTimes, Collection, CollectionName, Direction, Field, IdRule, Index, ScalarType, SearchField, SearchWeight,
-    ServerFields, SortKey,
+    ServerFields, SortKey, WarmPlan,
 };
 
 const KEYS: [&str; 11] =
@@ -20,13 +20,14 @@ const KEYS: [&str; 11] =
 
 /// Reads a collection. `None` when too little of it is understood to check the rest; `report` has the mistakes. There
 /// is a validator unless the schema has a mistake.
-pub(super) fn read(table: &Table, report: &mut Report) -> Option<(Collection, Option<Validator>)> {
+pub(super) fn read(table: &Table, check: ListCheck, report: &mut Report) -> Option<(Collection, Option<Validator>)> {
     let section = Section::root(table);
     section.refuse_unknown(report, &KEYS);
     let name = section.name(report);
     let description = section.text(report, "description").map(str::to_owned);
     let path = read_path(&section, name.as_ref(), report);
-    let cache = read_cache(&section, report);
+    let cache_section = section.section(report, "cache");
+    let cache = read_cache(cache_section.as_ref(), report);
     let access = read_access(&section, report);
     let (schema, validator) = schema::read(&section, report)?;
     let mut names = Names { fields: fields::of_schema(&schema), schema: &schema };
@@ -46,7 +47,10 @@ pub(super) fn read(table: &Table, report: &mut Report) -> Option<(Collection, Op
     }
     let fields = names.fields;
     let (name, path) = (name?, path?);
-    let collection = Collection { name, description, path, id, fields, sort, indexes, search, cache, access, references, schema };
+    let warm = WarmPlan::default();
+    let mut collection =
+        Collection { name, description, path, id, fields, sort, indexes, search, cache, warm, access, references, schema };
+    collection.warm = warm::read(cache_section.as_ref(), &collection, check, report);
     Some((collection, validator))
 }
 
@@ -65,23 +69,36 @@ pub(super) fn read_path(section: &Section<'_>, name: Option<&CollectionName>, re
     }
 }
 
-fn read_cache(section: &Section<'_>, report: &mut Report) -> CacheTimes {
-    let mut times = CacheTimes {
+fn read_cache(cache: Option<&Section<'_>>, report: &mut Report) -> CacheTimes {
+    let default = CacheTimes {
         record_ttl: Duration::from_secs(10 * 60),
         list_ttl: Duration::from_secs(5 * 60),
         negative_ttl: Duration::from_secs(30),
         stale_if_error: Duration::from_secs(60 * 60),
+        max_lag: Duration::ZERO,
     };
-    if let Some(cache) = section.section(report, "cache") {
-        cache.refuse_unknown(report, &["record_ttl", "list_ttl", "negative_ttl", "stale_if_error"]);
-        times = CacheTimes {
-            record_ttl: cache.duration(report, "record_ttl", times.record_ttl),
-            list_ttl: cache.duration(report, "list_ttl", times.list_ttl),
-            negative_ttl: cache.duration(report, "negative_ttl", times.negative_ttl),
-            stale_if_error: cache.duration(report, "stale_if_error", times.stale_if_error),
-        };
+    let Some(cache) = cache else { return default };
+    cache.refuse_unknown(report, &["record_ttl", "list_ttl", "negative_ttl", "stale_if_error", "max_lag", "warm"]);
+    let list_ttl = cache.duration(report, "list_ttl", default.list_ttl);
+    CacheTimes {
+        record_ttl: cache.duration(report, "record_ttl", default.record_ttl),
+        list_ttl,
+        negative_ttl: cache.duration(report, "negative_ttl", default.negative_ttl),
+        stale_if_error: cache.duration(report, "stale_if_error", default.stale_if_error),
+        max_lag: read_max_lag(cache, "list_ttl", list_ttl, report),
     }
-    times
+}
+
+/// The key `max_lag`. What is kept for `ttl` cannot lag behind for longer, so a larger one is misunderstood.
+pub(super) fn read_max_lag(section: &Section<'_>, ttl_key: &str, ttl: Duration, report: &mut Report) -> Duration {
+    let max_lag = section.duration(report, "max_lag", Duration::ZERO);
+    if max_lag > ttl {
+        let ttl = humantime::format_duration(ttl);
+        let detail =
+            format!("this is longer than {ttl_key}, which is {ttl}; allowed are durations from \"0s\" (never lags) to that");
+        report.add(section.dotted("max_lag"), detail);
+    }
+    max_lag
 }
 
 fn read_access(section: &Section<'_>, report: &mut Report) -> Access {

@@ -14,6 +14,7 @@ mod section;
 mod tests;
 mod view;
 mod violations;
+mod warm;
 
 use std::sync::Arc;
 
@@ -27,6 +28,9 @@ use self::view::{Collections, Found};
 use crate::config::{CollectionsSettings, Mistake};
 use crate::error::Violation;
 use crate::model::{Collection, CollectionName, View};
+
+/// Whether a list of the collection can be asked for by this query string.
+pub type ListCheck = fn(&Collection, &str) -> crate::error::Result<()>;
 
 /// Every declared collection and view. Immutable; share it behind an `Arc`.
 #[derive(Debug)]
@@ -55,8 +59,9 @@ impl Declared {
 }
 
 impl Catalog {
-    /// Loads and checks the files of `settings`. The error has every mistake of every file, in the order of the files.
-    pub fn load(settings: &CollectionsSettings) -> Result<Self, Vec<Mistake>> {
+    /// Loads and checks the files of `settings`, and by `check` the lists that they name. The error has every mistake of
+    /// every file, in the order of the files.
+    pub fn load(settings: &CollectionsSettings, check: ListCheck) -> Result<Self, Vec<Mistake>> {
         let mut mistakes = Vec::new();
         let collection_files = files::read(&settings.dir, Presence::Required, &mut mistakes);
         let view_files = files::read(&settings.views_dir, Presence::Optional, &mut mistakes);
@@ -64,7 +69,7 @@ impl Catalog {
         let mut known = Known::new(&collection_files);
         let mut collections = Vec::new();
         for file in &collection_files {
-            let (declared, found) = load_collection(file, &mut claims, &known.declared);
+            let (declared, found) = load_collection(file, &mut claims, &known.declared, check);
             mistakes.extend(found);
             if let Some((collection, validator)) = declared {
                 known.understood.push(Arc::clone(&collection));
@@ -109,13 +114,15 @@ impl Catalog {
 
 type Loaded<T> = (Option<T>, Vec<Mistake>);
 
-fn load_collection(file: &TomlFile, claims: &mut Claims, declared: &[String]) -> Loaded<(Arc<Collection>, Option<Validator>)> {
+type LoadedCollection = Loaded<(Arc<Collection>, Option<Validator>)>;
+
+fn load_collection(file: &TomlFile, claims: &mut Claims, declared: &[String], check: ListCheck) -> LoadedCollection {
     let mut report = Report::new(file.path.clone());
     let table = match &file.table {
         Ok(table) => table,
         Err(mistake) => return (None, vec![mistake.clone()]),
     };
-    let read = collection::read(table, &mut report);
+    let read = collection::read(table, check, &mut report);
     if let Some((collection, _)) = &read {
         claims.name(&collection.name, &mut report);
         claims.path(&collection.path, &mut report);

@@ -104,6 +104,21 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// A whole number from `least` to `most`; `least` where there is none.
+    pub(super) fn whole_number(&self, report: &mut Report, key: &str, least: u32, most: u32) -> u32 {
+        let allowed = format!("allowed are whole numbers from {least} to {most}");
+        let detail = match self.get(key) {
+            None => return least,
+            Some(Value::Integer(number)) => match u32::try_from(*number) {
+                Ok(number) if (least..=most).contains(&number) => return number,
+                Ok(_) | Err(_) => format!("this is {number}; {allowed}"),
+            },
+            Some(other) => format!("this is {}; {allowed}", type_name(other)),
+        };
+        report.add(self.dotted(key), detail);
+        least
+    }
+
     pub(super) fn access(&self, report: &mut Report, key: &str) -> AccessRule {
         match self.text(report, key) {
             None | Some("public") => AccessRule::Public,

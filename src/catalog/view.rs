@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::collection::read_path;
+use super::collection::{read_max_lag, read_path};
 use super::schema::to_json;
 use super::section::{Report, Section, type_name};
 use crate::error::Error;
 use crate::model::{Collection, Filter, View, ViewPart};
 
-const KEYS: [&str; 7] = ["name", "description", "path", "ttl", "stale_if_error", "read", "parts"];
+const KEYS: [&str; 8] = ["name", "description", "path", "ttl", "stale_if_error", "max_lag", "read", "parts"];
 
 /// What a view may count.
 pub(super) trait Collections {
@@ -37,6 +37,7 @@ pub(super) fn read(table: &Table, collections: &dyn Collections, report: &mut Re
     let path = read_path(&section, name.as_ref(), report);
     let ttl = section.duration(report, "ttl", Duration::from_secs(60));
     let stale_if_error = section.duration(report, "stale_if_error", Duration::from_secs(60 * 60));
+    let max_lag = read_max_lag(&section, "ttl", ttl, report);
     let read = section.access(report, "read");
     if section.get("parts").is_none() {
         report.add("parts", "this table is missing; each [parts.KEY] counts the records of a collection");
@@ -51,7 +52,7 @@ pub(super) fn read(table: &Table, collections: &dyn Collections, report: &mut Re
     if parts_section.entries().next().is_none() {
         report.add("parts", "a view has at least one part");
     }
-    Some(View { name: name?, description, path: path?, ttl, stale_if_error, read, parts })
+    Some(View { name: name?, description, path: path?, ttl, stale_if_error, max_lag, read, parts })
 }
 
 fn read_part(key: &str, part: &Section<'_>, collections: &dyn Collections, report: &mut Report) -> Option<ViewPart> {

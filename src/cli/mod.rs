@@ -27,6 +27,7 @@ use crate::config::{Mistake, Settings};
 use crate::error::{Error, ErrorKind};
 use crate::http::openapi;
 use crate::model::{Collection, View};
+use crate::records::check_list;
 
 /// Fast, always-fresh reads of JSON collections over REST.
 #[derive(Debug, Parser)]
@@ -246,7 +247,7 @@ fn dispatch(arguments: &Arguments) -> Result<Done, Failure> {
 
 /// Prints the API description; it needs no database.
 fn describe(settings: &Settings) -> Result<Done, Failure> {
-    let catalog = Catalog::load(&settings.collections).map_err(Failure::Mistakes)?;
+    let catalog = Catalog::load(&settings.collections, check_list).map_err(Failure::Mistakes)?;
     let collections: Vec<Arc<Collection>> =
         catalog.collections().iter().map(|declared| Arc::clone(&declared.collection)).collect();
     let views: Vec<Arc<View>> = catalog.views().to_vec();

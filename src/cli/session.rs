@@ -7,6 +7,7 @@ use super::Failure;
 use crate::app::App;
 use crate::catalog::Catalog;
 use crate::config::Settings;
+use crate::records::check_list;
 
 /// Loads the settings; any mistake refuses the command, in the words of `terrace check`.
 pub(super) fn settings(config: Option<&Path>) -> Result<Settings, Failure> {
@@ -15,7 +16,7 @@ pub(super) fn settings(config: Option<&Path>) -> Result<Settings, Failure> {
 
 /// Refuses a collection that is not declared, before a database is made for nothing.
 pub(super) fn check_collection(settings: &Settings, name: &str) -> Result<(), Failure> {
-    let catalog = Catalog::load(&settings.collections).map_err(Failure::Mistakes)?;
+    let catalog = Catalog::load(&settings.collections, check_list).map_err(Failure::Mistakes)?;
     let declared: Vec<&str> = catalog.collections().iter().map(|declared| declared.collection.name.as_str()).collect();
     if declared.contains(&name) {
         return Ok(());

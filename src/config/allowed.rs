@@ -35,6 +35,9 @@ const ALLOWED: &[(&str, &str)] = &[
     ("cache.max_ttl", DURATION),
     ("cache.jitter_percent", "a whole number from 0 to 50"),
     ("cache.reconcile_interval", "a duration from 10ms to 1m such as \"500ms\""),
+    ("cache.honor_request_directives", "true or false"),
+    ("cache.warm_loads_per_second", "a whole number from 1 to 100000"),
+    ("cache.warm_before_ready", "a duration up to 10m such as \"30s\", or \"0s\" for not at all"),
     ("redis.url", "redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss://… for TLS, or \"\" for no second tier"),
     ("redis.prefix", "1 to 64 letters, digits, hyphens and underscores"),
     ("redis.ca_file", "the path of a PEM file, or \"\" for the system's certificate authorities"),
@@ -87,6 +90,8 @@ pub(super) fn in_range(settings: &Settings) -> bool {
         && (1..=1024).contains(&database.max_connections)
         && cache.l1_bytes.as_u64() > 0
         && cache.jitter_percent <= 50
+        && (1..=100_000).contains(&cache.warm_loads_per_second)
+        && cache.warm_before_ready <= Duration::from_secs(10 * 60)
         && (Duration::from_millis(10)..=LONGEST_RECONCILE_INTERVAL).contains(&cache.reconcile_interval)
         && (redis.url.is_empty() || ["redis://", "rediss://"].iter().any(|scheme| redis.url.starts_with(scheme)))
         && (1..=64).contains(&redis.prefix.len())

@@ -128,6 +128,17 @@ pub struct CacheSettings {
     /// queries, too high serves stale data for that long after an import beside the running server; at most a minute.
     #[serde(with = "humantime_text")]
     pub reconcile_interval: Duration,
+    /// Whether a request may say by `Cache-Control` how fresh its answer must be. `true` lets every client send the
+    /// database a load per request, as browsers do when a page is reloaded; `false` leaves clients that need a newer
+    /// answer nothing but a token.
+    pub honor_request_directives: bool,
+    /// How many entries a second are loaded by `[cache.warm]` of all collections together. Too few, and what is warmed
+    /// comes after who asks for it; too many take the database's time from requests.
+    pub warm_loads_per_second: u32,
+    /// How long the server says that it is not ready while it warms for the first time; 0s says it is ready at once. Too
+    /// low sends requests to a cold cache, too high delays each restart by as much.
+    #[serde(with = "humantime_text")]
+    pub warm_before_ready: Duration,
 }
 
 impl Default for CacheSettings {
@@ -138,6 +149,9 @@ impl Default for CacheSettings {
             max_ttl: Duration::from_secs(60 * 60),
             jitter_percent: 10,
             reconcile_interval: Duration::from_millis(500),
+            honor_request_directives: true,
+            warm_loads_per_second: 200,
+            warm_before_ready: Duration::ZERO,
         }
     }
 }

@@ -13,8 +13,10 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::FutureExt as _;
 
+use super::freshness::Directives;
 use super::observe::{HttpMetrics, RequestLog};
 use super::readiness::Readiness;
+use super::reads::Read;
 use super::routes::{CollectionRoutes, Routes, Target};
 use super::system::SystemResources;
 use super::writes::WriteContext;
@@ -42,6 +44,7 @@ struct Shared {
     log: RequestLog,
     system: SystemResources,
     max_body_bytes: usize,
+    directives: Directives,
 }
 
 impl Front {
@@ -54,7 +57,8 @@ impl Front {
         readiness: Readiness,
         burst: BurstLimit,
     ) -> Result<Self> {
-        let Settings { http, log, .. } = settings;
+        let Settings { http, cache, log, .. } = settings;
+        let directives = if cache.honor_request_directives { Directives::Honored } else { Directives::Ignored };
         let metrics = HttpMetrics::new(telemetry.registry())?;
         Ok(Self(Arc::new(Shared {
             routes: Routes::new(&resources, &metrics),
@@ -66,6 +70,7 @@ impl Front {
             metrics,
             log: RequestLog { access: log.access, slow_request: log.slow_request },
             max_body_bytes: usize::try_from(http.max_body_bytes.as_u64()).unwrap_or(usize::MAX),
+            directives,
         })))
     }
 
@@ -126,8 +131,8 @@ impl Shared {
     async fn dispatch(&self, request: &HttpRequest, payload: &mut Payload, target: Target<'_>) -> Result<HttpResponse> {
         self.burst.check(request.peer_addr())?;
         match (target, is_read(request)) {
-            (Target::Record(routes, segment), true) => reads::read_record(self.records()?, routes, segment, request).await,
-            (Target::List(routes), true) => reads::list_records(self.records()?, routes, request).await,
+            (Target::Record(routes, segment), true) => reads::read_record(self.read(request)?, routes, segment).await,
+            (Target::List(routes), true) => reads::list_records(self.read(request)?, routes).await,
             (target, true) => Box::pin(self.dispatch_read(request, target)).await,
             (target, false) => Box::pin(self.dispatch_other(request, payload, target)).await,
         }
@@ -135,10 +140,10 @@ impl Shared {
 
     async fn dispatch_read(&self, request: &HttpRequest, target: Target<'_>) -> Result<HttpResponse> {
         match target {
-            Target::Record(routes, segment) => reads::read_record(self.records()?, routes, segment, request).await,
-            Target::List(routes) => reads::list_records(self.records()?, routes, request).await,
-            Target::Stats(routes) => reads::count_records(self.records()?, routes, request).await,
-            Target::View(route) => reads::read_view(self.records()?, route, request).await,
+            Target::Record(routes, segment) => reads::read_record(self.read(request)?, routes, segment).await,
+            Target::List(routes) => reads::list_records(self.read(request)?, routes).await,
+            Target::Stats(routes) => reads::count_records(self.read(request)?, routes).await,
+            Target::View(route) => reads::read_view(self.read(request)?, route).await,
             Target::System(system) => self.system.answer(system, self.records.get().map(|records| &**records), request).await,
             Target::DocsFile(file) => self.system.docs_file(file),
             Target::Batch(_) => Err(method_not_allowed(target, request.method())),
@@ -175,6 +180,10 @@ impl Shared {
         let paths = paths.chain(self.resources.views().iter().map(|resource| resource.view().path.as_str()));
         Error::not_found("No resource has this path. `allowed` has those of collections and views; /openapi.json describes all.")
             .with_allowed(paths)
+    }
+
+    fn read<'a>(&'a self, request: &'a HttpRequest) -> Result<Read<'a>> {
+        Ok(Read { records: self.records()?, request, directives: self.directives })
     }
 
     fn write<'a>(&'a self, routes: &'a CollectionRoutes, request: &'a HttpRequest) -> Result<WriteContext<'a>> {

@@ -7,7 +7,7 @@
 //! | `front` | the one service all requests go through |
 //! | `routes` | which resource a path names, and what its answers have in common |
 //! | `reads`, `writes`, `system` | handlers: parse, call, shape |
-//! | `negotiation`, `conditional`, `identifier`, `body` | what requests say |
+//! | `negotiation`, `conditional`, `freshness`, `identifier`, `body` | what requests say |
 //! | `problem` | what failures look like |
 //! | `readiness` | whether requests should be sent here, and why not |
 //! | `observe`, `spans` | what is counted and logged |
@@ -16,6 +16,7 @@
 mod body;
 mod conditional;
 mod docs;
+mod freshness;
 mod front;
 mod identifier;
 mod negotiation;

@@ -8,48 +8,60 @@ use actix_web::http::header::{
 };
 use actix_web::{HttpRequest, HttpResponse};
 
+use super::freshness::{self, Directives};
 use super::routes::{CollectionRoutes, ViewRoute};
 use super::seconds::{AGE_VALUES, HIT_VALUES};
 use super::{conditional, identifier, negotiation, problem};
 use crate::error::{Error, Result};
-use crate::model::Principal;
+use crate::model::{Freshness, Principal};
 use crate::records::{Answer, Encoding, Outcome, Presence, Records, Representation};
 
 static X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
+/// What every read needs.
+#[derive(Clone, Copy)]
+pub(super) struct Read<'a> {
+    pub(super) records: &'a Records,
+    pub(super) request: &'a HttpRequest,
+    pub(super) directives: Directives,
+}
+
+impl Read<'_> {
+    /// What the request demands of its answer. Fails if that cannot be JSON.
+    fn demand(&self) -> Result<Freshness> {
+        negotiation::require_json(self.request.headers())?;
+        freshness::demand(self.request.headers(), self.directives)
+    }
+}
+
 /// Answers `GET path`.
-pub(super) async fn list_records(records: &Records, routes: &CollectionRoutes, request: &HttpRequest) -> Result<HttpResponse> {
-    negotiation::require_json(request.headers())?;
-    let answer = records.list(&routes.resource, Principal::Anonymous, request.query_string()).await?;
-    shape(request, &answer, &routes.cache_control).await
+pub(super) async fn list_records(read: Read<'_>, routes: &CollectionRoutes) -> Result<HttpResponse> {
+    let demand = read.demand()?;
+    let answer = read.records.list(&routes.resource, Principal::Anonymous, read.request.query_string(), &demand).await?;
+    shape(read.request, &answer, &routes.cache_control).await
 }
 
 /// Answers `GET path/{id}`.
-pub(super) async fn read_record(
-    records: &Records,
-    routes: &CollectionRoutes,
-    segment: &str,
-    request: &HttpRequest,
-) -> Result<HttpResponse> {
-    negotiation::require_json(request.headers())?;
-    let id = identifier::record_id(segment)?;
-    let answer = records.record(&routes.resource, Principal::Anonymous, &id, request.query_string()).await?;
-    shape(request, &answer, &routes.cache_control).await
+pub(super) async fn read_record(read: Read<'_>, routes: &CollectionRoutes, segment: &str) -> Result<HttpResponse> {
+    let demand = read.demand()?;
+    let (id, raw) = (identifier::record_id(segment)?, read.request.query_string());
+    let answer = read.records.record(&routes.resource, Principal::Anonymous, &id, raw, &demand).await?;
+    shape(read.request, &answer, &routes.cache_control).await
 }
 
 /// Answers `GET path/_stats`.
-pub(super) async fn count_records(records: &Records, routes: &CollectionRoutes, request: &HttpRequest) -> Result<HttpResponse> {
-    negotiation::require_json(request.headers())?;
-    let answer = records.stats(&routes.resource, Principal::Anonymous, request.query_string()).await?;
-    shape(request, &answer, &routes.cache_control).await
+pub(super) async fn count_records(read: Read<'_>, routes: &CollectionRoutes) -> Result<HttpResponse> {
+    let demand = read.demand()?;
+    let answer = read.records.stats(&routes.resource, Principal::Anonymous, read.request.query_string(), &demand).await?;
+    shape(read.request, &answer, &routes.cache_control).await
 }
 
 /// Answers the path of a view.
-pub(super) async fn read_view(records: &Records, route: &ViewRoute, request: &HttpRequest) -> Result<HttpResponse> {
-    negotiation::require_json(request.headers())?;
-    no_parameters(request)?;
-    let answer = records.view(&route.resource, Principal::Anonymous).await?;
-    shape(request, &answer, &route.cache_control).await
+pub(super) async fn read_view(read: Read<'_>, route: &ViewRoute) -> Result<HttpResponse> {
+    let demand = read.demand()?;
+    no_parameters(read.request)?;
+    let answer = read.records.view(&route.resource, Principal::Anonymous, &demand).await?;
+    shape(read.request, &answer, &route.cache_control).await
 }
 
 /// Refuses a query string where there are no parameters: one that is ignored would hide a mistake.
@@ -104,6 +116,7 @@ fn full(encoding: Encoding, representation: &Representation) -> HttpResponse {
 fn describe_cache(headers: &mut HeaderMap, answer: &Answer) {
     let (word, status) = match answer.outcome() {
         Outcome::Hit => ("HIT", HIT_VALUES.of(answer.fresh_for().as_secs())),
+        Outcome::HitL2 => ("HIT", HIT_VALUES.of(answer.fresh_for().as_secs())),
         Outcome::Stale => ("STALE", stale_status(answer)),
         Outcome::Miss => ("MISS", HeaderValue::from_static("terrace; fwd=miss; stored")),
         Outcome::Joined => ("MISS", HeaderValue::from_static("terrace; fwd=miss; collapsed; stored")),

@@ -8,6 +8,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::freshness::CONSISTENCY_TOKEN;
 use super::reads::no_parameters;
 use super::routes::CollectionRoutes;
 use super::{body, conditional, identifier, negotiation};
@@ -15,7 +16,6 @@ use crate::error::{Error, Result};
 use crate::model::{Position, Principal};
 use crate::records::{Records, WriteOutcome, Written};
 
-static CONSISTENCY_TOKEN: HeaderName = HeaderName::from_static("consistency-token");
 static PREFER: HeaderName = HeaderName::from_static("prefer");
 static PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 

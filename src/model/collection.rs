@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{CollectionName, ScalarType, ServerFields, SortKey, Term};
+use super::{CollectionName, ScalarType, ServerFields, SortKey, Term, WarmPlan};
 
 /// A declared set of records.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct Collection {
     pub search: Vec<SearchField>,
     /// How long entries live.
     pub cache: CacheTimes,
+    /// What is loaded before anybody asks for it.
+    pub warm: WarmPlan,
     /// Who may read and write.
     pub access: Access,
     /// Fields that hold the id of a record of another (or the same) collection.
@@ -95,6 +97,9 @@ pub struct CacheTimes {
     pub negative_ttl: Duration,
     /// How long after that an entry may be served while the database is down.
     pub stale_if_error: Duration,
+    /// For how long after a change lists, searches, counts and statistics from before it may be served while they are
+    /// loaded anew.
+    pub max_lag: Duration,
 }
 
 /// Who may read and who may write.

@@ -35,6 +35,11 @@ impl Freshness {
         max_stale: Duration::ZERO,
         token: None,
     };
+
+    /// Whether nothing is asked for, so that whatever is fresh will do.
+    pub fn is_any(&self) -> bool {
+        *self == Self::ANY
+    }
 }
 
 impl Default for Freshness {

@@ -13,6 +13,7 @@ mod record;
 mod search;
 mod value;
 mod view;
+mod warm;
 
 pub use change::{Change, ChangePage, Guard, LoggedChange, Operation, Position, ServerRun, Snapshot, Term};
 pub use collection::{Access, AccessRule, CacheTimes, Collection, Field, IdRule, Index, SearchField, SearchWeight};
@@ -27,3 +28,4 @@ pub(crate) use search::is_word_part;
 pub use search::{SearchClause, SearchExpression, SearchTerm};
 pub use value::{Number, Scalar, ScalarType};
 pub use view::{View, ViewPart};
+pub use warm::WarmPlan;

@@ -17,6 +17,8 @@ pub struct View {
     pub ttl: Duration,
     /// How long after that it may be served while the database is down.
     pub stale_if_error: Duration,
+    /// For how long after a change it may be served as it was before, while it is made anew.
+    pub max_lag: Duration,
     /// Who may read it.
     pub read: AccessRule,
     /// Its statistics, in the order of the file.

@@ -24,7 +24,7 @@ pub use answer::Answer;
 pub use batch::MAX_OPERATIONS;
 pub use log::CatalogedLog;
 pub use plan::{BatchError, Precondition, WriteOutcome};
-pub use query::canonical_query;
+pub use query::{canonical_query, check_list};
 pub use read::{Resource, ViewResource};
 pub use write::{ImportMode, Written};
 
@@ -53,7 +53,7 @@ pub struct Resources {
 impl Resources {
     /// What `catalog` declares, with entries in `cache`.
     pub fn new(catalog: &Catalog, cache: &Cache) -> Result<Arc<Self>> {
-        let collections = catalog.collections().iter().map(|declared| Resource::new(declared, cache)).collect();
+        let collections = catalog.collections().iter().map(|declared| Resource::new(declared, catalog, cache)).collect();
         let views = catalog.views().iter().map(|view| ViewResource::new(view, catalog, cache)).collect::<Result<_>>()?;
         Ok(Arc::new(Self { collections, views }))
     }

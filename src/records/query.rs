@@ -161,6 +161,11 @@ pub fn canonical_query(collection: &Collection, raw: &str) -> Result<String> {
     parse_list(collection, raw).map(|query| list_key(&query))
 }
 
+/// Whether a list of `collection` can be asked for by `raw`.
+pub fn check_list(collection: &Collection, raw: &str) -> Result<()> {
+    parse_list(collection, raw).map(|_| ())
+}
+
 /// The canonical text of a whole query.
 pub(super) fn list_key(query: &Query) -> String {
     let paging = match &query.paging {

@@ -1,7 +1,9 @@
 //! The read path: query, key, cache, and on a miss the store.
 
+use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use tokio::sync::oneshot;
@@ -10,10 +12,10 @@ use super::prepared::{Prepared, PreparedLists};
 use super::query::{self, Shape};
 use super::{Answer, Records, body};
 use crate::auth::authorize;
-use crate::cache::{Cache, CacheKey, Content, Kind, Lifetime, Lifetimes, Scope};
+use crate::cache::{Cache, CacheKey, Content, Fingerprint, Kind, Lifetime, Lifetimes, Scope};
 use crate::catalog::{Catalog, Declared};
 use crate::error::{Error, Result};
-use crate::model::{Collection, CountMode, Filter, Guard, Paging, Principal, Query, RecordId, Selection, View};
+use crate::model::{Collection, CountMode, Filter, Freshness, Guard, Paging, Principal, Query, RecordId, Selection, View};
 use crate::store::{Row, Store};
 
 /// A collection with what its reads need, made once.
@@ -36,20 +38,24 @@ pub struct ViewResource {
 }
 
 impl Resource {
-    pub(super) fn new(declared: &Arc<Declared>, cache: &Cache) -> Arc<Self> {
+    pub(super) fn new(declared: &Arc<Declared>, catalog: &Catalog, cache: &Cache) -> Arc<Self> {
         let collection = &declared.collection;
+        let embedded = collection.references.values().filter_map(|name| catalog.get(name));
+        let declarations = [declared].into_iter().chain(embedded).map(|declared| &declared.collection as &dyn fmt::Debug);
+        let fingerprint = Fingerprint::of(&declarations.collect::<Vec<_>>());
         let (name, times) = (collection.name.as_str(), collection.cache);
         let lists = Lifetimes::uniform(times.list_ttl, times.stale_if_error);
         let records = Lifetimes {
             found: Lifetime { ttl: times.record_ttl, stale_if_error: times.stale_if_error },
             missing: Lifetime { ttl: times.negative_ttl, stale_if_error: times.stale_if_error },
+            max_lag: Duration::ZERO,
         };
         Arc::new(Self {
             declared: Arc::clone(declared),
-            records: cache.scope(Kind::Record, name, records),
-            lists: cache.scope(Kind::List, name, lists),
-            counts: cache.scope(Kind::Count, name, lists),
-            stats: cache.scope(Kind::Stats, name, lists),
+            records: cache.scope(Kind::Record, name, records, fingerprint),
+            lists: cache.scope(Kind::List, name, lists, fingerprint),
+            counts: cache.scope(Kind::Count, name, lists, fingerprint),
+            stats: cache.scope(Kind::Stats, name, lists, fingerprint),
             prepared: PreparedLists::default(),
         })
     }
@@ -74,11 +80,12 @@ impl Resource {
 
 impl ViewResource {
     pub(super) fn new(view: &Arc<View>, catalog: &Catalog, cache: &Cache) -> Result<Arc<Self>> {
-        let scope = cache.scope(Kind::View, view.name.as_str(), Lifetimes::uniform(view.ttl, view.stale_if_error));
         let declared =
             |part: &crate::model::ViewPart| catalog.get(&part.collection).map(|declared| Arc::clone(&declared.collection));
         let collections: Option<Vec<_>> = view.parts.iter().map(declared).collect();
         let collections = collections.ok_or_else(|| Error::internal("a checked view names an unknown collection"))?;
+        let lifetimes = Lifetimes::uniform(view.ttl, view.stale_if_error);
+        let scope = cache.scope(Kind::View, view.name.as_str(), lifetimes, Fingerprint::of(&[view, &collections]));
         let guards =
             view.parts.iter().zip(&collections).map(|(part, collection)| selection_guard(collection, part.filter.as_ref()));
         Ok(Arc::new(Self {
@@ -98,12 +105,21 @@ impl ViewResource {
 
 impl Records {
     /// One record; `raw` is the query string (`fields`, `include`).
-    pub async fn record(&self, resource: &Arc<Resource>, principal: Principal, id: &RecordId, raw: &str) -> Result<Answer> {
+    pub async fn record(
+        &self,
+        resource: &Arc<Resource>,
+        principal: Principal,
+        id: &RecordId,
+        raw: &str,
+        demand: &Freshness,
+    ) -> Result<Answer> {
         let collection = resource.collection();
         authorize(principal, collection.access.read)?;
         let shape = if raw.is_empty() { Shape::WHOLE } else { Shape::parse(collection, raw)? };
         let key = CacheKey::of_record(&resource.records, id.as_str(), &shape.key_text());
-        if let Some(lookup) = self.cache.get(&resource.records, &key) {
+        if demand.is_any()
+            && let Some(lookup) = self.cache.get(&resource.records, &key)
+        {
             return Ok(Answer::new(lookup, key, &self.cache));
         }
         let mut guards = vec![Guard::Record(collection.name.clone(), id.clone())];
@@ -114,16 +130,18 @@ impl Records {
             row.map_or_else(|| Ok(body::missing()), |row| body::found(row.data, Vec::new()))
         };
         // Boxed, so that a hit does not carry the state of a load around.
-        let lookup = Box::pin(self.cache.get_or_load(&resource.records, &key, &guards, load)).await?;
+        let lookup = Box::pin(self.cache.get_or_load(&resource.records, &key, &guards, &Freshness::ANY, load)).await?;
         Ok(Answer::new(lookup, key, &self.cache))
     }
 
     /// One page of a list or search.
-    pub async fn list(&self, resource: &Arc<Resource>, principal: Principal, raw: &str) -> Result<Answer> {
+    pub async fn list(&self, resource: &Arc<Resource>, principal: Principal, raw: &str, demand: &Freshness) -> Result<Answer> {
         let collection = resource.collection();
         authorize(principal, collection.access.read)?;
         let prepared = resource.prepare(raw)?;
-        if let Some(lookup) = self.cache.get(&resource.lists, &prepared.key) {
+        if demand.is_any()
+            && let Some(lookup) = self.cache.get(&resource.lists, &prepared.key)
+        {
             return Ok(Answer::new(lookup, prepared.key.clone(), &self.cache));
         }
         let Prepared { query, key } = &*prepared;
@@ -132,36 +150,39 @@ impl Records {
         let loader = PageLoader { store: self.store.clone(), cache: Arc::clone(&self.cache), resource: Arc::clone(resource) };
         let query = query.clone();
         let load = move || loader.load(query);
-        let lookup = Box::pin(self.cache.get_or_load(&resource.lists, key, &guards, load)).await?;
+        let lookup = Box::pin(self.cache.get_or_load(&resource.lists, key, &guards, &Freshness::ANY, load)).await?;
         Ok(Answer::new(lookup, key.clone(), &self.cache))
     }
 
     /// Totals and value counts of a collection.
-    pub async fn stats(&self, resource: &Arc<Resource>, principal: Principal, raw: &str) -> Result<Answer> {
+    pub async fn stats(&self, resource: &Arc<Resource>, principal: Principal, raw: &str, demand: &Freshness) -> Result<Answer> {
         let collection = resource.collection();
         authorize(principal, collection.access.read)?;
         let (by, filter) = query::parse_stats(collection, raw)?;
         let key = CacheKey::of_query(&resource.stats, &query::stats_key(&by, filter.as_ref()));
         let guard = selection_guard(collection, filter.as_ref());
+        // Until the cache takes it.
+        let _ = demand;
         let (store, owned_collection) = (self.store.clone(), Arc::clone(collection));
         let load = move || async move {
             let stats = store.record_stats(&owned_collection, &by, filter.as_ref()).await?;
             body::stats(&stats)
         };
-        let lookup = self.cache.get_or_load(&resource.stats, &key, &[guard], load).await?;
+        let lookup = self.cache.get_or_load(&resource.stats, &key, &[guard], &Freshness::ANY, load).await?;
         Ok(Answer::new(lookup, key, &self.cache))
     }
 
     /// A view.
-    pub async fn view(&self, resource: &Arc<ViewResource>, principal: Principal) -> Result<Answer> {
+    pub async fn view(&self, resource: &Arc<ViewResource>, principal: Principal, demand: &Freshness) -> Result<Answer> {
         authorize(principal, resource.view.read)?;
+        let _ = demand;
         let (store, owned) = (self.store.clone(), Arc::clone(resource));
         let load = move || async move {
             let parts = owned.view.parts.iter().zip(&owned.collections);
             let stats = parts.map(|(part, collection)| store.record_stats(collection, &part.by, part.filter.as_ref()));
             body::view(&owned.view, &try_join_all(stats).await?)
         };
-        let lookup = self.cache.get_or_load(&resource.scope, &resource.key, &resource.guards, load).await?;
+        let lookup = self.cache.get_or_load(&resource.scope, &resource.key, &resource.guards, &Freshness::ANY, load).await?;
         Ok(Answer::new(lookup, resource.key.clone(), &self.cache))
     }
 }
@@ -233,7 +254,7 @@ impl PageLoader {
             };
             body::found(count.to_string(), Vec::new())
         };
-        let lookup = self.cache.get_or_load(&self.resource.counts, &key, &[guard], load).await?;
+        let lookup = self.cache.get_or_load(&self.resource.counts, &key, &[guard], &Freshness::ANY, load).await?;
         let body = &lookup.entry.identity().body;
         std::str::from_utf8(body)
             .ok()

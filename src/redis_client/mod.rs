@@ -5,7 +5,7 @@
 //! asks goes on at once without it: that is the circuit breaker.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use redis::FromRedisValue;
 use redis::aio::MultiplexedConnection;
@@ -31,8 +31,28 @@ struct Shared {
 pub struct Link {
     connection: MultiplexedConnection,
     server: u64,
+    version: Arc<str>,
     number: u64,
     client: RedisClient,
+}
+
+/// Whether there is a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisStatus {
+    /// There is.
+    Up {
+        /// The server's version, such as `7.0.15`.
+        version: String,
+        /// Since when.
+        since: SystemTime,
+    },
+    /// There is none.
+    Down {
+        /// Why, for operators: it names the setting and no secrets.
+        reason: String,
+        /// Since when.
+        since: SystemTime,
+    },
 }
 
 /// What a subscription tells.
@@ -71,6 +91,15 @@ impl RedisClient {
         self.0.link.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether there is a connection.
+    pub fn status(&self) -> RedisStatus {
+        let since = SystemTime::now();
+        match self.link() {
+            Some(link) => RedisStatus::Up { version: link.version.to_string(), since },
+            None => RedisStatus::Down { reason: "No Redis answers at the address in redis.url.".to_owned(), since },
+        }
+    }
+
     /// Changes whenever a link is made or lost.
     pub fn watch_links(&self) -> watch::Receiver<u64> {
         self.0.links.subscribe()
@@ -103,8 +132,9 @@ impl RedisClient {
         let mut connection = self.0.client.get_multiplexed_async_connection().await.map_err(Error::internal)?;
         let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await.map_err(Error::internal)?;
         let run = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default();
+        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or_default().into();
         let number = *self.0.links.borrow() + 1;
-        Ok(Link { connection, server: xxhash_rust::xxh3::xxh3_64(run.as_bytes()), number, client: self.clone() })
+        Ok(Link { connection, server: xxhash_rust::xxh3::xxh3_64(run.as_bytes()), version, number, client: self.clone() })
     }
 
     fn drop_link(&self, number: u64) {

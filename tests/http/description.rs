@@ -14,7 +14,7 @@ fn described(directory: &str) -> (Catalog, Value) {
     let root = support::root().join("config").join(directory);
     let settings =
         CollectionsSettings { dir: root.join("collections"), views_dir: root.join("views"), samples_dir: root.join("samples") };
-    let catalog = Catalog::load(&settings).unwrap();
+    let catalog = Catalog::load(&settings, terrace::records::check_list).unwrap();
     let collections: Vec<_> = catalog.collections().iter().map(|declared| Arc::clone(&declared.collection)).collect();
     let document = openapi::document(&collections, catalog.views());
     (catalog, document)

@@ -21,7 +21,7 @@ use crate::support::{DEADLINE, Server, settings_on};
 /// The tables and partitions of the fixture on a server, and a reader of its log.
 async fn reader(settings: &Settings) -> (Store, Reconciler) {
     let telemetry = Telemetry::new().unwrap();
-    let catalog = Arc::new(Catalog::load(&settings.collections).unwrap());
+    let catalog = Arc::new(Catalog::load(&settings.collections, terrace::records::check_list).unwrap());
     let store = Store::open(&settings.database, Duration::from_secs(60), &telemetry).await.unwrap();
     store.migrate().await.unwrap();
     let collections: Vec<_> = catalog.collections().iter().map(|declared| Arc::clone(&declared.collection)).collect();

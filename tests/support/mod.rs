@@ -4,6 +4,7 @@ pub mod database;
 pub mod fixture;
 pub mod postgres;
 pub mod process;
+pub mod redis;
 pub mod schema;
 pub mod tls;
 

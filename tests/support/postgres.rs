@@ -322,7 +322,7 @@ fn run(command: &mut Command) {
 }
 
 /// Processes that have ended meanwhile do not matter.
-fn signal(processes: &[u32], name: &str) {
+pub fn signal(processes: &[u32], name: &str) {
     if processes.is_empty() {
         return;
     }
@@ -343,7 +343,7 @@ fn parent_of(process: u32) -> Option<u32> {
 }
 
 /// Below the range from which the system gives outgoing connections theirs, so that it is still free after a stop.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let mut candidates = std::iter::repeat_with(|| fastrand::u16(10_000..32_000));
     candidates.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }

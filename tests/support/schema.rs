@@ -80,7 +80,7 @@ fn server() -> String {
 pub fn required(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| {
         panic!(
-            "{variable} is not set: this test needs PostgreSQL. Run it through scripts/with-servers, for example \
+            "{variable} is not set: this test needs a server. Run it through scripts/with-servers, for example \
              scripts/with-servers cargo test"
         )
     })

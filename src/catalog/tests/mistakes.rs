@@ -44,6 +44,23 @@ fn keys_names_and_types() {
 }
 
 #[test]
+fn lags_and_warming() {
+    assert_head("[cache]\nmax_lag = \"6m\"", "cache.max_lag", "longer than list_ttl, which is 5m");
+    assert_head("[cache]\nmax_lag = 5", "cache.max_lag", "must be a string");
+    assert_head("[cache]\nwarm = 5", "cache.warm", "must be a table");
+    assert_head("[cache.warm]\nrows = 5", "cache.warm.rows", "allowed are records, lists, every");
+    assert_head("[cache.warm]\nevery = \"10m\"", "cache.warm.records", "nothing is warmed");
+    for records in ["-1", "100001", "1.5", "\"many\""] {
+        assert_head(&format!("[cache.warm]\nrecords = {records}"), "cache.warm.records", "whole numbers from 0 to 100000");
+    }
+    assert_head("[cache.warm]\nrecords = 1\nevery = \"1ms\"", "cache.warm.every", "allowed are durations from 1s");
+    assert_head("[cache.warm]\nlists = \"n=1\"", "cache.warm.lists", "must be an array of query strings");
+    assert_head("[cache.warm]\nlists = [\"n=1\", 5]", "cache.warm.lists[1]", "an integer");
+    assert_head("[cache.warm]\nlists = [\"n=1\", \"?n=1\"]", "cache.warm.lists[1]", "occurs twice");
+    assert_head("[cache.warm]\nlists = [\"\", \"colour=red\"]", "cache.warm.lists[1]", "There is no colour. Allowed are x, n.");
+}
+
+#[test]
 fn paths() {
     assert_head("path = \"api/c\"", "path", "does not begin with /");
     assert_head("path = \"/api/c/\"", "path", "ends with /");

@@ -7,6 +7,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::*;
+use crate::error::Error;
 use crate::model::{Access, AccessRule, CacheTimes, Direction, Field, IdRule, Index, ScalarType, SearchWeight};
 
 /// The design's own example.
@@ -80,10 +81,15 @@ impl Files {
 
     fn load(&self) -> Result<Catalog, Vec<Mistake>> {
         let path = self.directory.path();
-        Catalog::load(&CollectionsSettings {
+        let settings = CollectionsSettings {
             dir: path.join("collections"),
             views_dir: path.join("views"),
             samples_dir: path.join("samples"),
+        };
+        // Stands for the parser of list requests, which belongs to another room.
+        Catalog::load(&settings, |_, raw| match raw {
+            "colour=red" => Err(Error::parameter("colour", "There is no colour.").with_allowed(["x", "n"])),
+            _ => Ok(()),
         })
     }
 
@@ -146,6 +152,7 @@ fn what_a_file_leaves_out_has_a_default() {
         list_ttl: Duration::from_secs(300),
         negative_ttl: Duration::from_secs(30),
         stale_if_error: Duration::from_secs(3600),
+        max_lag: Duration::ZERO,
     };
     assert_eq!(domains.cache, times);
     assert_eq!(domains.schema["properties"]["since"]["default"], "2024-01-31");

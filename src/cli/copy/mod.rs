@@ -22,6 +22,7 @@ use crate::catalog::Catalog;
 use crate::config::Settings;
 use crate::error::Error;
 use crate::model::{Collection, CollectionName};
+use crate::records::check_list;
 use crate::store::{BatchLimit, Contents, CopyMark, Store};
 use crate::telemetry::Telemetry;
 
@@ -43,7 +44,7 @@ struct Side {
 
 pub(super) async fn run(settings: Settings, arguments: &CopyArguments) -> Result<Done, Failure> {
     let started = Instant::now();
-    let catalog = Catalog::load(&settings.collections).map_err(Failure::Mistakes)?;
+    let catalog = Catalog::load(&settings.collections, check_list).map_err(Failure::Mistakes)?;
     let collections: Vec<Arc<Collection>> =
         catalog.collections().iter().map(|declared| Arc::clone(&declared.collection)).collect();
     let (from, source) = open_source(&settings, arguments.from.as_deref(), &collections).await?;
