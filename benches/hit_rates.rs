@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use support::requests::{Request, Requests};
 use terrace::app::App;
 use terrace::config::Settings;
-use terrace::model::{Principal, RecordId};
+use terrace::model::{Freshness, Principal, RecordId};
 use terrace::records::{Answer, Encoding, Outcome, Precondition, Records, Resource, WriteOutcome};
 
 #[global_allocator]
@@ -98,10 +98,10 @@ impl Side {
     async fn read(&self, request: &Request) -> Answer {
         let answer = match request {
             Request::Record(id) => {
-                self.records.record(&self.metrics, Principal::Anonymous, &RecordId::parse(id).unwrap(), "").await
+                self.records.record(&self.metrics, Principal::Anonymous, &RecordId::parse(id).unwrap(), "", &Freshness::ANY).await
             }
             Request::List(query) | Request::Search(query) => {
-                self.records.list(&self.metrics, Principal::Anonymous, query).await
+                self.records.list(&self.metrics, Principal::Anonymous, query, &Freshness::ANY).await
             }
             Request::Write(..) => unreachable!("writes are not read"),
         };

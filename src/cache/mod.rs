@@ -203,11 +203,27 @@ impl Cache {
         }
     }
 
+    /// Outdates what `changes` touch, as [`Self::advance`] does what depends on their guards; more than [`BULK`] guards of a
+    /// collection are the collection.
+    pub fn advance_by(&self, changes: &[Arc<Change>], moved: &Move) {
+        let (named, whole): (Vec<Target>, Vec<Target>) =
+            Target::of_changes(changes).into_iter().partition(|target| matches!(target, Target::Guard(_)));
+        let named: BTreeSet<&CollectionName> = named.iter().filter_map(Target::collection).collect();
+        self.advance(&whole, moved);
+        changes.iter().filter(|change| named.contains(&change.collection)).for_each(|change| self.guards.advance_by(change, moved));
+    }
+
+    /// The entry of `key`, if there is one whose guards have moved: see [`Entry::follow`].
+    pub fn outdated(&self, key: &CacheKey) -> Option<Arc<Entry>> {
+        self.l1.get(key).filter(|entry| !entry.is_valid())
+    }
+
     /// Invalidates what `changes` touch. Call it after their commit and before the answer to the writer.
     pub fn announce(&self, changes: &[Change]) {
         let Some(newest) = changes.iter().map(|change| change.position).max() else { return };
         let cause = Cause::Change { position: newest, by: Some(self.instance) };
-        self.advance(&Target::of_changes(changes), &Move::now(cause));
+        let changes: Vec<Arc<Change>> = changes.iter().cloned().map(Arc::new).collect();
+        self.advance_by(&changes, &Move::now(cause));
     }
 
     /// Invalidates everything, for when nobody can say what changed.

@@ -15,7 +15,7 @@ use crate::auth::authorize;
 use crate::cache::{Cache, CacheKey, Content, Fingerprint, Kind, Lifetime, Lifetimes, Scope};
 use crate::catalog::{Catalog, Declared};
 use crate::error::{Error, Result};
-use crate::model::{Collection, CountMode, Filter, Freshness, Guard, Paging, Principal, Query, RecordId, Selection, View};
+use crate::model::{Collection, CountMode, Filter, Footprint, Freshness, Guard, Paging, Principal, Query, RecordId, Selection, View};
 use crate::store::{Row, Store};
 
 /// A collection with what its reads need, made once.
@@ -73,7 +73,8 @@ impl Resource {
         self.prepared.get(raw, || {
             let query = query::parse_list(self.collection(), raw)?;
             let key = CacheKey::of_query(&self.lists, &query::list_key(&query));
-            Ok(Prepared { query, key })
+            let footprint = Footprint::of_query(self.collection(), &query);
+            Ok(Prepared { query, key, footprint })
         })
     }
 }
@@ -144,7 +145,10 @@ impl Records {
         {
             return Ok(Answer::new(lookup, prepared.key.clone(), &self.cache));
         }
-        let Prepared { query, key } = &*prepared;
+        let Prepared { query, key, footprint } = &*prepared;
+        if let Some(entry) = self.cache.outdated(key) {
+            entry.follow(footprint, |page| body::shown(collection, page));
+        }
         let mut guards = vec![selection_guard(collection, query.selection.filter.as_ref())];
         guards.extend(include_guards(collection, &query.include));
         let loader = PageLoader { store: self.store.clone(), cache: Arc::clone(&self.cache), resource: Arc::clone(resource) };
@@ -244,6 +248,9 @@ impl PageLoader {
     async fn total(&self, selection: &Selection, told: oneshot::Receiver<Option<u64>>) -> Result<u64> {
         let collection = self.resource.collection();
         let key = CacheKey::of_query(&self.resource.counts, &query::selection_key(selection));
+        if let Some(entry) = self.cache.outdated(&key) {
+            entry.follow(&Footprint::of_selection(collection, selection), |_| None);
+        }
         let guard = selection_guard(collection, selection.filter.as_ref());
         let (store, owned_collection, selection) = (self.store.clone(), Arc::clone(collection), selection.clone());
         let load = move || async move {
