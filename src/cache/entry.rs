@@ -164,13 +164,10 @@ impl Entry {
     }
 
     /// Finds out whether a load would make it as it is, because none of the changes that moved its guard has touched it. Then it is
-    /// valid again. Only for what depends on one selection, with `footprint`, which is its first guard; `shown` reads the ids
+    /// valid again. Only for what depends on one selection, with `footprint`, which is its only guard; `shown` reads the ids
     /// of the records that a body shows, and is seldom asked.
     pub fn follow(&self, footprint: &Footprint, shown: impl Fn(&[u8]) -> Option<Vec<RecordId>>) {
-        let Some((selection, others)) = self.dependencies.split_first() else { return };
-        if !others.iter().all(Captured::is_current) {
-            return;
-        }
+        let [selection] = self.dependencies.as_slice() else { return };
         let hash = |id: &RecordId| xxh3_64(id.as_str().as_bytes());
         let hashes = || {
             let mut hashes: Vec<u64> = shown(&self.identity.body)?.iter().map(hash).collect();

@@ -10,7 +10,7 @@ use super::{Change, Collection, Filter, Query, Selection, Term};
 pub struct Footprint {
     /// What every selected record has.
     required: Vec<Term>,
-    /// The members that decide which records are selected, in which order, and what is counted of them.
+    /// The members that decide which records are selected, and in which order.
     members: BTreeSet<String>,
     /// Whether the answer shows records themselves.
     shows_records: bool,
@@ -19,34 +19,31 @@ pub struct Footprint {
 impl Footprint {
     /// Of a page.
     pub fn of_query(collection: &Collection, query: &Query) -> Self {
-        let mut footprint = Self::of_selection(collection, &query.selection);
+        let mut footprint = Self { shows_records: true, ..Self::of_selection(collection, &query.selection) };
         let sort = match (query.sort.is_empty(), &query.selection.search) {
-            // By rank, which comes from the searched members.
-            (true, Some(_)) => &[],
+            (true, Some(_)) => {
+                // Ranks come from the searched members, on SQLite those of all records, selected or not.
+                footprint.required.clear();
+                &[]
+            }
             (true, None) => collection.sort.as_slice(),
             (false, _) => query.sort.as_slice(),
         };
         footprint.members.extend(sort.iter().map(|key| key.field.clone()));
-        Self { shows_records: true, ..footprint }
+        footprint
     }
 
     /// Of a count.
     pub fn of_selection(collection: &Collection, selection: &Selection) -> Self {
-        let mut footprint = Self::of_statistics(collection, selection.filter.as_ref(), &[]);
-        if selection.search.is_some() {
-            footprint.members.extend(collection.search.iter().map(|search| search.field.clone()));
-        }
-        footprint
-    }
-
-    /// Of the statistics of some fields.
-    pub fn of_statistics(collection: &Collection, filter: Option<&Filter>, by: &[String]) -> Self {
-        let indexed = collection.term_fields();
+        let (filter, indexed) = (selection.filter.as_ref(), collection.term_fields());
         let mut required = filter.map(Filter::required_terms).unwrap_or_default();
         // A change knows no other terms.
         required.retain(|term| indexed.contains(term.field.as_str()));
-        let mut members: BTreeSet<String> = by.iter().cloned().collect();
+        let mut members = BTreeSet::new();
         filter.into_iter().for_each(|filter| filter.collect_fields(&mut members));
+        if selection.search.is_some() {
+            members.extend(collection.search.iter().map(|search| search.field.clone()));
+        }
         Self { required, members, shows_records: false }
     }
 

@@ -146,7 +146,9 @@ impl Records {
             return Ok(Answer::new(lookup, prepared.key.clone(), &self.cache));
         }
         let Prepared { query, key, footprint } = &*prepared;
-        if let Some(entry) = self.cache.outdated(key) {
+        if matches!(query.paging, Paging::Page { .. })
+            && let Some(entry) = self.cache.outdated(key)
+        {
             entry.follow(footprint, |page| body::shown(collection, page));
         }
         let mut guards = vec![selection_guard(collection, query.selection.filter.as_ref())];
