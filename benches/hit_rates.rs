@@ -192,7 +192,10 @@ impl Run {
     }
 
     fn report(&self, rate: f64) {
-        println!("  {:<10}{:>8}{:>10}{:>10}{:>14}{:>9}{:>14}", "", "reads", "Terrace", "STALE", "drops lists", "oracle", "of oracle");
+        println!(
+            "  {:<10}{:>8}{:>10}{:>10}{:>14}{:>9}{:>14}",
+            "", "reads", "Terrace", "STALE", "drops lists", "oracle", "of oracle"
+        );
         for (name, counts) in ["records", "lists", "searches"].iter().zip(&self.kinds) {
             let part = |count: u64| count as f64 / counts.reads as f64;
             let terrace = part(counts.terrace + counts.stale);

@@ -17,7 +17,7 @@
 //! | [`auth`] | who is asking and what they may do | cache, store |
 //! | [`limits`] | how often clients may ask | config |
 //! | [`records`] | the read path and the write path; parsing of queries | cache, store, catalog, auth, telemetry |
-//! | [`jobs`] | what happens without a request: retention | store |
+//! | [`jobs`] | what happens without a request: retention, warming | records, store |
 //! | [`http`] | routes, bodies, middleware, problem+json, headers, API description | config, telemetry, records |
 //! | [`app`] | the composition root | all |
 //! | [`cli`] | the commands | all |

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::Server;
 use crate::support::fixture::{ITEMS, item};
 
-async fn metrics(server: &Server) -> String {
+pub async fn metrics(server: &Server) -> String {
     let reply = server.get("/metrics").await;
     assert_eq!(reply.status, 200);
     assert!(reply.header("content-type").starts_with("text/plain; version=0.0.4"), "{}", reply.header("content-type"));
@@ -16,7 +16,7 @@ async fn metrics(server: &Server) -> String {
 }
 
 /// The value of the series that has all of `labels`.
-fn value(metrics: &str, name: &str, labels: &[&str]) -> f64 {
+pub fn value(metrics: &str, name: &str, labels: &[&str]) -> f64 {
     let series = metrics.lines().filter(|line| {
         let own = line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' '));
         own && labels.iter().all(|label| line.contains(label))

@@ -16,8 +16,8 @@ use crate::support::postgres::{PrivatePostgres, Stop};
 use crate::support::schema::Tested;
 
 /// A server whose database can be taken away. The database outlives it.
-struct Mortal {
-    server: Server,
+pub struct Mortal {
+    pub server: Server,
     home: Home,
 }
 
@@ -29,7 +29,7 @@ enum Home {
 }
 
 impl Mortal {
-    fn start(from: &str, to: &str, change: impl FnOnce(&mut Settings)) -> Self {
+    pub fn start(from: &str, to: &str, change: impl FnOnce(&mut Settings)) -> Self {
         match Tested::now() {
             Tested::Sqlite => {
                 let server = Server::fixture_edited(from, to, change);
@@ -59,7 +59,7 @@ impl Mortal {
         })
     }
 
-    fn begin_outage(&mut self) {
+    pub fn begin_outage(&mut self) {
         match &mut self.home {
             Home::File { database, kept } => {
                 forget_pages(database);
@@ -74,7 +74,7 @@ impl Mortal {
         }
     }
 
-    fn end_outage(&mut self) {
+    pub fn end_outage(&mut self) {
         match &mut self.home {
             Home::File { database, kept } => {
                 for (file, bytes) in kept {

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::{App, Foundation, StartError};
 use crate::error::{Error, Result};
 use crate::http::{self, Front, Readiness, Ready};
-use crate::jobs::Retention;
+use crate::jobs::{Retention, Warming};
 use crate::limits::BurstLimit;
 use crate::records::Resources;
 
@@ -42,12 +43,29 @@ pub(super) struct Entrance {
 impl Entrance {
     /// Lets requests in, and starts what goes on beside them.
     pub fn admit(&self, app: App) -> Background {
-        self.front.open(app.records);
-        self.readiness.set(Ready::Yes);
         let Foundation { settings, telemetry, .. } = &*app.foundation;
+        let warming = Warming::new(Arc::clone(&app.records), settings.cache.warm_loads_per_second, telemetry.meter());
+        self.front.open(app.records);
+        let warming = self.warm(warming, settings.cache.warm_before_ready);
         let retention = Retention::new(app.store, settings.changes.retention, telemetry.meter());
         let reconciling = app.reconciler.run(settings.cache.reconcile_interval);
-        vec![tokio::spawn(reconciling), tokio::spawn(retention.run())]
+        vec![tokio::spawn(reconciling), tokio::spawn(retention.run()), tokio::spawn(warming)]
+    }
+
+    /// Warms the cache, and is ready when that has been done once, or has taken `patience`.
+    fn warm(&self, warming: Warming, patience: Duration) -> impl Future<Output = ()> + use<> {
+        let readiness = self.readiness.clone();
+        readiness.set(if patience.is_zero() || !warming.has_plans() { Ready::Yes } else { Ready::Warming });
+        async move {
+            let (tell, told) = oneshot::channel();
+            let wait = async {
+                if tokio::time::timeout(patience, told).await.is_err() && !patience.is_zero() {
+                    tracing::warn!("the cache is not warm yet; requests are taken all the same (cache.warm_before_ready)");
+                }
+                readiness.end_warming();
+            };
+            tokio::join!(warming.run(tell), wait);
+        }
     }
 
     /// Requests are refused with this reason, which clients may read.

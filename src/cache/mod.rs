@@ -20,6 +20,7 @@ mod reconcile;
 mod scope;
 mod second_tier;
 mod target;
+mod warm;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -210,7 +211,10 @@ impl Cache {
             Target::of_changes(changes).into_iter().partition(|target| matches!(target, Target::Guard(_)));
         let named: BTreeSet<&CollectionName> = named.iter().filter_map(Target::collection).collect();
         self.advance(&whole, moved);
-        changes.iter().filter(|change| named.contains(&change.collection)).for_each(|change| self.guards.advance_by(change, moved));
+        changes
+            .iter()
+            .filter(|change| named.contains(&change.collection))
+            .for_each(|change| self.guards.advance_by(change, moved));
     }
 
     /// The entry of `key`, if there is one whose guards have moved: see [`Entry::follow`].

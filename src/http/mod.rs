@@ -8,12 +8,14 @@
 //! | `routes` | which resource a path names, and what its answers have in common |
 //! | `reads`, `writes`, `system` | handlers: parse, call, shape |
 //! | `negotiation`, `conditional`, `freshness`, `identifier`, `body` | what requests say |
+//! | `cache_status` | how answers say that they came about |
 //! | `problem` | what failures look like |
 //! | `readiness` | whether requests should be sent here, and why not |
 //! | `observe`, `spans` | what is counted and logged |
 //! | `openapi`, `docs` | the API description and its page |
 
 mod body;
+mod cache_status;
 mod conditional;
 mod docs;
 mod freshness;

@@ -23,6 +23,8 @@ pub enum Ready {
     Starting,
     /// It listens, and the database cannot be opened yet. The reason may be read by clients.
     Waiting(String),
+    /// Requests are served, mostly from the database: the cache is being warmed.
+    Warming,
     /// Everything is started.
     Yes,
     /// It takes no more connections.
@@ -35,11 +37,20 @@ impl Readiness {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
+    /// The cache is as warm as it gets, or has taken too long. Who stops meanwhile goes on stopping.
+    pub fn end_warming(&self) {
+        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if *state == Ready::Warming {
+            *state = Ready::Yes;
+        }
+    }
+
     /// Why it is not ready; `None` if everything is started.
     pub(super) fn obstacle(&self) -> Option<String> {
         match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
             Ready::Starting => Some("starting".to_owned()),
             Ready::Waiting(reason) => Some(format!("waiting for the database: {reason}")),
+            Ready::Warming => Some("warming the cache (cache.warm_before_ready)".to_owned()),
             Ready::Yes => None,
             Ready::Stopping => Some("stopping".to_owned()),
         }

@@ -3,20 +3,15 @@
 
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{
-    AGE, CACHE_CONTROL, CACHE_STATUS, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, VARY,
-};
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderValue, VARY};
 use actix_web::{HttpRequest, HttpResponse};
 
 use super::freshness::{self, Directives};
 use super::routes::{CollectionRoutes, ViewRoute};
-use super::seconds::{AGE_VALUES, HIT_VALUES};
-use super::{conditional, identifier, negotiation, problem};
+use super::{cache_status, conditional, identifier, negotiation, problem};
 use crate::error::{Error, Result};
 use crate::model::{Freshness, Principal};
-use crate::records::{Answer, Encoding, Outcome, Presence, Records, Representation};
-
-static X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+use crate::records::{Answer, Encoding, Presence, Records, Representation};
 
 /// What every read needs.
 #[derive(Clone, Copy)]
@@ -78,7 +73,7 @@ pub(super) fn no_parameters(request: &HttpRequest) -> Result<()> {
 async fn shape(request: &HttpRequest, answer: &Answer, cache_control: &HeaderValue) -> Result<HttpResponse> {
     if answer.presence() == Presence::Missing {
         let mut response = problem::response(&Error::not_found("There is no record with this id."));
-        describe_cache(response.headers_mut(), answer);
+        cache_status::describe(response.headers_mut(), answer);
         return Ok(response);
     }
     let encoding = negotiation::encoding(request.headers(), answer.body_len());
@@ -98,7 +93,7 @@ async fn shape(request: &HttpRequest, answer: &Answer, cache_control: &HeaderVal
     for (name, value) in answer.headers() {
         headers.insert(name.clone(), value.clone());
     }
-    describe_cache(headers, answer);
+    cache_status::describe(headers, answer);
     Ok(response)
 }
 
@@ -110,26 +105,4 @@ fn full(encoding: Encoding, representation: &Representation) -> HttpResponse {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.token()));
     }
     response
-}
-
-/// Says how the answer came about: `X-Cache` for people, `Cache-Status` (RFC 9211) for tools.
-fn describe_cache(headers: &mut HeaderMap, answer: &Answer) {
-    let (word, status) = match answer.outcome() {
-        Outcome::Hit => ("HIT", HIT_VALUES.of(answer.fresh_for().as_secs())),
-        Outcome::HitL2 => ("HIT", HIT_VALUES.of(answer.fresh_for().as_secs())),
-        Outcome::Stale => ("STALE", stale_status(answer)),
-        Outcome::Miss => ("MISS", HeaderValue::from_static("terrace; fwd=miss; stored")),
-        Outcome::Joined => ("MISS", HeaderValue::from_static("terrace; fwd=miss; collapsed; stored")),
-        Outcome::Bypass => ("BYPASS", HeaderValue::from_static("terrace; fwd=bypass")),
-    };
-    headers.insert(X_CACHE.clone(), HeaderValue::from_static(word));
-    headers.insert(CACHE_STATUS, status);
-    headers.insert(AGE, AGE_VALUES.of(answer.age().as_secs()));
-}
-
-/// `ttl` is the freshness that was left, below zero since the entry expired (RFC 9211, 2.5).
-fn stale_status(answer: &Answer) -> HeaderValue {
-    let seconds = answer.expired_for().as_secs().max(1);
-    let text = format!("terrace; hit; ttl=-{seconds}; detail=l1");
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("terrace; hit"))
 }

@@ -14,6 +14,10 @@ pub(super) static AGE_VALUES: LazyLock<SecondsValues> = LazyLock::new(|| Seconds
 /// `Cache-Status` of a hit, by the freshness that is left.
 pub(super) static HIT_VALUES: LazyLock<SecondsValues> = LazyLock::new(|| SecondsValues::new("terrace; hit; ttl=", "; detail=l1"));
 
+/// The same from the second tier.
+pub(super) static HIT_L2_VALUES: LazyLock<SecondsValues> =
+    LazyLock::new(|| SecondsValues::new("terrace; hit; ttl=", "; detail=l2"));
+
 /// Values made of a number between two texts.
 pub(super) struct SecondsValues {
     before: &'static str,

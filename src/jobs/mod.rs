@@ -1,5 +1,7 @@
 //! What the house does by itself, without a request: schedules and their work. It knows no HTTP and no cache.
 
 mod retention;
+mod warming;
 
 pub use retention::Retention;
+pub use warming::Warming;

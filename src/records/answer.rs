@@ -5,19 +5,31 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use crate::cache::{Cache, CacheKey, Encoding, Lookup, Outcome, Presence, Representation};
+use crate::cache::{Cache, CacheKey, Encoding, Lookup, Outcome, Presence, Representation, Tier};
 use crate::error::Result;
 
 /// A ready response, shared with everybody who asks the same.
 pub struct Answer {
     lookup: Lookup,
+    forwarded: Forwarded,
     key: CacheKey,
     cache: Arc<Cache>,
 }
 
+/// Why an answer was loaded (RFC 9211, 2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarded {
+    /// There was nothing that would do.
+    Miss,
+    /// The request did not take what there might have been.
+    Request,
+    /// Nothing is cached at all.
+    Bypass,
+}
+
 impl Answer {
-    pub(super) fn new(lookup: Lookup, key: CacheKey, cache: &Arc<Cache>) -> Self {
-        Self { lookup, key, cache: Arc::clone(cache) }
+    pub(super) fn new(lookup: Lookup, forwarded: Forwarded, key: CacheKey, cache: &Arc<Cache>) -> Self {
+        Self { lookup, forwarded, key, cache: Arc::clone(cache) }
     }
 
     /// Whether there is anything.
@@ -28,6 +40,16 @@ impl Answer {
     /// How the answer came about.
     pub fn outcome(&self) -> Outcome {
         self.lookup.outcome
+    }
+
+    /// If it was loaded, why.
+    pub fn forwarded(&self) -> Forwarded {
+        self.forwarded
+    }
+
+    /// Where it was found; `None` if it was loaded.
+    pub fn tier(&self) -> Option<Tier> {
+        self.lookup.tier
     }
 
     /// How long ago it was loaded.

@@ -15,22 +15,25 @@ mod plan;
 mod prepared;
 mod query;
 mod read;
+mod resource;
 mod spelling;
 mod storable;
+mod warm;
 mod write;
 
 use std::sync::Arc;
 
-pub use answer::Answer;
+pub use answer::{Answer, Forwarded};
 pub use batch::MAX_OPERATIONS;
 pub use log::CatalogedLog;
 pub use plan::{BatchError, Precondition, WriteOutcome};
 pub use query::{canonical_query, check_list};
-pub use read::{Resource, ViewResource};
+pub use resource::{Resource, ViewResource};
+pub use warm::Warmed;
 pub use write::{ImportMode, Written};
 
 use crate::cache::{Cache, Reconciler};
-pub use crate::cache::{Encoding, Occupancy, Outcome, Presence, Representation};
+pub use crate::cache::{Encoding, Occupancy, Outcome, Presence, Representation, Tier};
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::store::Store;

@@ -1,108 +1,20 @@
 //! The read path: query, key, cache, and on a miss the store.
 
-use std::fmt;
+use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use tokio::sync::oneshot;
 
-use super::prepared::{Prepared, PreparedLists};
+use super::prepared::Prepared;
 use super::query::{self, Shape};
-use super::{Answer, Records, body};
+use super::{Answer, Forwarded, Records, Resource, ViewResource, body};
 use crate::auth::authorize;
-use crate::cache::{Cache, CacheKey, Content, Fingerprint, Kind, Lifetime, Lifetimes, Scope};
-use crate::catalog::{Catalog, Declared};
+use crate::cache::{Cache, CacheKey, Content, Scope};
 use crate::error::{Error, Result};
-use crate::model::{Collection, CountMode, Filter, Footprint, Freshness, Guard, Paging, Principal, Query, RecordId, Selection, View};
+use crate::model::{Collection, CountMode, Filter, Footprint, Freshness, Guard, Paging, Principal, Query, RecordId, Selection};
 use crate::store::{Row, Store};
-
-/// A collection with what its reads need, made once.
-pub struct Resource {
-    declared: Arc<Declared>,
-    records: Arc<Scope>,
-    lists: Arc<Scope>,
-    counts: Arc<Scope>,
-    stats: Arc<Scope>,
-    prepared: PreparedLists,
-}
-
-/// A view with what its reads need, made once.
-pub struct ViewResource {
-    view: Arc<View>,
-    scope: Arc<Scope>,
-    collections: Vec<Arc<Collection>>,
-    guards: Vec<Guard>,
-    key: CacheKey,
-}
-
-impl Resource {
-    pub(super) fn new(declared: &Arc<Declared>, catalog: &Catalog, cache: &Cache) -> Arc<Self> {
-        let collection = &declared.collection;
-        let embedded = collection.references.values().filter_map(|name| catalog.get(name));
-        let declarations = [declared].into_iter().chain(embedded).map(|declared| &declared.collection as &dyn fmt::Debug);
-        let fingerprint = Fingerprint::of(&declarations.collect::<Vec<_>>());
-        let (name, times) = (collection.name.as_str(), collection.cache);
-        let lists = Lifetimes::uniform(times.list_ttl, times.stale_if_error);
-        let records = Lifetimes {
-            found: Lifetime { ttl: times.record_ttl, stale_if_error: times.stale_if_error },
-            missing: Lifetime { ttl: times.negative_ttl, stale_if_error: times.stale_if_error },
-            max_lag: Duration::ZERO,
-        };
-        Arc::new(Self {
-            declared: Arc::clone(declared),
-            records: cache.scope(Kind::Record, name, records, fingerprint),
-            lists: cache.scope(Kind::List, name, lists, fingerprint),
-            counts: cache.scope(Kind::Count, name, lists, fingerprint),
-            stats: cache.scope(Kind::Stats, name, lists, fingerprint),
-            prepared: PreparedLists::default(),
-        })
-    }
-
-    /// The declaration.
-    pub fn collection(&self) -> &Arc<Collection> {
-        &self.declared.collection
-    }
-
-    pub(super) fn declared(&self) -> &Arc<Declared> {
-        &self.declared
-    }
-
-    fn prepare(&self, raw: &str) -> Result<Arc<Prepared>> {
-        self.prepared.get(raw, || {
-            let query = query::parse_list(self.collection(), raw)?;
-            let key = CacheKey::of_query(&self.lists, &query::list_key(&query));
-            let footprint = Footprint::of_query(self.collection(), &query);
-            Ok(Prepared { query, key, footprint })
-        })
-    }
-}
-
-impl ViewResource {
-    pub(super) fn new(view: &Arc<View>, catalog: &Catalog, cache: &Cache) -> Result<Arc<Self>> {
-        let declared =
-            |part: &crate::model::ViewPart| catalog.get(&part.collection).map(|declared| Arc::clone(&declared.collection));
-        let collections: Option<Vec<_>> = view.parts.iter().map(declared).collect();
-        let collections = collections.ok_or_else(|| Error::internal("a checked view names an unknown collection"))?;
-        let lifetimes = Lifetimes::uniform(view.ttl, view.stale_if_error);
-        let scope = cache.scope(Kind::View, view.name.as_str(), lifetimes, Fingerprint::of(&[view, &collections]));
-        let guards =
-            view.parts.iter().zip(&collections).map(|(part, collection)| selection_guard(collection, part.filter.as_ref()));
-        Ok(Arc::new(Self {
-            view: Arc::clone(view),
-            guards: guards.collect(),
-            key: CacheKey::of_query(&scope, ""),
-            scope,
-            collections,
-        }))
-    }
-
-    /// The declaration.
-    pub fn view(&self) -> &Arc<View> {
-        &self.view
-    }
-}
 
 impl Records {
     /// One record; `raw` is the query string (`fields`, `include`).
@@ -121,18 +33,17 @@ impl Records {
         if demand.is_any()
             && let Some(lookup) = self.cache.get(&resource.records, &key)
         {
-            return Ok(Answer::new(lookup, key, &self.cache));
+            return Ok(Answer::new(lookup, Forwarded::Miss, key, &self.cache));
         }
-        let mut guards = vec![Guard::Record(collection.name.clone(), id.clone())];
-        guards.extend(include_guards(collection, &shape.include));
+        let guards = record_guards(collection, id, &shape);
         let (store, owned_collection, id) = (self.store.clone(), Arc::clone(collection), id.clone());
         let load = move || async move {
             let row = store.record_read(&owned_collection, &id, &shape.into()).await?;
             row.map_or_else(|| Ok(body::missing()), |row| body::found(row.data, Vec::new()))
         };
+        let place = Place { scope: &resource.records, key: &key, guards: &guards };
         // Boxed, so that a hit does not carry the state of a load around.
-        let lookup = Box::pin(self.cache.get_or_load(&resource.records, &key, &guards, &Freshness::ANY, load)).await?;
-        Ok(Answer::new(lookup, key, &self.cache))
+        Box::pin(async { self.answer(place, self.way(demand).await?, load).await }).await
     }
 
     /// One page of a list or search.
@@ -143,21 +54,23 @@ impl Records {
         if demand.is_any()
             && let Some(lookup) = self.cache.get(&resource.lists, &prepared.key)
         {
-            return Ok(Answer::new(lookup, prepared.key.clone(), &self.cache));
+            return Ok(Answer::new(lookup, Forwarded::Miss, prepared.key.clone(), &self.cache));
         }
         let Prepared { query, key, footprint } = &*prepared;
-        if matches!(query.paging, Paging::Page { .. })
-            && let Some(entry) = self.cache.outdated(key)
-        {
-            entry.follow(footprint, |page| body::shown(collection, page));
-        }
-        let mut guards = vec![selection_guard(collection, query.selection.filter.as_ref())];
-        guards.extend(include_guards(collection, &query.include));
-        let loader = PageLoader { store: self.store.clone(), cache: Arc::clone(&self.cache), resource: Arc::clone(resource) };
-        let query = query.clone();
-        let load = move || loader.load(query);
-        let lookup = Box::pin(self.cache.get_or_load(&resource.lists, key, &guards, &Freshness::ANY, load)).await?;
-        Ok(Answer::new(lookup, key.clone(), &self.cache))
+        Box::pin(async {
+            let way = self.way(demand).await?;
+            if matches!(query.paging, Paging::Page { .. })
+                && let Some(entry) = self.cache.outdated(key)
+            {
+                entry.follow(footprint, |page| body::shown(collection, page));
+            }
+            let (store, cache) = (self.store.clone(), Arc::clone(&self.cache));
+            let loader = PageLoader { store, cache, resource: Arc::clone(resource), way: way.of_count() };
+            let (guards, query) = (list_guards(collection, query), query.clone());
+            let place = Place { scope: &resource.lists, key, guards: &guards };
+            self.answer(place, way, move || loader.load(query)).await
+        })
+        .await
     }
 
     /// Totals and value counts of a collection.
@@ -167,29 +80,81 @@ impl Records {
         let (by, filter) = query::parse_stats(collection, raw)?;
         let key = CacheKey::of_query(&resource.stats, &query::stats_key(&by, filter.as_ref()));
         let guard = selection_guard(collection, filter.as_ref());
-        // Until the cache takes it.
-        let _ = demand;
         let (store, owned_collection) = (self.store.clone(), Arc::clone(collection));
         let load = move || async move {
             let stats = store.record_stats(&owned_collection, &by, filter.as_ref()).await?;
             body::stats(&stats)
         };
-        let lookup = self.cache.get_or_load(&resource.stats, &key, &[guard], &Freshness::ANY, load).await?;
-        Ok(Answer::new(lookup, key, &self.cache))
+        let place = Place { scope: &resource.stats, key: &key, guards: &[guard] };
+        self.answer(place, self.way(demand).await?, load).await
     }
 
     /// A view.
     pub async fn view(&self, resource: &Arc<ViewResource>, principal: Principal, demand: &Freshness) -> Result<Answer> {
-        authorize(principal, resource.view.read)?;
-        let _ = demand;
+        authorize(principal, resource.view().read)?;
         let (store, owned) = (self.store.clone(), Arc::clone(resource));
         let load = move || async move {
-            let parts = owned.view.parts.iter().zip(&owned.collections);
+            let parts = owned.view().parts.iter().zip(&owned.collections);
             let stats = parts.map(|(part, collection)| store.record_stats(collection, &part.by, part.filter.as_ref()));
-            body::view(&owned.view, &try_join_all(stats).await?)
+            body::view(owned.view(), &try_join_all(stats).await?)
         };
-        let lookup = self.cache.get_or_load(&resource.scope, &resource.key, &resource.guards, &Freshness::ANY, load).await?;
-        Ok(Answer::new(lookup, resource.key.clone(), &self.cache))
+        let place = Place { scope: &resource.scope, key: &resource.key, guards: &resource.guards };
+        self.answer(place, self.way(demand).await?, load).await
+    }
+
+    /// Which way an answer that meets `demand` comes.
+    async fn way(&self, demand: &Freshness) -> Result<Way> {
+        match demand.token {
+            None => Ok(Way::Caches(*demand)),
+            Some(_) => match self.reconciler.reconcile().await {
+                Ok(_) => Ok(Way::Caches(*demand)),
+                Err(_) if demand.only_if_cached => Err(Error::not_cached()),
+                Err(_) => Ok(Way::Past),
+            },
+        }
+    }
+
+    async fn answer<L, F>(&self, place: Place<'_>, way: Way, load: L) -> Result<Answer>
+    where
+        L: FnOnce() -> F,
+        F: Future<Output = Result<Content>> + Send + 'static,
+    {
+        let lookup = match &way {
+            Way::Caches(demand) => self.cache.get_or_load(place.scope, place.key, place.guards, demand, load).await?,
+            Way::Past => self.cache.load_past(place.scope, load).await?,
+        };
+        let forwarded = match way {
+            _ if !self.cache.is_enabled() => Forwarded::Bypass,
+            Way::Caches(Freshness { reload: false, no_store: false, .. }) => Forwarded::Miss,
+            Way::Caches(_) | Way::Past => Forwarded::Request,
+        };
+        Ok(Answer::new(lookup, forwarded, place.key.clone(), &self.cache))
+    }
+}
+
+/// Where an answer is kept, and what it depends on.
+struct Place<'a> {
+    scope: &'a Arc<Scope>,
+    key: &'a CacheKey,
+    guards: &'a [Guard],
+}
+
+/// Which way an answer comes.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// From the caches, if they have one that meets the demand, and into them otherwise.
+    Caches(Freshness),
+    /// Past them: this process has not applied the change that the answer must show, so what it has may be older.
+    Past,
+}
+
+impl Way {
+    /// The way of the count that goes into a page which is loaded: the page cannot be newer than that.
+    fn of_count(self) -> Self {
+        match self {
+            Self::Caches(Freshness { reload, max_age, .. }) => Self::Caches(Freshness { reload, max_age, ..Freshness::ANY }),
+            Self::Past => Self::Past,
+        }
     }
 }
 
@@ -198,6 +163,7 @@ struct PageLoader {
     store: Store,
     cache: Arc<Cache>,
     resource: Arc<Resource>,
+    way: Way,
 }
 
 impl PageLoader {
@@ -263,7 +229,10 @@ impl PageLoader {
             };
             body::found(count.to_string(), Vec::new())
         };
-        let lookup = self.cache.get_or_load(&self.resource.counts, &key, &[guard], &Freshness::ANY, load).await?;
+        let lookup = match self.way {
+            Way::Caches(demand) => self.cache.get_or_load(&self.resource.counts, &key, &[guard], &demand, load).await?,
+            Way::Past => self.cache.load_past(&self.resource.counts, load).await?,
+        };
         let body = &lookup.entry.identity().body;
         std::str::from_utf8(body)
             .ok()
@@ -286,7 +255,7 @@ fn total_shown(paging: &Paging, rows: usize) -> Option<u64> {
 /// What the records of a selection depend on: its most selective required term, or the whole collection. Every write
 /// moves the guards of all indexed terms of the old and of the new document, so a record cannot enter or leave
 /// `field = value` without moving that guard.
-fn selection_guard(collection: &Collection, filter: Option<&Filter>) -> Guard {
+pub(super) fn selection_guard(collection: &Collection, filter: Option<&Filter>) -> Guard {
     let indexed = collection.term_fields();
     let required = filter.map(Filter::required_terms).unwrap_or_default();
     let best = required
@@ -297,6 +266,18 @@ fn selection_guard(collection: &Collection, filter: Option<&Filter>) -> Guard {
         Some(term) => Guard::Term(collection.name.clone(), term),
         None => Guard::Collection(collection.name.clone()),
     }
+}
+
+/// What one record depends on.
+pub(super) fn record_guards(collection: &Collection, id: &RecordId, shape: &Shape) -> Vec<Guard> {
+    let own = Guard::Record(collection.name.clone(), id.clone());
+    std::iter::once(own).chain(include_guards(collection, &shape.include)).collect()
+}
+
+/// What a page depends on.
+pub(super) fn list_guards(collection: &Collection, query: &Query) -> Vec<Guard> {
+    let own = selection_guard(collection, query.selection.filter.as_ref());
+    std::iter::once(own).chain(include_guards(collection, &query.include)).collect()
 }
 
 /// Embedded records may change without the record that embeds them.

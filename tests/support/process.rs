@@ -100,6 +100,11 @@ impl Process {
         self.ended()
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Its exit code, once it has ended.
     pub fn ended(&mut self) -> Option<i32> {
         let deadline = Instant::now() + DEADLINE;

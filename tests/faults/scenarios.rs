@@ -1,0 +1,247 @@
+//! What happens meanwhile: one thing in each scenario, and again if the run is a longer one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::{Instant, sleep};
+
+use super::proxy::{Proxy, Rule, Rules};
+use super::run::{HOP, INTERVAL, Promise, run};
+use super::stage::{Allowed, SERVERS, Stage};
+use super::workload::{RECORDS, index};
+use crate::support::postgres::Stop;
+use crate::support::redis::PrivateRedis;
+use crate::support::schema::required;
+
+/// How long the load lasts at least; `scripts/chaos` says more.
+fn least() -> Duration {
+    let said = std::env::var("CHAOS_SECONDS").ok();
+    Duration::from_secs(said.map_or(4, |seconds| seconds.parse().expect("CHAOS_SECONDS is a number of seconds")))
+}
+
+/// Nothing but what the scenario is about may be wrong.
+const NOTHING: Allowed = Allowed { refusals: false, cuts: false };
+
+/// All well: the bus brings each change.
+const BY_THE_BUS: Promise = Promise { elsewhere: INTERVAL.saturating_add(HOP), allowed: NOTHING };
+
+/// The bus fails silently: the log brings what it did not.
+const BY_THE_LOG: Promise = Promise { elsewhere: INTERVAL.saturating_add(HOP), allowed: NOTHING };
+
+/// Redis is away, or another one.
+const WITHOUT_REDIS: Promise = Promise { elsewhere: Duration::from_secs(2), allowed: NOTHING };
+
+/// One scenario at a time: each has the machine to itself.
+pub async fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    TURN.lock().await
+}
+
+/// Runs a scenario whose misfortune is `round`.
+async fn scenario(name: &str, promise: Promise, round: impl AsyncFn(&Arc<Stage>)) {
+    let _turn = alone().await;
+    let stage = Stage::set(RECORDS, promise.allowed, |_| Vec::new()).await;
+    on(&stage, name, promise, round).await;
+}
+
+async fn on(stage: &Arc<Stage>, name: &str, promise: Promise, round: impl AsyncFn(&Arc<Stage>)) {
+    let misfortunes = async {
+        let end = Instant::now() + least();
+        // Caches fill first.
+        sleep(Duration::from_secs(1)).await;
+        loop {
+            round(stage).await;
+            if Instant::now() >= end {
+                break;
+            }
+        }
+    };
+    run(name, stage, promise, misfortunes).await;
+}
+
+fn millis(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_wrong() {
+    scenario("nothing wrong", BY_THE_BUS, async |_| sleep(millis(500)).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_are_dropped() {
+    scenario("messages are dropped", BY_THE_LOG, async |stage| {
+        for rule in [Rule::DropMessages { one_passes_in: 3 }, Rule::DropAllButHeartbeats] {
+            stage.to_redis.iter().for_each(|proxy| proxy.set(Rules::bus(rule)));
+            sleep(millis(1500)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_bus_of_an_instance_is_cut_and_then_silently_held() {
+    scenario("the bus is cut, then held", WITHOUT_REDIS, async |stage| {
+        for (server, rule) in [(0, Rule::Cut), (1, Rule::Hold)] {
+            stage.to_redis[server].set(Rules::bus(rule));
+            sleep(millis(2500)).await;
+            // What was held is released.
+            stage.to_redis[server].set(Rules::default());
+            sleep(millis(500)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ways_to_redis_and_to_the_database_are_slow() {
+    scenario("slow ways", WITHOUT_REDIS, async |stage| {
+        stage.to_redis[0].set(Rules::all(Rule::Delay(millis(40))));
+        stage.to_redis[1].set(Rules::bus(Rule::Delay(millis(300))));
+        stage.to_postgres[2].set(Rules::all(Rule::Delay(millis(10))));
+        sleep(millis(2000)).await;
+        stage.to_redis.iter().chain(&stage.to_postgres).for_each(|proxy| proxy.set(Rules::default()));
+        sleep(millis(300)).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_cannot_reach_redis() {
+    scenario("one instance without Redis", WITHOUT_REDIS, async |stage| {
+        for rule in [Rule::Cut, Rule::Hold] {
+            let server = fastrand::usize(..SERVERS);
+            stage.to_redis[server].set(Rules::all(rule));
+            sleep(millis(2500)).await;
+            stage.to_redis[server].set(Rules::default());
+            sleep(millis(500)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_is_killed_and_started_again_empty() {
+    scenario("Redis is killed and started again", WITHOUT_REDIS, async |stage| {
+        stage.redis.lock().unwrap().stop();
+        sleep(millis(1500)).await;
+        stage.redis.lock().unwrap().start_again();
+        sleep(millis(1500)).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_is_paused_for_5_seconds() {
+    scenario("Redis is paused for 5 s", WITHOUT_REDIS, async |stage| {
+        stage.redis.lock().unwrap().pause();
+        sleep(millis(5000)).await;
+        stage.redis.lock().unwrap().resume();
+        sleep(millis(1000)).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_is_promoted_without_the_last_bumps() {
+    let others = std::sync::Mutex::new(Vec::new());
+    scenario("a replica that lags is promoted", WITHOUT_REDIS, async |stage| {
+        let (replica, way) = {
+            let replica = PrivateRedis::start();
+            let way = Proxy::before(([127, 0, 0, 1], stage.redis.lock().unwrap().port()).into()).await;
+            replica.command::<String>(&["REPLICAOF", "127.0.0.1", &way.address.port().to_string()]);
+            (replica, way)
+        };
+        let follows = || replica.command::<String>(&["INFO", "replication"]).contains("master_link_status:up");
+        while !follows() {
+            sleep(millis(10)).await;
+        }
+        sleep(millis(500)).await;
+        way.set(Rules::all(Rule::Hold));
+        sleep(millis(700)).await;
+        replica.promote();
+        // Not all at once: for a while some are still with the old one.
+        for proxy in &stage.to_redis {
+            proxy.lead_to(([127, 0, 0, 1], replica.port()).into());
+            sleep(millis(200)).await;
+        }
+        let old = std::mem::replace(&mut *stage.redis.lock().unwrap(), replica);
+        others.lock().unwrap().push((old, way));
+        sleep(millis(1000)).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loaders_pause_between_their_read_and_their_fill() {
+    scenario("loaders pause before they fill", BY_THE_BUS, async |stage| {
+        (0..SERVERS).for_each(|server| stage.arm(server, "before_fill", "pause 150"));
+        sleep(millis(2000)).await;
+        (0..SERVERS).for_each(|server| stage.disarm(server, "before_fill"));
+        sleep(millis(500)).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_transaction_is_open_beside_others() {
+    scenario("a long transaction", BY_THE_BUS, async |stage| {
+        let mut session = stage.postgres.lock().unwrap().session();
+        // It has a number below those of all that follow, and who wants this record waits for it.
+        session.execute("BEGIN; SELECT pg_current_xact_id(); SELECT 1 FROM records WHERE id = 'R001' FOR UPDATE");
+        sleep(millis(2500)).await;
+        session.execute("COMMIT");
+        sleep(millis(500)).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_is_restarted() {
+    let promise = Promise { allowed: Allowed { refusals: true, ..NOTHING }, ..WITHOUT_REDIS };
+    scenario("PostgreSQL is restarted", promise, async |stage| {
+        let own = Arc::clone(stage);
+        let restart = move || {
+            let mut postgres = own.postgres.lock().unwrap();
+            postgres.stop(if fastrand::bool() { Stop::Fast } else { Stop::Immediate });
+            std::thread::sleep(millis(500));
+            postgres.start_again();
+        };
+        tokio::task::spawn_blocking(restart).await.unwrap();
+        sleep(millis(3000)).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_clock_of_one_instance_is_an_hour_fast() {
+    let _turn = alone().await;
+    let library = required("TEST_FAKETIME");
+    let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let wrong_clock = |server| match server {
+        // Time since the start, which every system measures rightly, stays as it is.
+        1 => vec![setting("LD_PRELOAD", &library), setting("FAKETIME", "+1h"), setting("FAKETIME_DONT_FAKE_MONOTONIC", "1")],
+        _ => Vec::new(),
+    };
+    let stage = Stage::set(RECORDS, NOTHING, wrong_clock).await;
+    let is_an_hour_fast = |log: &str| {
+        let told = log.split('Z').next().unwrap().parse::<chrono::NaiveDateTime>().unwrap();
+        (told - chrono::Utc::now().naive_utc()).num_minutes() > 50
+    };
+    assert!(!is_an_hour_fast(&stage.log(0)) && is_an_hour_fast(&stage.log(1)), "the clock is right");
+    on(&stage, "a clock is an hour fast", BY_THE_BUS, async |_| sleep(millis(500)).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_is_killed_and_started_under_load() {
+    let promise = Promise { allowed: Allowed { cuts: true, ..NOTHING }, ..BY_THE_LOG };
+    scenario("an instance is killed and started again", promise, async |stage| {
+        let server = fastrand::usize(..SERVERS);
+        stage.kill(server).await;
+        sleep(millis(300)).await;
+        stage.start(server).await;
+        sleep(millis(700)).await;
+    })
+    .await;
+}
