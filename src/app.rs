@@ -100,7 +100,6 @@ struct Foundation {
     catalog: Arc<Catalog>,
     cache: Arc<Cache>,
     /// None if the installation has no second tier.
-    #[expect(dead_code, reason = "who uses it is on the way")]
     redis: Option<RedisClient>,
     resources: Arc<Resources>,
 }

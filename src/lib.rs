@@ -10,8 +10,9 @@
 //! | [`config`] | settings: files, environment, checking | nothing |
 //! | [`faults`] | faults on demand, for tests; nothing in a release build | nothing |
 //! | [`telemetry`] | metrics, logs, request ids | config |
-//! | [`redis_client`] | the connections that cache and bus share | config, telemetry |
-//! | [`store`] | all SQL, behind one interface | config, telemetry |
+//! | [`tls`] | whom a connection of ours trusts | nothing |
+//! | [`redis_client`] | the connections that cache and bus share | config, telemetry, tls |
+//! | [`store`] | all SQL, behind one interface | config, telemetry, tls |
 //! | [`cache`] | key, guard cells, entry, both tiers, single flight, bus, reconcile | config, faults, redis_client, telemetry |
 //! | [`catalog`] | collection and view files, loaded and checked; compiled validators | config |
 //! | [`auth`] | who is asking and what they may do | cache, store |
@@ -68,3 +69,4 @@ pub mod records;
 pub mod redis_client;
 pub mod store;
 pub mod telemetry;
+pub mod tls;

@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use crate::support::root;
 
 /// Every room, and the rooms it may use besides itself, `model` and `error`. `*` is all.
-const ROOMS: [(&str, &[&str]); 17] = [
+const ROOMS: [(&str, &[&str]); 18] = [
     ("model", &[]),
     ("error", &[]),
     ("config", &[]),
     ("faults", &[]),
     ("telemetry", &["config"]),
-    ("redis_client", &["config", "telemetry"]),
-    ("store", &["config", "telemetry"]),
+    ("tls", &[]),
+    ("redis_client", &["config", "telemetry", "tls"]),
+    ("store", &["config", "telemetry", "tls"]),
     ("cache", &["config", "faults", "telemetry", "redis_client"]),
     ("catalog", &["config"]),
     ("auth", &["cache", "store", "redis_client"]),

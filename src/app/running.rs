@@ -11,10 +11,11 @@ use tokio::task::JoinHandle;
 
 use super::{App, Foundation, StartError};
 use crate::error::{Error, Result};
-use crate::http::{self, Front, Readiness, Ready};
+use crate::http::{self, Front, Readiness, Ready, SecondTier};
 use crate::jobs::{Retention, Warming};
 use crate::limits::BurstLimit;
 use crate::records::Resources;
+use crate::redis_client::{RedisClient, RedisStatus};
 
 /// A task that opens the database, begins to serve, and returns the tasks that go on from there.
 pub(super) type Opening = JoinHandle<Result<Background, StartError>>;
@@ -78,7 +79,9 @@ impl Running {
     /// Listens. Requests that need the database are refused until somebody is admitted.
     pub(super) fn listen(foundation: &Foundation) -> Result<Self> {
         let settings = &foundation.settings;
-        let (readiness, burst) = (Readiness::default(), BurstLimit::new(&settings.limits)?);
+        let redis = foundation.redis.clone();
+        let readiness = Readiness::new(move || second_tier(redis.as_ref()));
+        let burst = BurstLimit::new(&settings.limits)?;
         let resources = Arc::clone(&foundation.resources);
         let front = Front::new(settings, Arc::clone(&resources), foundation.telemetry.clone(), readiness.clone(), burst.clone())?;
         let listening = http::serve(&settings.http, front.clone())?;
@@ -174,5 +177,13 @@ impl Running {
         self.handle.stop(true).await;
         self.background.iter().for_each(JoinHandle::abort);
         self.server.await.map_err(Error::internal)?.map_err(Error::internal)
+    }
+}
+
+fn second_tier(redis: Option<&RedisClient>) -> SecondTier {
+    match redis.map(RedisClient::status) {
+        None => SecondTier::Off,
+        Some(RedisStatus::Up { version, complaint, .. }) => SecondTier::Up { version, complaint },
+        Some(RedisStatus::Down { reason, .. }) => SecondTier::Down(reason),
     }
 }

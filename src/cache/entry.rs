@@ -11,8 +11,10 @@ use smallvec::SmallVec;
 use tokio::sync::OnceCell;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::Tier;
 use super::cell::Captured;
 use super::encoding::{Encoding, compress};
+use super::instance::InstanceId;
 use crate::error::{Error, Result};
 use crate::model::{Change, Footprint, RecordId};
 
@@ -27,6 +29,17 @@ pub struct Content {
     pub etag: HeaderValue,
     /// Further headers of the response.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// When its reading began, if that was before the loader ran: what was read before guards were captured says nothing about them.
+    pub read_since: Option<Instant>,
+}
+
+/// Where an entry comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This process, which is that instance, loaded it.
+    Loaded(InstanceId),
+    /// That instance loaded it, and it was found in the second tier when it was this old.
+    Found(InstanceId, Duration),
 }
 
 /// Whether there is anything.
@@ -71,6 +84,8 @@ pub struct Entry {
     compressed: OnceLock<Box<Encodings>>,
     dependencies: Dependencies,
     loaded_at: Instant,
+    loaded_by: InstanceId,
+    tier: Option<Tier>,
     lifetime: Lifetime,
     refreshing: AtomicBool,
     /// Hashes of the ids of the records that the body shows, sorted; the outer is empty until somebody asks, the inner if nobody
@@ -89,15 +104,29 @@ const OVERHEAD_BYTES: usize = 1_150;
 const REFRESH_AFTER: f64 = 0.9;
 
 impl Entry {
-    /// Wraps what a loader returned; `dependencies` were captured before it ran.
-    pub fn new(content: Content, dependencies: Dependencies, lifetime: Lifetime) -> Self {
+    /// Wraps what a loader returned, or what was found in the second tier; `dependencies` were captured before either.
+    pub fn new(content: Content, dependencies: Dependencies, mut lifetime: Lifetime, origin: Origin) -> Self {
+        let now = Instant::now();
+        let (loaded_by, tier, loaded_at) = match origin {
+            Origin::Loaded(by) => (by, None, now),
+            Origin::Found(by, age) => {
+                let loaded_at = now.checked_sub(age).unwrap_or_else(|| {
+                    // The clock does not go back that far: what is left of its time counts from now.
+                    lifetime.ttl = lifetime.ttl.saturating_sub(age);
+                    now
+                });
+                (by, Some(Tier::L2), loaded_at)
+            }
+        };
         Self {
             presence: content.presence,
             headers: content.headers,
             identity: Representation { body: content.body, etag: content.etag },
             compressed: OnceLock::new(),
             dependencies,
-            loaded_at: Instant::now(),
+            loaded_at,
+            loaded_by,
+            tier,
             lifetime,
             refreshing: AtomicBool::new(false),
             shown: OnceLock::new(),
@@ -140,6 +169,30 @@ impl Entry {
             Ok(Representation { body, etag: HeaderValue::try_from(etag).map_err(Error::internal)? })
         })
         .await
+    }
+
+    /// Which instance loaded it.
+    pub fn loaded_by(&self) -> InstanceId {
+        self.loaded_by
+    }
+
+    /// The tier that it came through; `None` if this process loaded it.
+    pub fn came_through(&self) -> Option<Tier> {
+        self.tier
+    }
+
+    pub(super) fn dependencies(&self) -> &Dependencies {
+        &self.dependencies
+    }
+
+    pub(super) fn lifetime(&self) -> Lifetime {
+        self.lifetime
+    }
+
+    /// A time at which no guard had moved since before it was loaded, as late as is known.
+    pub(super) fn current_until(&self) -> Option<Instant> {
+        let moved = self.dependencies.iter().filter(|captured| !captured.is_current());
+        moved.map(Captured::current_until).min().flatten()
     }
 
     /// How long ago it was loaded.
@@ -191,9 +244,14 @@ impl Entry {
         self.lifetime.ttl.saturating_add(self.lifetime.stale_if_error)
     }
 
+    /// Whether it is so close to its end at `age` that a refresh should not take it.
+    pub fn is_due(&self, age: Duration) -> bool {
+        age > self.lifetime.ttl.mul_f64(REFRESH_AFTER)
+    }
+
     /// Whether it is about to expire and nobody refreshes it yet.
     pub fn wants_refresh(&self, age: Duration) -> bool {
-        age > self.lifetime.ttl.mul_f64(REFRESH_AFTER) && !self.refreshing.load(Ordering::Relaxed)
+        self.is_due(age) && !self.refreshing.load(Ordering::Relaxed)
     }
 
     /// Whether this caller shall refresh it; true at most once per entry.

@@ -15,11 +15,12 @@ use futures_util::future::{BoxFuture, Shared};
 use super::cell::Captured;
 use super::entry::{Dependencies, Entry};
 use super::key::CacheKey;
+use super::load::{Landed, Purpose};
 use crate::error::{Error, Result};
 use crate::telemetry::RequestId;
 
 /// The result of a load, which any number of callers may await.
-pub(super) type Landing = Shared<BoxFuture<'static, Result<Arc<Entry>>>>;
+pub(super) type Landing = Shared<BoxFuture<'static, Result<Landed>>>;
 
 /// All loads in the air. The lock protects the table and is never held across an await.
 #[derive(Default)]
@@ -31,6 +32,7 @@ pub(super) struct Flights {
 struct Flight {
     number: u64,
     dependencies: Dependencies,
+    purpose: Purpose,
     landing: Landing,
 }
 
@@ -50,20 +52,21 @@ impl Flights {
     pub(super) fn board<F>(
         self: &Arc<Self>,
         key: &CacheKey,
+        purpose: Purpose,
         landed: impl FnOnce() -> Option<Arc<Entry>>,
         capture: impl FnOnce() -> Dependencies,
         load: impl FnOnce(Dependencies) -> F,
     ) -> Boarding
     where
-        F: Future<Output = Result<Arc<Entry>>> + Send + 'static,
+        F: Future<Output = Result<Landed>> + Send + 'static,
     {
         let mut table = self.lock();
         if let Some(flight) = table.get(key)
-            && flight.dependencies.iter().all(Captured::is_current)
+            && flight.will_do_for(purpose)
         {
             return Boarding::Joined(flight.landing.clone());
         }
-        if let Some(entry) = landed() {
+        if let Some(entry) = purpose.takes_what_landed().then(landed).flatten() {
             return Boarding::Landed(entry);
         }
         let dependencies = capture();
@@ -75,12 +78,26 @@ impl Flights {
             work.await
         }));
         let landing = async move { task.await.unwrap_or_else(|failure| Err(Error::internal(failure))) }.boxed().shared();
-        table.insert(key.clone(), Flight { number, dependencies, landing: landing.clone() });
+        table.insert(key.clone(), Flight { number, dependencies, purpose, landing: landing.clone() });
         Boarding::Started(landing)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<CacheKey, Flight>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Flight {
+    fn will_do_for(&self, purpose: Purpose) -> bool {
+        let is_current = || self.dependencies.iter().all(Captured::is_current);
+        match purpose {
+            Purpose::Answer | Purpose::Refresh => is_current(),
+            // Under steady writes each flight is outdated before it lands. One at a time is enough: nobody waits for it.
+            Purpose::CatchUp => true,
+            Purpose::Renew => self.purpose.always_loads() && is_current(),
+            // It may have read already.
+            Purpose::Reload => false,
+        }
     }
 }
 

@@ -1,13 +1,23 @@
-//! Looking an entry up, and loading it if there is none that will do.
+//! Looking an entry up for a request, in both tiers, and loading it if there is none that will do.
 
-use super::*;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::demand::{Demand, Verdict};
+use super::flight::Boarding;
+use super::load::{Landed, Load, Purpose, Source};
+use super::{Cache, CacheKey, Content, Dependencies, Entry, Lookup, Outcome, Scope, Tier};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Freshness, Guard};
-use flight::Boarding;
 
 impl Cache {
-    /// The entry of `key`: fresh from L1, else from a load. `guards` names what the answer depends on. The loader runs at
-    /// most once per key at a time, in a task that survives its callers. If it fails because the database is away, an
-    /// expired entry stands in for as long as its collection allows.
+    /// The entry of `key`: from L1, else from L2, else from a load. `guards` names what the answer depends on; `freshness` is what
+    /// the request asks for. The loader runs at most once per key at a time, in a task that survives its callers. If it fails
+    /// because the database is away, an expired entry stands in for as long as its collection allows.
+    ///
+    /// Of a token only its presence matters here: call this when this process has applied its position. What is valid then was
+    /// captured after it, in L1 because the guards had moved, and in L2 because their nonces were deleted before anybody was told.
     pub async fn get_or_load<L, F>(
         self: &Arc<Self>,
         scope: &Arc<Scope>,
@@ -21,18 +31,71 @@ impl Cache {
         F: Future<Output = Result<Content>> + Send + 'static,
     {
         if !self.enabled {
+            return if freshness.only_if_cached { Err(Error::not_cached()) } else { self.load_past(scope, loader).await };
+        }
+        let demand = Demand::new(freshness, scope.max_lag(), self.is_trusted());
+        if let Some(entry) = self.l1.get(key) {
+            let age = entry.age();
+            let verdict = demand.judge(&entry, age);
+            if let Some(lookup) = taken(scope, entry, age, verdict, Tier::L1) {
+                let purpose = match verdict {
+                    Verdict::Fresh => lookup.entry.claims_refresh(age).then_some(Purpose::Refresh),
+                    Verdict::Lagging => Some(Purpose::CatchUp),
+                    Verdict::Allowed | Verdict::Refused => None,
+                };
+                if let Some(purpose) = purpose.filter(|_| !freshness.only_if_cached) {
+                    // The flight is only started; nobody waits for it.
+                    drop(self.board(scope, key, guards, purpose, loader));
+                }
+                return Ok(lookup);
+            }
+        }
+        if freshness.only_if_cached || demand.is_particular() && !freshness.reload {
+            let dependencies = self.capture(scope, guards);
+            if let Some(lookup) = self.peek(scope, key, guards, dependencies, &demand).await {
+                return Ok(lookup);
+            }
+        }
+        if freshness.only_if_cached {
+            return Err(Error::not_cached());
+        }
+        if freshness.no_store {
             return self.load_past(scope, loader).await;
         }
-        let _ = freshness;
-        if let Some(lookup) = self.fresh(key) {
-            if lookup.entry.claims_refresh(lookup.age) {
-                // The flight is only started; nobody waits for it.
-                drop(self.board(scope, key, guards, loader, || None));
-            }
-            scope.metrics().hits.inc();
-            return Ok(lookup);
-        }
-        let (landing, outcome) = match self.board(scope, key, guards, loader, || self.fresh(key).map(|lookup| lookup.entry)) {
+        let purpose = match demand.is_particular() {
+            true if freshness.reload => Purpose::Reload,
+            true => Purpose::Renew,
+            false => Purpose::Answer,
+        };
+        self.fly(scope, key, guards, &demand, purpose, loader).await
+    }
+
+    /// Loads past the cache: nothing is stored, and nothing stands in for an error.
+    pub async fn load_past<L, F>(&self, scope: &Scope, loader: L) -> Result<Lookup>
+    where
+        L: FnOnce() -> F,
+        F: Future<Output = Result<Content>>,
+    {
+        scope.metrics().bypasses.inc();
+        let entry = self.entry(scope, loader().await?, Dependencies::new());
+        Ok(Lookup::new(Arc::new(entry), Outcome::Bypass, None))
+    }
+
+    /// Waits for a flight of this or an earlier caller.
+    async fn fly<L, F>(
+        self: &Arc<Self>,
+        scope: &Arc<Scope>,
+        key: &CacheKey,
+        guards: &[Guard],
+        demand: &Demand<'_>,
+        purpose: Purpose,
+        loader: L,
+    ) -> Result<Lookup>
+    where
+        L: FnOnce() -> F,
+        F: Future<Output = Result<Content>> + Send + 'static,
+    {
+        let (landing, outcome) = match self.board(scope, key, guards, purpose, loader) {
             Boarding::Landed(entry) => {
                 scope.metrics().hits.inc();
                 return Ok(Lookup::new(entry, Outcome::Hit, Some(Tier::L1)));
@@ -47,27 +110,45 @@ impl Cache {
             }
         };
         match landing.await {
-            Ok(entry) => Ok(Lookup::new(entry, outcome, None)),
-            Err(error) if error.kind() == ErrorKind::Unavailable => match self.l1.get(key) {
-                Some(entry) if entry.is_usable_on_error(entry.age()) => {
-                    scope.metrics().stale.inc();
-                    Ok(Lookup::new(entry, Outcome::Stale, Some(Tier::L1)))
-                }
-                Some(_) | None => Err(error),
-            },
+            Ok(Landed { entry, source: Source::Loader }) => Ok(Lookup::new(entry, outcome, None)),
+            Ok(Landed { entry, source: Source::SecondTier }) => Ok(Lookup::new(entry, Outcome::HitL2, Some(Tier::L2))),
+            Ok(Landed { entry, source: Source::StoodIn }) => {
+                scope.metrics().second.stale.inc();
+                Ok(Lookup::new(entry, Outcome::Stale, Some(Tier::L2)))
+            }
+            Err(error) if error.kind() == ErrorKind::Unavailable => self.stand_in(scope, key, demand).ok_or(error),
             Err(error) => Err(error),
         }
     }
 
-    /// Loads past the cache: nothing is stored, and nothing stands in for an error.
-    pub async fn load_past<L, F>(&self, scope: &Scope, loader: L) -> Result<Lookup>
-    where
-        L: FnOnce() -> F,
-        F: Future<Output = Result<Content>>,
-    {
-        scope.metrics().bypasses.inc();
-        let entry = self.entry(scope, loader().await?, Dependencies::new());
-        Ok(Lookup::new(Arc::new(entry), Outcome::Bypass, None))
+    fn stand_in(&self, scope: &Scope, key: &CacheKey, demand: &Demand<'_>) -> Option<Lookup> {
+        let entry = self.l1.get(key)?;
+        let age = entry.age();
+        if !entry.is_usable_on_error(age) || !demand.allows_stand_in(age) {
+            return None;
+        }
+        scope.metrics().stale.inc();
+        Some(Lookup { entry, outcome: Outcome::Stale, tier: Some(Tier::L1), age })
+    }
+
+    /// Looks in L2 without loading. What is fresh there is L1's from now on.
+    async fn peek(
+        &self,
+        scope: &Scope,
+        key: &CacheKey,
+        guards: &[Guard],
+        dependencies: Dependencies,
+        demand: &Demand<'_>,
+    ) -> Option<Lookup> {
+        let tier = self.second_tier()?;
+        let found = tier.peek(&tier.address(scope, key, guards), &dependencies).await;
+        let entry = Arc::new(found.inspect_err(|_| scope.metrics().second.errors.inc()).ok().flatten()?);
+        let age = entry.age();
+        let verdict = demand.judge(&entry, age);
+        if verdict == Verdict::Fresh {
+            self.l1.insert(key.clone(), Arc::clone(&entry));
+        }
+        taken(scope, entry, age, verdict, Tier::L2)
     }
 
     fn board<L, F>(
@@ -75,38 +156,44 @@ impl Cache {
         scope: &Arc<Scope>,
         key: &CacheKey,
         guards: &[Guard],
+        purpose: Purpose,
         loader: L,
-        landed: impl FnOnce() -> Option<Arc<Entry>>,
     ) -> Boarding
     where
         L: FnOnce() -> F,
         F: Future<Output = Result<Content>> + Send + 'static,
     {
-        let capture = || guards.iter().map(|guard| self.guards.capture(guard, scope.max_lag())).collect();
-        let (cache, scope, owned_key) = (Arc::clone(self), Arc::clone(scope), key.clone());
-        self.flights.board(key, landed, capture, |dependencies| {
-            // Boxed: what a load keeps while it waits has kilobytes, and every future around it would be that much larger.
-            let load = Box::pin(loader());
-            async move { cache.load(&scope, owned_key, dependencies, load).await }
-        })
+        let landed = || self.fresh(key).map(|lookup| lookup.entry);
+        self.flights.board(
+            key,
+            purpose,
+            landed,
+            || self.capture(scope, guards),
+            |dependencies| {
+                // Boxed: what a load keeps while it waits has kilobytes, and every future around it would be that much larger.
+                let loading = Box::pin(loader());
+                let (scope, key, guards) = (Arc::clone(scope), key.clone(), guards.to_vec());
+                Load { cache: Arc::clone(self), scope, key, guards, dependencies, purpose }.run(loading)
+            },
+        )
     }
 
-    async fn load(
-        &self,
-        scope: &Scope,
-        key: CacheKey,
-        dependencies: Dependencies,
-        load: impl Future<Output = Result<Content>>,
-    ) -> Result<Arc<Entry>> {
-        let started = Instant::now();
-        let content = load.await.inspect_err(|_| scope.metrics().load_errors.inc())?;
-        scope.metrics().load_seconds.observe(started.elapsed().as_secs_f64());
-        let entry = Arc::new(self.entry(scope, content, dependencies));
-        // An entry that is outdated already would only displace a newer one. If a guard moves after this check, the
-        // stored entry is never served.
-        if entry.is_valid() {
-            self.l1.insert(key, Arc::clone(&entry));
-        }
-        Ok(entry)
+    /// Captures every guard. Call it before anything is read that the captures shall protect.
+    fn capture(&self, scope: &Scope, guards: &[Guard]) -> Dependencies {
+        guards.iter().map(|guard| self.guards.capture(guard, scope.max_lag())).collect()
     }
+}
+
+/// An entry that was found in `tier`, unless it will not do.
+fn taken(scope: &Scope, entry: Arc<Entry>, age: Duration, verdict: Verdict, tier: Tier) -> Option<Lookup> {
+    let metrics = scope.metrics();
+    let (outcome, counter) = match (verdict, tier) {
+        (Verdict::Refused, _) => return None,
+        (Verdict::Fresh, Tier::L1) => (Outcome::Hit, &metrics.hits),
+        (Verdict::Fresh, Tier::L2) => (Outcome::HitL2, &metrics.second.hits),
+        (Verdict::Allowed | Verdict::Lagging, Tier::L1) => (Outcome::Stale, &metrics.stale),
+        (Verdict::Allowed | Verdict::Lagging, Tier::L2) => (Outcome::Stale, &metrics.second.stale),
+    };
+    counter.inc();
+    Some(Lookup { entry, outcome, tier: Some(tier), age })
 }

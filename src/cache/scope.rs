@@ -108,12 +108,28 @@ pub(super) struct ScopeMetrics {
     pub(super) bypasses: IntCounter,
     pub(super) load_errors: IntCounter,
     pub(super) load_seconds: prometheus::Histogram,
+    pub(super) second: SecondTierMetrics,
+}
+
+/// What one scope did in the second tier.
+#[derive(Debug)]
+pub(super) struct SecondTierMetrics {
+    pub(super) hits: IntCounter,
+    pub(super) stale: IntCounter,
+    pub(super) misses: IntCounter,
+    /// Times that another instance was loading the same.
+    pub(super) waits: IntCounter,
+    pub(super) errors: IntCounter,
+    pub(super) fills_stored: IntCounter,
+    pub(super) fills_dropped: IntCounter,
+    pub(super) fill_errors: IntCounter,
 }
 
 /// The labelled collectors behind all scopes.
 #[derive(Debug)]
 pub(super) struct MetricVectors {
     requests: IntCounterVec,
+    fills: IntCounterVec,
     load_errors: IntCounterVec,
     load_seconds: HistogramVec,
 }
@@ -123,6 +139,10 @@ impl MetricVectors {
         let requests = IntCounterVec::new(
             Opts::new("terrace_cache_requests_total", "Cache look-ups by tier, kind, collection and outcome."),
             &["tier", "kind", "collection", "outcome"],
+        );
+        let fills = IntCounterVec::new(
+            Opts::new("terrace_cache_fills_total", "Entries for the second tier, by kind, collection and what became of them."),
+            &["kind", "collection", "outcome"],
         );
         let load_errors = IntCounterVec::new(
             Opts::new("terrace_cache_load_errors_total", "Loads that failed, by kind and collection."),
@@ -135,6 +155,7 @@ impl MetricVectors {
         );
         Ok(Self {
             requests: register(registry, requests)?,
+            fills: register(registry, fills)?,
             load_errors: register(registry, load_errors)?,
             load_seconds: register(registry, load_seconds)?,
         })
@@ -151,6 +172,24 @@ impl MetricVectors {
             bypasses: outcome("bypass"),
             load_errors: self.load_errors.with_label_values(&[kind, name]),
             load_seconds: self.load_seconds.with_label_values(&[kind, name]),
+            second: self.second_tier_handles(kind, name),
+        }
+    }
+}
+
+impl MetricVectors {
+    fn second_tier_handles(&self, kind: &str, name: &str) -> SecondTierMetrics {
+        let outcome = |outcome: &str| self.requests.with_label_values(&["l2", kind, name, outcome]);
+        let fills = |outcome: &str| self.fills.with_label_values(&[kind, name, outcome]);
+        SecondTierMetrics {
+            hits: outcome("hit"),
+            stale: outcome("stale"),
+            misses: outcome("miss"),
+            waits: outcome("wait"),
+            errors: outcome("error"),
+            fills_stored: fills("stored"),
+            fills_dropped: fills("dropped"),
+            fill_errors: fills("error"),
         }
     }
 }

@@ -2,14 +2,14 @@
 //! happen in between.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderValue;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::model::{CollectionName, Freshness, Guard, Operation, Position, RecordId, Scalar, Term};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -90,6 +90,7 @@ fn content(body: &'static str) -> Content {
         body: Bytes::from_static(body.as_bytes()),
         etag: HeaderValue::from_static("\"tag\""),
         headers: Vec::new(),
+        read_since: None,
     }
 }
 
@@ -309,7 +310,13 @@ async fn the_tier_stays_within_its_bytes() {
     for number in 0..1_000 {
         let key = CacheKey::of_record(&bench.scope, &number.to_string(), "");
         let body = Bytes::from(vec![b' '; 500]);
-        let loaded = Content { presence: Presence::Found, body, etag: HeaderValue::from_static("\"tag\""), headers: Vec::new() };
+        let loaded = Content {
+            presence: Presence::Found,
+            body,
+            etag: HeaderValue::from_static("\"tag\""),
+            headers: Vec::new(),
+            read_since: None,
+        };
         bench.cache.get_or_load(&bench.scope, &key, &[record("M-1")], &Freshness::ANY, || async { Ok(loaded) }).await.unwrap();
     }
     let occupancy = bench.cache.occupancy();

@@ -7,6 +7,7 @@ use super::{Done, Failure, counted, print};
 use crate::catalog::Catalog;
 use crate::config::Settings;
 use crate::records::check_list;
+use crate::redis_client::RedisClient;
 
 pub(super) fn run(config: Option<&Path>) -> Result<Done, Failure> {
     let (settings, mut mistakes) = Settings::read(config, environment());
@@ -15,6 +16,7 @@ pub(super) fn run(config: Option<&Path>) -> Result<Done, Failure> {
     let catalog = if places_are_known { Catalog::load(&settings.collections, check_list).map(Some) } else { Ok(None) };
     match catalog {
         Ok(Some(catalog)) if mistakes.is_empty() => {
+            RedisClient::check(&settings.redis)?;
             let (collections, views) = (catalog.collections().len(), catalog.views().len());
             print(&format!("ok: {}, {}", counted(collections, "collection"), counted(views, "view")))?;
             Ok(Done::Whole)

@@ -35,6 +35,6 @@ mod system;
 mod writes;
 
 pub use front::Front;
-pub use readiness::{Readiness, Ready};
+pub use readiness::{Readiness, Ready, SecondTier};
 pub use server::{Listening, serve};
 pub use spans::{RequestSpan, layer};

@@ -92,7 +92,9 @@ impl SystemResources {
             None => (StatusCode::OK, "healthy", json!({"status": "up"})),
             Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy", json!({"status": "down", "reason": reason})),
         };
-        let mut members = json!({"status": word, "database": database, "version": env!("CARGO_PKG_VERSION")});
+        // Without Redis everything is answered, so it is no reason to send requests elsewhere.
+        let redis = self.readiness.second_tier();
+        let mut members = json!({"status": word, "database": database, "redis": redis, "version": env!("CARGO_PKG_VERSION")});
         if let (Some(health), Some(members)) = (health, members.as_object_mut()) {
             members.insert("cache".to_owned(), json!(health.cache));
         }

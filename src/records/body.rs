@@ -29,13 +29,13 @@ pub(super) fn found(body: String, headers: Headers) -> Result<Content> {
     let etag = HeaderValue::try_from(quoted_etag(body.as_bytes())).map_err(Error::internal)?;
     // Without its spare capacity, which would be kept as long as the entry and is not weighed.
     let body = Bytes::from(body.into_bytes().into_boxed_slice());
-    Ok(Content { presence: Presence::Found, body, etag, headers })
+    Ok(Content { presence: Presence::Found, body, etag, headers, read_since: None })
 }
 
 /// "There is no such record."
 pub(super) fn missing() -> Content {
     let etag = HeaderValue::from_static("\"missing\"");
-    Content { presence: Presence::Missing, body: Bytes::new(), etag, headers: Vec::new() }
+    Content { presence: Presence::Missing, body: Bytes::new(), etag, headers: Vec::new(), read_since: None }
 }
 
 /// A page. `rows` may hold one record more than the page, which then says only that there are more. Links

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::future::try_join_all;
 use tokio::sync::oneshot;
@@ -180,6 +181,7 @@ impl PageLoader {
     /// less than a page, and to count side by side would cost those a count that nobody needs.
     async fn rows_and_total(&self, query: &Query) -> Result<(Vec<Row>, u64)> {
         let (tell, told) = oneshot::channel();
+        let began = Instant::now();
         let mut counting = pin!(self.total(&query.selection, told));
         let mut reading = pin!(self.rows(query));
         // Biased: the guard of the count is captured when it is first polled, which must be before the rows are read, for
@@ -195,7 +197,7 @@ impl PageLoader {
         };
         let shown = total_shown(&query.paging, rows.len());
         // Nobody listens if the load of another page is finding out the count already.
-        let _ = tell.send(shown);
+        let _ = tell.send(shown.map(|total| (total, began)));
         let total = match shown {
             Some(total) => total,
             None => counting.await?,
@@ -213,7 +215,7 @@ impl PageLoader {
 
     /// The count of a selection is an entry of its own, shared by all pages: one load finds it out, which waits for what
     /// the rows of its page have `told`.
-    async fn total(&self, selection: &Selection, told: oneshot::Receiver<Option<u64>>) -> Result<u64> {
+    async fn total(&self, selection: &Selection, told: oneshot::Receiver<Option<(u64, Instant)>>) -> Result<u64> {
         let collection = self.resource.collection();
         let key = CacheKey::of_query(&self.resource.counts, &query::selection_key(selection));
         if let Some(entry) = self.cache.outdated(&key) {
@@ -222,12 +224,13 @@ impl PageLoader {
         let guard = selection_guard(collection, selection.filter.as_ref());
         let (store, owned_collection, selection) = (self.store.clone(), Arc::clone(collection), selection.clone());
         let load = move || async move {
-            let count = match told.await {
-                Ok(Some(shown)) => shown,
+            let (count, read_since) = match told.await {
+                // The rows were asked for while this was still on its way to the second tier.
+                Ok(Some((shown, since))) => (shown, Some(since)),
                 // A page that failed has told nothing; others may wait for this count all the same.
-                Ok(None) | Err(_) => store.record_count(&owned_collection, &selection).await?,
+                Ok(None) | Err(_) => (store.record_count(&owned_collection, &selection).await?, None),
             };
-            body::found(count.to_string(), Vec::new())
+            Ok(Content { read_since, ..body::found(count.to_string(), Vec::new())? })
         };
         let lookup = match self.way {
             Way::Caches(demand) => self.cache.get_or_load(&self.resource.counts, &key, &[guard], &demand, load).await?,

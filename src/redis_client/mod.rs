@@ -1,103 +1,100 @@
 //! The connections to Redis that cache, bus and limits share. It knows no keys and no values.
 //!
 //! A [`Link`] is one connection together with the server process that it leads to. It ends with the first command that
-//! fails or takes too long; a task makes a new one for as long as it takes. Without a link the tier is away, and whoever
-//! asks goes on at once without it: that is the circuit breaker.
+//! fails for the connection's or the whole server's reasons or takes longer than `redis.timeout`; a task makes a new one
+//! for as long as it takes. Without a link the tier is away, and whoever asks goes on at once without it: that is the
+//! circuit breaker. A [`Subscription`] has a connection of its own, which is made again in the same way.
+//!
+//! `address` gets to the server, `link` and `subscription` talk to it, `failure` tells what goes wrong, `status` keeps
+//! how it is.
 
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+mod address;
+mod failure;
+mod link;
+mod metrics;
+mod status;
+mod subscription;
 
-use redis::FromRedisValue;
-use redis::aio::MultiplexedConnection;
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
+
+use backon::{ExponentialBuilder, Retryable as _};
 use tokio::sync::watch;
 
 use crate::config::RedisSettings;
 use crate::error::{Error, Result};
 use crate::telemetry::Telemetry;
 
-/// The way to the Redis of an installation. Clones share it.
+pub use link::Link;
+pub use status::RedisStatus;
+pub use subscription::{BusEvent, Subscription};
+
+use address::Address;
+use metrics::Metrics;
+use status::Teller;
+
+/// Between two attempts, before jitter adds up to as much again; for ever.
+const FIRST_DELAY: Duration = Duration::from_millis(50);
+const LONGEST_DELAY: Duration = Duration::from_millis(500);
+
+/// The way to the Redis of an installation. Clones share it; with the last one its connection and its task end.
 #[derive(Clone)]
 pub struct RedisClient(Arc<Shared>);
 
-struct Shared {
-    client: redis::Client,
+/// What is needed to connect.
+struct Target {
+    address: Address,
     timeout: Duration,
-    link: RwLock<Option<Link>>,
+    /// The name of a key that nobody has.
+    probe: String,
+}
+
+struct Shared {
+    target: Arc<Target>,
+    metrics: Arc<Metrics>,
+    state: RwLock<State>,
     links: watch::Sender<u64>,
 }
 
-/// One connection and the server process that it leads to. Clones share the connection.
-#[derive(Clone)]
-pub struct Link {
-    connection: MultiplexedConnection,
-    server: u64,
-    version: Arc<str>,
-    number: u64,
-    client: RedisClient,
-}
-
-/// Whether there is a link.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RedisStatus {
-    /// There is.
-    Up {
-        /// The server's version, such as `7.0.15`.
-        version: String,
-        /// Since when.
-        since: SystemTime,
-    },
-    /// There is none.
-    Down {
-        /// Why, for operators: it names the setting and no secrets.
-        reason: String,
-        /// Since when.
-        since: SystemTime,
-    },
-}
-
-/// What a subscription tells.
-#[derive(Clone, Debug)]
-pub enum BusEvent {
-    /// From now on messages arrive; those before are lost.
-    Connected,
-    /// Messages may be lost from now on.
-    Disconnected,
-    /// Somebody published this.
-    Message(bytes::Bytes),
-}
-
-/// A channel, subscribed to again whenever its connection ends.
-pub struct Subscription {
-    client: RedisClient,
-    channel: String,
-    messages: Option<redis::aio::PubSubStream>,
+/// The lock around it is never held across an await; every use of the second tier takes it to read.
+struct State {
+    link: Option<Link>,
+    teller: Teller,
 }
 
 impl RedisClient {
-    /// Begins to connect; `None` without a URL. It does not wait for the server.
-    pub fn connect(settings: &RedisSettings, _telemetry: &Telemetry) -> Result<Option<Self>> {
+    /// Begins to connect; `None` without a URL. It does not wait for the server. Call it in a Tokio runtime. Fails with a
+    /// message that names `redis.url` or `redis.ca_file` if they have mistakes.
+    pub fn connect(settings: &RedisSettings, telemetry: &Telemetry) -> Result<Option<Self>> {
+        let Some(target) = Self::target(settings)? else { return Ok(None) };
+        let metrics = Arc::new(Metrics::new(telemetry.registry())?);
+        let state = RwLock::new(State { link: None, teller: Teller::new() });
+        let shared = Arc::new(Shared { target: Arc::new(target), metrics, state, links: watch::Sender::new(0) });
+        tokio::spawn(keep_linked(Arc::clone(&shared.target), Arc::downgrade(&shared), shared.links.subscribe()));
+        Ok(Some(Self(shared)))
+    }
+
+    /// Fails as [`Self::connect`] would, and connects to nothing.
+    pub fn check(settings: &RedisSettings) -> Result<()> {
+        Self::target(settings).map(drop)
+    }
+
+    fn target(settings: &RedisSettings) -> Result<Option<Target>> {
         if settings.url.is_empty() {
             return Ok(None);
         }
-        let client = redis::Client::open(settings.url.as_str()).map_err(Error::internal)?;
-        let shared = Shared { client, timeout: settings.timeout, link: RwLock::default(), links: watch::Sender::new(0) };
-        let client = Self(Arc::new(shared));
-        tokio::spawn(client.clone().keep_linked());
-        Ok(Some(client))
+        let (address, probe) = (Address::of(settings)?, format!("{}:probe", settings.prefix));
+        Ok(Some(Target { address, timeout: settings.timeout, probe }))
     }
 
     /// The connection, if there is one.
     pub fn link(&self) -> Option<Link> {
-        self.0.link.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.read(|state| state.link.clone())
     }
 
-    /// Whether there is a connection.
+    /// Whether there is a connection and, if not, why.
     pub fn status(&self) -> RedisStatus {
-        let since = SystemTime::now();
-        match self.link() {
-            Some(link) => RedisStatus::Up { version: link.version.to_string(), since },
-            None => RedisStatus::Down { reason: "No Redis answers at the address in redis.url.".to_owned(), since },
-        }
+        self.0.read(|state| state.teller.status())
     }
 
     /// Changes whenever a link is made or lost.
@@ -105,103 +102,98 @@ impl RedisClient {
         self.0.links.subscribe()
     }
 
-    /// Subscribes to `channel`, on a connection of its own.
+    /// Subscribes to `channel`, on a connection of its own. Call it in a Tokio runtime.
     pub fn subscribe(&self, channel: String) -> Subscription {
-        Subscription { client: self.clone(), channel, messages: None }
-    }
-
-    async fn keep_linked(self) {
-        let mut links = self.watch_links();
-        loop {
-            while self.link().is_none() {
-                match self.make_link().await {
-                    Ok(link) => {
-                        *self.0.link.write().unwrap_or_else(PoisonError::into_inner) = Some(link);
-                        self.0.links.send_modify(|number| *number += 1);
-                    }
-                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-                }
-            }
-            if links.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    async fn make_link(&self) -> Result<Link> {
-        let mut connection = self.0.client.get_multiplexed_async_connection().await.map_err(Error::internal)?;
-        let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await.map_err(Error::internal)?;
-        let run = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default();
-        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or_default().into();
-        let number = *self.0.links.borrow() + 1;
-        Ok(Link { connection, server: xxhash_rust::xxh3::xxh3_64(run.as_bytes()), version, number, client: self.clone() })
-    }
-
-    fn drop_link(&self, number: u64) {
-        let mut link = self.0.link.write().unwrap_or_else(PoisonError::into_inner);
-        if link.as_ref().is_some_and(|link| link.number == number) {
-            *link = None;
-            self.0.links.send_modify(|number| *number += 1);
-        }
+        Subscription::begin(&self.0, channel)
     }
 }
 
-impl Link {
-    /// Which server process this is: another number after each restart, and another one for each replica.
-    pub fn server(&self) -> u64 {
-        self.server
-    }
-
-    /// Runs commands in one round trip.
-    pub async fn run<T: FromRedisValue>(&self, pipeline: &redis::Pipeline) -> Result<T> {
-        let mut connection = self.connection.clone();
-        self.judge(tokio::time::timeout(self.client.0.timeout, pipeline.query_async(&mut connection)).await)
-    }
-
-    /// Runs a script, which is loaded first if the server does not know it.
-    pub async fn invoke<T: FromRedisValue>(&self, script: &redis::ScriptInvocation<'_>) -> Result<T> {
-        let mut connection = self.connection.clone();
-        self.judge(tokio::time::timeout(self.client.0.timeout, script.invoke_async(&mut connection)).await)
-    }
-
-    fn judge<T>(&self, outcome: Result<redis::RedisResult<T>, tokio::time::error::Elapsed>) -> Result<T> {
-        let away = |internal: String| Error::unavailable("The second cache tier is away.", Duration::from_secs(1), internal);
-        match outcome {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => {
-                self.client.drop_link(self.number);
-                Err(away(error.to_string()))
-            }
-            Err(_) => {
-                self.client.drop_link(self.number);
-                Err(away("no answer in time".to_owned()))
-            }
+impl Shared {
+    /// The first link, or the next one.
+    fn gain(&self, link: Link) {
+        self.change(|state| {
+            state.teller.up(link.peer());
+            state.link = Some(link.clone());
+        });
+        self.metrics.up.set(1);
+        self.metrics.links.inc();
+        self.links.send_modify(|changes| *changes += 1);
+        // If it ended before it was known here, nobody else will say so.
+        if link.has_ended() {
+            self.lose(link.number(), &failure::ended());
         }
+    }
+
+    /// The link of this number is of no more use. Others may have said so before.
+    fn lose(&self, number: u64, error: &Error) {
+        let lost = self.change(|state| {
+            let lost = state.link.take_if(|link| link.number() == number)?;
+            state.teller.down(error);
+            Some(lost)
+        });
+        if let Some(lost) = lost {
+            lost.cut();
+            self.metrics.up.set(0);
+            self.links.send_modify(|changes| *changes += 1);
+        }
+    }
+
+    fn complain(&self, error: &Error) {
+        self.change(|state| state.teller.complain(error));
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Subscription {
-    /// Waits for what happens next.
-    pub async fn next(&mut self) -> BusEvent {
-        use futures_util::StreamExt as _;
-        if let Some(messages) = &mut self.messages {
-            return match messages.next().await {
-                Some(message) => BusEvent::Message(bytes::Bytes::copy_from_slice(message.get_payload_bytes())),
-                None => {
-                    self.messages = None;
-                    BusEvent::Disconnected
-                }
-            };
-        }
-        loop {
-            if let Ok(subscription) = self.client.0.client.get_async_pubsub().await {
-                let (mut sink, messages) = subscription.split();
-                if sink.subscribe(&self.channel).await.is_ok() {
-                    self.messages = Some(messages);
-                    return BusEvent::Connected;
-                }
+/// Makes a link whenever there is none, until the client is dropped.
+async fn keep_linked(target: Arc<Target>, shared: Weak<Shared>, mut links: watch::Receiver<u64>) {
+    for number in 1.. {
+        let tell = |error: &Error| {
+            if let Some(shared) = shared.upgrade() {
+                shared.change(|state| state.teller.down(error));
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        let link = tokio::select! {
+            link = patiently(|| Link::make(&target, number, shared.clone()), tell) => link,
+            () = dropped(links.clone()) => return,
+        };
+        let begun = Instant::now();
+        match shared.upgrade() {
+            Some(shared) => shared.gain(link),
+            None => return,
+        }
+        links.mark_unchanged();
+        let is_linked = || shared.upgrade().is_some_and(|shared| shared.read(|state| state.link.is_some()));
+        while is_linked() && links.changed().await.is_ok() {}
+        pause_after(begun).await;
+    }
+}
+
+/// A server that ends each connection at once must not be asked for new ones all the time.
+async fn pause_after(begun: Instant) {
+    tokio::time::sleep(LONGEST_DELAY.saturating_sub(begun.elapsed())).await;
+}
+
+/// When the client is gone.
+async fn dropped(mut links: watch::Receiver<u64>) {
+    while links.changed().await.is_ok() {}
+}
+
+/// Tries until it succeeds.
+async fn patiently<T, F: Future<Output = Result<T>>>(attempt: impl FnMut() -> F, tell: impl FnMut(&Error)) -> T {
+    let delays =
+        ExponentialBuilder::default().with_min_delay(FIRST_DELAY).with_max_delay(LONGEST_DELAY).without_max_times().with_jitter();
+    let (mut attempt, mut tell) = (attempt, tell);
+    loop {
+        // It ends only well: the delays are without end.
+        if let Ok(made) = (&mut attempt).retry(delays).notify(|error: &Error, _| tell(error)).await {
+            return made;
         }
     }
 }

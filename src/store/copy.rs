@@ -19,6 +19,7 @@ use super::connection::{Access, Connection};
 use super::database::Database;
 use super::dialect::literal;
 use super::failure::Failure;
+use super::installation::ID;
 use super::statement::Statement;
 use super::structure::Step;
 use crate::error::{Error, Result};
@@ -172,7 +173,8 @@ impl Store {
         .await
     }
 
-    /// The copy is whole: takes the mark away, and lets the change log go on after the number `counter`.
+    /// The copy is whole: takes the mark away, and lets the change log go on after the number `counter`. What other places
+    /// know of this database under its old id, for example a cache, is no longer true: it gets a new one.
     pub async fn copy_end(&self, counter: i64) -> Result<()> {
         self.run("copy_end", "", Access::Write, move |connection| {
             async move {
@@ -180,8 +182,8 @@ impl Store {
                 if counter > 0 {
                     connection.execute((spelling(connection).set_counter)(counter)).await?;
                 }
-                let mut statement = Statement::new("DELETE FROM installation WHERE name = ");
-                statement.text(MARK);
+                let mut statement = Statement::new("DELETE FROM installation WHERE name IN (");
+                statement.text(MARK).sql(", ").text(ID).sql(")");
                 connection.execute(statement).await?;
                 Ok(())
             }

@@ -19,6 +19,7 @@ mod dialect;
 mod failure;
 mod filter;
 mod highlight;
+mod installation;
 mod log;
 mod metrics;
 mod migration;

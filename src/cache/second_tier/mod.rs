@@ -7,27 +7,47 @@
 //! A value also names the server process that it was captured on. Another process (one that restarted with an old dump, or
 //! a replica that lacks the last deletions) has another name, so none of its older values count.
 
+mod fill;
 mod names;
+mod seek;
+mod value;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use self::names::Names;
+pub(super) use self::seek::{Capture, Sought, Wanted};
 use super::target::Target;
-use super::{Cache, InstanceId};
+use super::{Cache, CacheKey, InstanceId, Scope};
 use crate::config::RedisSettings;
-use crate::model::CollectionName;
+use crate::model::{CollectionName, Guard};
 use crate::redis_client::{Link, RedisClient};
+
+/// More fills at a time than a healthy Redis ever has. Beyond them a fill is dropped: a slow one must not pile up bodies.
+const MAX_FILLS: usize = 256;
 
 /// Entries in Redis.
 pub struct SecondTier {
     client: RedisClient,
     names: Names,
-    instance: InstanceId,
+    max_ttl: Duration,
+    compress_above: usize,
     collections: BTreeSet<CollectionName>,
     /// While bumps of this instance are pending, what Redis has may be older than what a writer was answered.
     suspended: AtomicBool,
+    fills: Arc<Semaphore>,
+}
+
+/// Where everything of an entry is.
+pub(super) struct Address {
+    key: CacheKey,
+    value: String,
+    lease: String,
+    dependencies: Vec<String>,
 }
 
 impl SecondTier {
@@ -36,9 +56,11 @@ impl SecondTier {
         Arc::new(Self {
             client,
             names: Names::new(&settings.prefix, installation),
-            instance: cache.instance(),
+            max_ttl: settings.max_ttl,
+            compress_above: usize::try_from(settings.compress_above.as_u64()).unwrap_or(usize::MAX),
             collections: cache.collections(),
             suspended: AtomicBool::new(false),
+            fills: Arc::new(Semaphore::new(MAX_FILLS)),
         })
     }
 
@@ -81,4 +103,32 @@ impl SecondTier {
     pub fn is_suspended(&self) -> bool {
         self.suspended.load(Ordering::Acquire)
     }
+
+    /// How many fills are under way.
+    pub fn fills_in_flight(&self) -> usize {
+        MAX_FILLS - self.fills.available_permits()
+    }
+
+    /// Where the entry of `key` is, which depends on `guards`.
+    pub(super) fn address(&self, scope: &Scope, key: &CacheKey, guards: &[Guard]) -> Address {
+        Address {
+            key: key.clone(),
+            value: self.names.entry(scope, key),
+            lease: self.names.lease(scope, key),
+            dependencies: self.names.dependencies(guards),
+        }
+    }
+
+    /// The link, if nothing forbids to use it. Ask after local guards were captured: see [`Self::suspend`].
+    fn usable_link(&self) -> Option<Link> {
+        if self.is_suspended() { None } else { self.link() }
+    }
+
+    /// For how long a nonce is kept at least, in milliseconds: longer than any value that has it.
+    fn guards_kept(&self) -> u64 {
+        u64::try_from(self.max_ttl.as_millis()).unwrap_or(u64::MAX / 4).clamp(1_000, u64::MAX / 4)
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,7 +51,7 @@ pub(super) fn system() -> Vec<(String, Value)> {
             "/health".to_owned(),
             operation(
                 "check_health",
-                "Whether the database answers, and what the cache holds.",
+                "Whether the database and Redis answer, and what the cache holds.",
                 json!({"200": answer("Everything works.", health()), "503": answer("The database is not open yet, or does not answer; `cache` is there once it is open.", health())}),
             ),
         ),

@@ -89,12 +89,17 @@ fn statistics() -> Value {
 fn health() -> Value {
     json!({
         "type": "object",
-        "required": ["status", "database", "version"],
+        "required": ["status", "database", "redis", "version"],
         "properties": {
             "status": {"type": "string", "enum": ["healthy", "unhealthy"]},
             "database": {"type": "object", "properties": {
                 "status": {"type": "string", "enum": ["up", "down"]},
                 "reason": {"type": "string"},
+            }},
+            "redis": {"type": "object", "required": ["status"], "properties": {
+                "status": {"type": "string", "enum": ["off", "up", "down"], "description": "`down` leaves `status` as it is: everything is answered without Redis."},
+                "version": {"type": "string"},
+                "reason": {"type": "string", "description": "Why it is down, or what it refuses although it is up."},
             }},
             "cache": {"type": "object", "properties": {
                 "enabled": {"type": "boolean"},

@@ -4,12 +4,13 @@
 use std::error::Error as StdError;
 use std::io;
 
-use rustls::{CertificateError, Error as TlsError};
+use rustls::Error as TlsError;
 use tokio_postgres::error::{DbError, SqlState};
 
 use super::RETRY_AFTER;
 use super::messages::{NO_SLOT, from_database};
 use crate::error::Error;
+use crate::tls::Distrust;
 
 /// The domain error for a connection that could not be made.
 pub(in crate::store) fn from_connect(error: &tokio_postgres::Error) -> Error {
@@ -53,26 +54,18 @@ fn answered(answer: &DbError, told: &str) -> Error {
 
 fn tls(error: &tokio_postgres::Error, told: &str) -> &'static str {
     let refused = io_error(error).and_then(io::Error::get_ref).and_then(|inner| inner.downcast_ref::<TlsError>());
-    match refused {
-        Some(TlsError::InvalidCertificate(reason)) => match reason {
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                "PostgreSQL's certificate is for another host name than the one in database.url, and sslmode there says that it \
-                 counts."
-            }
-            CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. } => {
-                "PostgreSQL's certificate is out of date, and sslmode in database.url says that it counts."
-            }
-            // The enum is open to more; most of all it is an unknown issuer.
-            _ => {
-                "PostgreSQL's certificate comes from nobody whom database.ca_file names (the system's authorities, if it is \
-                 empty), and sslmode in database.url says that it counts."
-            }
-        },
+    match refused.and_then(Distrust::of) {
+        Some(Distrust::OtherName) => {
+            "PostgreSQL's certificate is for another host name than the one in database.url, and sslmode there says that it \
+             counts."
+        }
+        Some(Distrust::OutOfDate) => "PostgreSQL's certificate is out of date, and sslmode in database.url says that it counts.",
+        Some(Distrust::UnknownIssuer) => {
+            "PostgreSQL's certificate comes from nobody whom database.ca_file names (the system's authorities, if it is \
+             empty), and sslmode in database.url says that it counts."
+        }
         None if told.contains("does not support TLS") => "PostgreSQL does not offer TLS, which sslmode in database.url demands.",
-        Some(_) | None => "TLS with PostgreSQL failed; see sslmode in database.url, and database.ca_file.",
+        None => "TLS with PostgreSQL failed; see sslmode in database.url, and database.ca_file.",
     }
 }
 

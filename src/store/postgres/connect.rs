@@ -1,15 +1,9 @@
 //! Making a connection to PostgreSQL: the URL, TLS, and what every session of ours is set to. It knows nothing of pools.
 
-use std::fs::File;
-use std::io::BufReader;
-use std::path::Path;
 use std::str::FromStr as _;
 use std::time::Duration;
 
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
 use rustls_tokio_postgres::{MakeRustlsConnect, config_no_verify};
 use tokio_postgres::Config;
 use tokio_postgres::config::SslMode;
@@ -17,6 +11,7 @@ use tokio_postgres::config::SslMode;
 use super::super::failure::{from_connect, from_database};
 use crate::config::DatabaseSettings;
 use crate::error::{Error, Result};
+use crate::tls;
 
 /// A connection over which nothing came for this long is asked whether it is alive, every [`KEEPALIVE_INTERVAL`].
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
@@ -66,7 +61,7 @@ impl Connector {
         let tls = match (check, config.get_ssl_mode()) {
             // As with every client of PostgreSQL: encrypted if the server can, against listeners only.
             (CertificateCheck::ByMode, SslMode::Disable | SslMode::Prefer) => config_no_verify(),
-            (CertificateCheck::ByMode | CertificateCheck::Always, _) => verifying(&settings.ca_file)?,
+            (CertificateCheck::ByMode | CertificateCheck::Always, _) => tls::verifying(&settings.ca_file, "database.ca_file")?,
         };
         Ok(Self {
             config,
@@ -152,28 +147,6 @@ fn invalid_url() -> Error {
         "database.url is not one that Terrace understands; it takes postgres://USER:PASSWORD@HOST:PORT/DATABASE, with characters \
          such as @ and / in the password percent-encoded, and sslmode=disable, prefer or require.",
     )
-}
-
-fn verifying(ca_file: &Path) -> Result<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    if ca_file.as_os_str().is_empty() {
-        // Certificates of the system that cannot be read are as good as not there.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    } else {
-        let invalid = |reason: String| {
-            let detail = format!("The file {} (database.ca_file) {reason}.", ca_file.display());
-            Error::bad_request("invalid_setting", detail)
-        };
-        let file = File::open(ca_file).map_err(|error| invalid(format!("cannot be read: {error}")))?;
-        for certificate in CertificateDer::pem_reader_iter(BufReader::new(file)) {
-            let certificate = certificate.map_err(|error| invalid(format!("is not PEM: {error}")))?;
-            roots.add(certificate).map_err(|error| invalid(format!("has a certificate that is none: {error}")))?;
-        }
-        if roots.is_empty() {
-            return Err(invalid("has no certificate".to_owned()));
-        }
-    }
-    Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod copy;
 mod explain;
 mod filters;
 mod foreign;
+mod installation;
 mod log;
 mod opening;
 mod paging;

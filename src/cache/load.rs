@@ -1,0 +1,163 @@
+//! One flight: the second tier, else the loader, and what becomes of the result.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::second_tier::{Address, Capture, SecondTier, Sought, Wanted};
+use super::{Cache, CacheKey, Content, Dependencies, Entry, Scope};
+use crate::error::{ErrorKind, Result};
+use crate::faults;
+use crate::model::Guard;
+
+/// What a flight is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Somebody waits for whatever is fresh.
+    Answer,
+    /// A hit is about to expire. What L2 has is of no use if it is as well.
+    Refresh,
+    /// A change outdated an entry that may be served a little longer.
+    CatchUp,
+    /// Somebody waits for something newer or longer lived than either tier has.
+    Renew,
+    /// Somebody waits for what is loaded from now on.
+    Reload,
+}
+
+/// How a flight ended.
+#[derive(Clone, Debug)]
+pub(super) struct Landed {
+    pub(super) entry: Arc<Entry>,
+    pub(super) source: Source,
+}
+
+/// Where its entry comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Loader,
+    SecondTier,
+    /// The second tier, expired, in place of an error.
+    StoodIn,
+}
+
+/// A flight.
+pub(super) struct Load {
+    pub(super) cache: Arc<Cache>,
+    pub(super) scope: Arc<Scope>,
+    pub(super) key: CacheKey,
+    pub(super) guards: Vec<Guard>,
+    /// Captured before it began.
+    pub(super) dependencies: Dependencies,
+    pub(super) purpose: Purpose,
+}
+
+impl Purpose {
+    fn wanted(self) -> Wanted {
+        match self {
+            Self::Answer | Self::CatchUp => Wanted::Fresh,
+            Self::Refresh => Wanted::Refreshed,
+            Self::Renew | Self::Reload => Wanted::Capture,
+        }
+    }
+
+    /// Whether an entry will do that has landed since the caller looked.
+    pub(super) fn takes_what_landed(self) -> bool {
+        match self {
+            Self::Answer | Self::CatchUp => true,
+            Self::Refresh | Self::Renew | Self::Reload => false,
+        }
+    }
+
+    /// Whether it certainly ends with a load.
+    pub(super) fn always_loads(self) -> bool {
+        self.wanted() == Wanted::Capture
+    }
+}
+
+impl Load {
+    /// `loading` has not begun: it is polled only after everything was captured.
+    pub(super) async fn run(self, loading: impl Future<Output = Result<Content>>) -> Result<Landed> {
+        let Some(tier) = self.cache.second_tier().map(Arc::clone) else {
+            let entry = self.load(loading).await?.0;
+            return Ok(Landed { entry, source: Source::Loader });
+        };
+        let address = tier.address(&self.scope, &self.key, &self.guards);
+        let is_trusted = self.cache.is_trusted();
+        match tier.seek(&self.scope, &address, &self.dependencies, self.purpose.wanted(), is_trusted).await {
+            Sought::Found(entry) => Ok(self.keep(entry, Source::SecondTier)),
+            Sought::Nothing { capture, stand_in } => self.load_and_fill(&tier, address, capture, stand_in, loading).await,
+        }
+    }
+
+    async fn load_and_fill(
+        self,
+        tier: &Arc<SecondTier>,
+        address: Address,
+        capture: Option<Capture>,
+        stand_in: Option<Entry>,
+        loading: impl Future<Output = Result<Content>>,
+    ) -> Result<Landed> {
+        let (entry, read_since) = match self.load(loading).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                if let Some(capture) = capture {
+                    tier.release(address, capture);
+                }
+                return match stand_in {
+                    Some(entry) if error.kind() == ErrorKind::Unavailable && entry.is_usable_on_error(entry.age()) => {
+                        Ok(self.keep(entry, Source::StoodIn))
+                    }
+                    Some(_) | None => Err(error),
+                };
+            }
+        };
+        let capture = if faults::is_switched_off("capture") { tier.capture(&address).await } else { capture };
+        match capture {
+            // What was read before the nonces were captured may be older than they are.
+            Some(capture) if read_since.is_none_or(|since| since >= capture.at()) => {
+                tier.fill(&self.scope, address, capture, &entry);
+            }
+            Some(capture) => tier.release(address, capture),
+            None => {}
+        }
+        Ok(Landed { entry, source: Source::Loader })
+    }
+
+    /// Runs the loader, and stores its entry in L1. Also says since when it was read, if that was before the loader ran.
+    async fn load(&self, loading: impl Future<Output = Result<Content>>) -> Result<(Arc<Entry>, Option<Instant>)> {
+        let metrics = self.scope.metrics();
+        let started = Instant::now();
+        let content = loading.await.inspect_err(|_| metrics.load_errors.inc())?;
+        metrics.load_seconds.observe(started.elapsed().as_secs_f64());
+        faults::point("before_fill").await;
+        let read_since = content.read_since;
+        let dependencies = if faults::is_switched_off("capture") {
+            self.dependencies.iter().map(super::Captured::again).collect()
+        } else {
+            self.dependencies.clone()
+        };
+        let entry = Arc::new(self.cache.entry(&self.scope, content, dependencies));
+        self.store(&entry);
+        Ok((entry, read_since))
+    }
+
+    /// Keeps in L1 what was found in L2.
+    pub(super) fn keep(&self, entry: Entry, source: Source) -> Landed {
+        let entry = Arc::new(entry);
+        self.store(&entry);
+        Landed { entry, source }
+    }
+
+    /// An entry that is outdated already would only displace a newer one, unless entries may lag and this one is the newest. If a
+    /// guard moves after this check, the stored entry is never served as fresh.
+    fn store(&self, entry: &Arc<Entry>) {
+        let is_newest = || {
+            let stored = self.cache.l1.get(&self.key);
+            stored.is_none_or(|stored| !stored.is_valid() && stored.current_until() < entry.current_until())
+        };
+        if entry.is_valid() || !self.scope.max_lag().is_zero() && is_newest() {
+            self.cache.l1.insert(self.key.clone(), Arc::clone(entry));
+        }
+    }
+}
