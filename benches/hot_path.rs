@@ -22,7 +22,7 @@ use actix_web::{App as ActixApp, test};
 use criterion::{Criterion, criterion_group, criterion_main};
 use terrace::app::App;
 use terrace::config::Settings;
-use terrace::http::{Front, Readiness, layer};
+use terrace::http::{Front, Readiness, SecondTier, layer};
 use terrace::limits::BurstLimit;
 use terrace::model::{Freshness, Principal, RecordId};
 use terrace::records::{ImportMode, Outcome, canonical_query};
@@ -56,7 +56,7 @@ fn hits(criterion: &mut Criterion) {
     let telemetry = Telemetry::new().unwrap();
     let burst = BurstLimit::new(&settings.limits).unwrap();
     let resources = app.records().declared().clone();
-    let front = Front::new(&settings, resources, telemetry, Readiness::default(), burst).unwrap();
+    let front = Front::new(&settings, resources, telemetry, Readiness::new(|| SecondTier::Off), burst).unwrap();
     front.open(app.records().clone());
     let router = ActixApp::new().wrap(layer()).configure(|application| front.configure(application));
     let service = system.block_on(test::init_service(router));

@@ -23,13 +23,15 @@ pub async fn settings(directory: &Path) -> Settings {
     settings
 }
 
-/// The collection files in `directory`, with `line` in the section `[cache]` of each.
+/// The collection files in `directory`, with `line` instead of what their sections `[cache]` have under its key.
 pub fn declare(settings: &mut Settings, directory: &Path, line: &str) {
     let declared = directory.join("collections");
     std::fs::create_dir_all(&declared).unwrap();
     for file in std::fs::read_dir(&settings.collections.dir).unwrap() {
         let file = file.unwrap();
         let text = std::fs::read_to_string(file.path()).unwrap();
+        let is_other = |other: &&str| other.split('=').next() != line.split('=').next();
+        let text = text.lines().filter(is_other).collect::<Vec<_>>().join("\n");
         std::fs::write(declared.join(file.file_name()), text.replacen("[cache]\n", &format!("[cache]\n{line}\n"), 1)).unwrap();
     }
     settings.collections.dir = declared;

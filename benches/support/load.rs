@@ -56,16 +56,30 @@ async fn requests(address: SocketAddr, request: String, end: Instant) -> u64 {
     count
 }
 
-struct Connection {
+/// A kept connection.
+pub struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    async fn open(address: SocketAddr) -> Self {
+    pub async fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream, buffer: vec![0; 1 << 20] }
+    }
+
+    /// The body of `path`.
+    pub async fn get(&mut self, path: &str) -> &[u8] {
+        let (head, end) = self.exchange(format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n").as_bytes()).await;
+        &self.buffer[head..end]
+    }
+
+    /// Merges `patch` into the record at `path`.
+    pub async fn patch(&mut self, path: &str, patch: &str) {
+        let head = "content-type: application/merge-patch+json\r\nhost: bench";
+        let request = format!("PATCH {path} HTTP/1.1\r\n{head}\r\ncontent-length: {}\r\n\r\n{patch}", patch.len());
+        self.exchange(request.as_bytes()).await;
     }
 
     /// Sends a request and reads its answer into the buffer; returns where the body begins and ends.

@@ -3,10 +3,12 @@
 #![allow(dead_code, reason = "each bench uses its part")]
 
 pub mod corpus;
+pub mod cpu;
 pub mod installation;
 pub mod load;
 pub mod process;
 pub mod requests;
+pub mod second_tier;
 
 use std::path::{Path, PathBuf};
 
