@@ -169,9 +169,9 @@ impl Fleet {
         let mut loads = 0;
         for instance in &self.instances {
             let metrics = String::from_utf8(Connection::open(instance.address).await.get("/metrics").await.to_vec()).unwrap();
-            let counts = metrics.lines().filter(|line| {
-                line.starts_with("terrace_cache_load_duration_seconds_count{") && line.contains("kind=\"list\"")
-            });
+            let counts = metrics
+                .lines()
+                .filter(|line| line.starts_with("terrace_cache_load_duration_seconds_count{") && line.contains("kind=\"list\""));
             loads += counts.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum::<u64>();
         }
         loads

@@ -7,10 +7,11 @@ mod opening;
 mod running;
 mod samples;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::cache::{Cache, Reconciler};
+use crate::cache::{Bus, BusMetrics, Cache, Reconciler, SecondTier};
 use crate::catalog::Catalog;
 use crate::config::{Mistake, Settings};
 use crate::error::{Error, ErrorKind, Result};
@@ -93,6 +94,16 @@ fn collections(catalog: &Catalog) -> Vec<Arc<Collection>> {
     catalog.collections().iter().map(|declared| Arc::clone(&declared.collection)).collect()
 }
 
+/// A fingerprint of what makes the terms of documents, which other instances must agree on to understand an announcement.
+fn declarations(catalog: &Catalog) -> u64 {
+    let mut all = BTreeMap::new();
+    for collection in collections(catalog) {
+        let fields = collection.term_fields().into_iter().map(|name| (name.to_owned(), collection.fields.get(name).copied()));
+        all.insert(collection.name.clone(), fields.collect::<BTreeMap<_, _>>());
+    }
+    xxhash_rust::xxh3::xxh3_64(format!("{all:?}").as_bytes())
+}
+
 /// Everything that needs no database. It is made once, however often opening one is tried.
 struct Foundation {
     settings: Settings,
@@ -100,7 +111,7 @@ struct Foundation {
     catalog: Arc<Catalog>,
     cache: Arc<Cache>,
     /// None if the installation has no second tier.
-    redis: Option<RedisClient>,
+    redis: Option<(RedisClient, BusMetrics)>,
     resources: Arc<Resources>,
 }
 
@@ -111,12 +122,27 @@ impl Foundation {
         let catalog = Arc::new(Catalog::load(&settings.collections, check_list)?);
         let cache = Cache::new(&settings.cache, &telemetry)?;
         let resources = Resources::new(&catalog, &cache)?;
-        let redis = RedisClient::connect(&settings.redis, &telemetry)?;
+        let redis = match RedisClient::connect(&settings.redis, &telemetry)? {
+            Some(client) => Some((client, BusMetrics::new(&telemetry)?)),
+            None => None,
+        };
         Ok(Arc::new(Self { settings, telemetry, catalog, cache, redis, resources }))
     }
 
     async fn open_store(&self) -> Result<Store> {
         Store::open(&self.settings.database, self.settings.log.slow_query, &self.telemetry).await
+    }
+
+    /// Joins the second tier of the installation that `store` holds, and its bus.
+    async fn bus(&self, store: &Store) -> Result<Option<Bus>> {
+        let Some((client, metrics)) = &self.redis else { return Ok(None) };
+        // An attempt to open that failed may have joined it already.
+        let tier = match self.cache.second_tier() {
+            Some(joined) => Arc::clone(joined),
+            None => SecondTier::new(client.clone(), &self.settings.redis, &store.installation_id().await?, &self.cache),
+        };
+        self.cache.join(Arc::clone(&tier));
+        Ok(Some(Bus::new(&tier, client.clone(), &self.cache, declarations(&self.catalog), metrics.clone())))
     }
 }
 
@@ -143,7 +169,11 @@ impl App {
         refuse_unfinished_copy(&store).await?;
         let Foundation { cache, catalog, resources, .. } = &*foundation;
         let log = CatalogedLog::new(store.clone(), Arc::clone(catalog));
-        let reconciler = Arc::new(Reconciler::new(Arc::clone(cache), Box::new(log), store.snapshot().await?));
+        let mut reconciler = Reconciler::new(Arc::clone(cache), Box::new(log), store.snapshot().await?);
+        if let Some(bus) = foundation.bus(&store).await? {
+            reconciler = reconciler.on_bus(bus);
+        }
+        let reconciler = Arc::new(reconciler);
         let records =
             Records::new(store.clone(), Arc::clone(cache), Arc::clone(catalog), Arc::clone(&reconciler), Arc::clone(resources));
         Ok(Self { foundation, store, reconciler, records })

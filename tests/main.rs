@@ -4,6 +4,7 @@
 
 mod architecture;
 mod cli;
+mod coherence;
 mod compression;
 mod coverage;
 mod faults;

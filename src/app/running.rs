@@ -49,8 +49,9 @@ impl Entrance {
         self.front.open(app.records);
         let warming = self.warm(warming, settings.cache.warm_before_ready);
         let retention = Retention::new(app.store, settings.changes.retention, telemetry.meter());
-        let reconciling = app.reconciler.run(settings.cache.reconcile_interval);
-        vec![tokio::spawn(reconciling), tokio::spawn(retention.run()), tokio::spawn(warming)]
+        let mut background = app.reconciler.start(settings.cache.reconcile_interval);
+        background.extend([tokio::spawn(retention.run()), tokio::spawn(warming)]);
+        background
     }
 
     /// Warms the cache, and is ready when that has been done once, or has taken `patience`.
@@ -79,7 +80,7 @@ impl Running {
     /// Listens. Requests that need the database are refused until somebody is admitted.
     pub(super) fn listen(foundation: &Foundation) -> Result<Self> {
         let settings = &foundation.settings;
-        let redis = foundation.redis.clone();
+        let redis = foundation.redis.as_ref().map(|(client, _)| client.clone());
         let readiness = Readiness::new(move || second_tier(redis.as_ref()));
         let burst = BurstLimit::new(&settings.limits)?;
         let resources = Arc::clone(&foundation.resources);

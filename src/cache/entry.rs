@@ -197,7 +197,12 @@ impl Entry {
 
     /// How long ago it was loaded.
     pub fn age(&self) -> Duration {
-        self.loaded_at.elapsed()
+        self.age_at(Instant::now())
+    }
+
+    /// How long before `now` it was loaded.
+    pub fn age_at(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.loaded_at)
     }
 
     /// For how much longer than `age` it is fresh if no guard moves; zero once it has expired. Like all that follows it

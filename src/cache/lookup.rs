@@ -33,6 +33,9 @@ impl Cache {
         if !self.enabled {
             return if freshness.only_if_cached { Err(Error::not_cached()) } else { self.load_past(scope, loader).await };
         }
+        if !self.is_trusted() {
+            self.trust.wait().await;
+        }
         let demand = Demand::new(freshness, scope.max_lag(), self.is_trusted());
         if let Some(entry) = self.l1.get(key) {
             let age = entry.age();

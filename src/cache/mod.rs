@@ -7,6 +7,7 @@
 
 #![allow(dead_code, reason = "until explanations are there")]
 
+mod bus;
 mod cell;
 mod demand;
 mod encoding;
@@ -22,23 +23,25 @@ mod reconcile;
 mod scope;
 mod second_tier;
 mod target;
+mod trust;
 mod warm;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+pub use bus::{Bus, BusMetrics, Reach};
 pub use cell::Captured;
 pub use encoding::Encoding;
 pub use entry::{Content, Dependencies, Entry, Lifetime, Origin, Presence, Representation};
 pub use guard::Guards;
 pub use instance::InstanceId;
 pub use key::{CacheKey, Kind};
-pub use reconcile::{ChangeLog, Reconciler};
+pub use reconcile::{Applied, ChangeLog, CoherenceStatus, Reconciler};
 pub use scope::{Fingerprint, Lifetimes, Scope};
 pub use second_tier::SecondTier;
 pub use target::{BULK, Cause, Move, Pattern, Target};
+pub use trust::Trust;
 
 use crate::config::CacheSettings;
 use crate::error::Result;
@@ -113,7 +116,7 @@ pub struct Occupancy {
 pub struct Cache {
     enabled: bool,
     /// Whether guards that are current now can be relied on. If not, whatever is stored counts as expired.
-    trusted: AtomicBool,
+    trust: Arc<Trust>,
     instance: InstanceId,
     max_ttl: Duration,
     jitter_percent: u8,
@@ -132,7 +135,7 @@ impl Cache {
     pub fn new(settings: &CacheSettings, telemetry: &Telemetry) -> Result<Arc<Self>> {
         Ok(Arc::new(Self {
             enabled: settings.enabled,
-            trusted: AtomicBool::new(true),
+            trust: Arc::default(),
             instance: InstanceId::random(),
             max_ttl: settings.max_ttl,
             jitter_percent: settings.jitter_percent,
@@ -176,14 +179,14 @@ impl Cache {
         self.collections.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Says whether guards that are current can be relied on. While not, everything that is stored counts as expired.
-    pub fn set_trusted(&self, trusted: bool) {
-        self.trusted.store(trusted, Ordering::Release);
-    }
-
     /// Whether guards that are current can be relied on.
     pub fn is_trusted(&self) -> bool {
-        self.trusted.load(Ordering::Acquire)
+        self.trust.holds(Instant::now())
+    }
+
+    /// Until when guards that are current can be relied on.
+    pub fn trust(&self) -> &Arc<Trust> {
+        &self.trust
     }
 
     /// A fresh entry, if there is one that needs no refresh: the whole cost of a hit. Otherwise call [`Self::get_or_load`].
@@ -205,13 +208,16 @@ impl Cache {
         }
     }
 
-    /// Outdates what `changes` touch, as [`Self::advance`] does what depends on their guards; more than [`BULK`] guards of a
-    /// collection are the collection.
-    pub fn advance_by(&self, changes: &[Arc<Change>], moved: &Move) {
-        let (named, whole): (Vec<Target>, Vec<Target>) =
-            Target::of_changes(changes).into_iter().partition(|target| matches!(target, Target::Guard(_)));
-        let named: BTreeSet<&CollectionName> = named.iter().filter_map(Target::collection).collect();
-        self.advance(&whole, moved);
+    /// The same for `changes`, whose targets those are. Where a target is one guard, its cell learns which change moved it, so that
+    /// an entry can be found untouched: see [`Entry::follow`].
+    pub fn advance_by(&self, targets: &[Target], changes: &[Arc<Change>], moved: &Move) {
+        let mut named: BTreeSet<&CollectionName> = BTreeSet::new();
+        for target in targets {
+            match target {
+                Target::Guard(_) => named.extend(target.collection()),
+                Target::Collection(_) | Target::Records(..) | Target::All => self.advance(std::slice::from_ref(target), moved),
+            }
+        }
         changes
             .iter()
             .filter(|change| named.contains(&change.collection))
@@ -221,19 +227,6 @@ impl Cache {
     /// The entry of `key`, if there is one whose guards have moved: see [`Entry::follow`].
     pub fn outdated(&self, key: &CacheKey) -> Option<Arc<Entry>> {
         self.l1.get(key).filter(|entry| !entry.is_valid())
-    }
-
-    /// Invalidates what `changes` touch. Call it after their commit and before the answer to the writer.
-    pub fn announce(&self, changes: &[Change]) {
-        let Some(newest) = changes.iter().map(|change| change.position).max() else { return };
-        let cause = Cause::Change { position: newest, by: Some(self.instance) };
-        let changes: Vec<Arc<Change>> = changes.iter().cloned().map(Arc::new).collect();
-        self.advance_by(&changes, &Move::now(cause));
-    }
-
-    /// Invalidates everything, for when nobody can say what changed.
-    pub fn outdate_all(&self) {
-        self.advance(&[Target::All], &Move::now(Cause::Unknown));
     }
 
     /// Counts the bytes of an encoding that has just been made for `entry`.
@@ -254,12 +247,11 @@ impl Cache {
     }
 
     fn fresh(&self, key: &CacheKey) -> Option<Lookup> {
-        if !self.is_trusted() {
-            return None;
-        }
-        let lookup = Lookup::new(self.l1.get(key)?, Outcome::Hit, Some(Tier::L1));
-        let is_fresh = lookup.entry.is_valid() && !lookup.entry.fresh_for(lookup.age).is_zero();
-        is_fresh.then_some(lookup)
+        let entry = self.l1.get(key)?;
+        let now = Instant::now();
+        let age = entry.age_at(now);
+        let is_fresh = self.trust.holds(now) && entry.is_valid() && !entry.fresh_for(age).is_zero();
+        is_fresh.then_some(Lookup { entry, outcome: Outcome::Hit, tier: Some(Tier::L1), age })
     }
 
     fn entry(&self, scope: &Scope, content: Content, dependencies: Dependencies) -> Entry {

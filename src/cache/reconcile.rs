@@ -1,15 +1,30 @@
 //! Reconciling: reading the change log for changes that this process did not make, and invalidating what they touch.
 //! The log is the truth; whatever else announces changes is a hint.
 
-use std::collections::BTreeMap;
+mod announce;
+pub(super) mod progress;
+mod settle;
+mod status;
+
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub use announce::Applied;
+pub use status::CoherenceStatus;
 
 use super::Cache;
+use super::bus::Bus;
+use super::bus::message::Changes;
+use super::target::{Cause, Move, Target};
 use crate::error::Result;
-use crate::model::{Change, ChangePage, Position, ServerRun, Snapshot};
+use crate::faults;
+use crate::model::{Change, ChangePage, CollectionName, Position, ServerRun, Snapshot};
+use progress::Progress;
 
 /// How many changes are read at a time. Each brings two documents, either of which may be as large as a request.
 const BATCH: u32 = 200;
@@ -22,6 +37,9 @@ const BLIND_LIMIT: Duration = Duration::from_secs(5 * 60);
 /// out numbers again which nobody committed that were given out after its log was last written to disk: that happens with
 /// each commit, and within 0.6 seconds at the latest. So this allows for over 16,000 of them a second.
 const REREAD: u64 = 10_000;
+
+/// With more changes than this in one round it is their collections that are invalidated.
+const MANY: usize = 1_000;
 
 /// The change log, as far as the cache needs it.
 pub trait ChangeLog: Send + Sync {
@@ -39,70 +57,96 @@ pub trait ChangeLog: Send + Sync {
 pub struct Reconciler {
     cache: Arc<Cache>,
     log: Box<dyn ChangeLog>,
+    pub(super) bus: Option<Arc<Bus>>,
+    /// Never held across an await.
     progress: Mutex<Progress>,
+    /// Held by whoever makes a round, so that there is one at a time.
+    turn: tokio::sync::Mutex<()>,
+    /// Told whenever transactions are noted as applied.
+    noted: watch::Sender<()>,
+    /// When the last round began that has ended, well or not.
+    ended: watch::Sender<Option<Instant>>,
 }
 
-/// What has been applied. The lock is never held across an await.
-#[derive(Debug)]
-struct Progress {
-    /// What the last round read, and of what this process announced as much as goes in without a gap: no need to read it.
-    seen: Snapshot,
-    /// Transactions that this process announced and the last round's snapshot did not see, each with its newest row. All
-    /// changes of a transaction are announced together.
-    own: BTreeMap<u64, i64>,
-    /// The newest row that rounds of this run of the server have come across. Rows that a crashed server writes later are
-    /// newer than all that it had committed, whatever the numbers of their transactions.
+/// One round over the log.
+struct Round {
+    /// What it reads.
+    snapshot: Snapshot,
+    /// What was seen of another run of the server: only what is newer than that counts.
+    before: Option<Snapshot>,
+    /// When the last one began: what was not applied then has been committed since.
+    since: Instant,
+    applied: usize,
     newest: i64,
-    /// When the last round began that read the log to its end.
-    read_at: Instant,
-}
-
-impl Progress {
-    fn announced(&mut self, Position { transaction, sequence }: Position) {
-        if let Some(newest) = self.own.get_mut(&transaction) {
-            *newest = sequence.max(*newest);
-        } else if !self.seen.sees(transaction) {
-            self.own.insert(transaction, sequence);
-            self.seen.see(transaction);
-        }
-    }
-
-    /// Everything that `snapshot` sees has been applied; `newest` was the newest row of it that was read.
-    fn applied(&mut self, snapshot: Snapshot, newest: i64, read_at: Instant) {
-        let (seen, unseen) = std::mem::take(&mut self.own).into_iter().partition(|(transaction, _)| snapshot.sees(*transaction));
-        let seen: BTreeMap<u64, i64> = seen;
-        self.newest = seen.into_values().fold(self.newest.max(newest), i64::max);
-        self.own = unseen;
-        self.seen = snapshot;
-        self.own.keys().for_each(|transaction| self.seen.see(*transaction));
-        self.read_at = read_at;
-    }
-
-    /// What `next` is at least, if the database is the one that was read before: its numbers only go up.
-    fn expected_next(&self) -> u64 {
-        self.own.last_key_value().map_or(0, |(own, _)| own.saturating_add(1)).max(self.seen.next)
-    }
+    /// Collections that were invalidated as a whole: everything that this round reads was committed before that.
+    whole: BTreeSet<CollectionName>,
+    /// The transaction that the last page may have broken off.
+    broken_off: Option<u64>,
 }
 
 impl Reconciler {
     /// A reconciler that has applied everything that `seen` sees. Take it before the cache's first load.
     pub fn new(cache: Arc<Cache>, log: Box<dyn ChangeLog>, seen: Snapshot) -> Self {
-        let progress = Progress { seen, own: BTreeMap::new(), newest: 0, read_at: Instant::now() };
-        Self { cache, log, progress: Mutex::new(progress) }
+        let progress = Mutex::new(Progress::new(seen, Instant::now()));
+        let (noted, ended) = (watch::Sender::new(()), watch::Sender::new(None));
+        Self { cache, log, bus: None, progress, turn: tokio::sync::Mutex::default(), noted, ended }
     }
 
-    /// Announces changes that this process has just committed; those of one transaction in one call.
-    pub fn announce(&self, changes: &[Change]) {
-        self.cache.announce(changes);
-        self.update(|progress| changes.iter().for_each(|change| progress.announced(change.position)));
+    /// The same, telling other instances and listening to them.
+    #[must_use]
+    pub fn on_bus(self, bus: Bus) -> Self {
+        Self { bus: Some(Arc::new(bus)), ..self }
     }
 
-    /// Applies what the log has and this process did not announce; says how many changes those were.
+    /// Begins to reconcile every `interval`, and whenever something is suspected, and to listen to the bus; returns the
+    /// tasks, which go on until they are aborted.
+    pub fn start(self: &Arc<Self>, interval: Duration) -> Vec<JoinHandle<()>> {
+        let mut tasks = vec![tokio::spawn(Arc::clone(self).run(interval))];
+        if let Some(bus) = &self.bus {
+            self.cache.trust().demand_evidence(interval, self.update(|progress| progress.read_at));
+            let (reconciler, listening) = (Arc::clone(self), Arc::clone(bus));
+            tasks.push(tokio::spawn(async move { reconciler.listen(&listening).await }));
+            let (reconciler, settling) = (Arc::clone(self), Arc::clone(bus));
+            tasks.push(tokio::spawn(async move { reconciler.keep_settled(&settling).await }));
+            let (reconciler, beating) = (Arc::clone(self), Arc::clone(bus));
+            tasks.push(tokio::spawn(async move { beating.beat(|| reconciler.covered()).await }));
+            let watching = Arc::clone(bus);
+            tasks.push(tokio::spawn(async move { watching.listen_for_silence().await }));
+        }
+        tasks
+    }
+
+    /// Applies what the log has and nobody announced here; says how many changes those were.
     pub async fn reconcile(&self) -> Result<usize> {
+        self.reconcile_from(None).await
+    }
+
+    /// The same, beginning with what `covered` does not see, if it is given.
+    async fn reconcile_from(&self, covered: Option<Snapshot>) -> Result<usize> {
+        let _turn = self.turn.lock().await;
+        if let Some(covered) = covered {
+            self.update(|progress| progress.rewind(covered));
+        }
         let began = Instant::now();
-        let (mut seen, expected, blind) =
-            self.update(|progress| (progress.seen.clone(), progress.expected_next(), began - progress.read_at));
+        let outcome = self.round(began).await;
+        match &outcome {
+            Ok(unannounced) => {
+                self.cache.trust().reconciled(began);
+                if let Some(bus) = &self.bus {
+                    bus.metrics().unannounced.inc_by(*unannounced as u64);
+                }
+            }
+            Err(_) => self.cache.trust().unreadable(),
+        }
+        self.ended.send_replace(Some(began));
+        outcome
+    }
+
+    async fn round(&self, began: Instant) -> Result<usize> {
+        let (mut seen, expected, since) =
+            self.update(|progress| (progress.seen.clone(), progress.expected_next(), progress.read_at));
         let mut page = self.log.changes_since(&seen, None, BATCH).await?;
+        let blind = began - since;
         if let Some(reason) = why_anew(seen.server, expected, blind, &page.snapshot) {
             tracing::warn!(
                 next = page.snapshot.next,
@@ -110,7 +154,7 @@ impl Reconciler {
                 blind_seconds = blind.as_secs(),
                 "{reason}; the cache starts anew"
             );
-            self.start_anew(page.snapshot, began);
+            self.start_anew(page.snapshot, began).await;
             return Ok(0);
         }
         let is_another_run = page.snapshot.server != seen.server;
@@ -121,56 +165,67 @@ impl Reconciler {
             seen = seen.without_last(REREAD);
             page = self.log.changes_since(&seen, None, BATCH).await?;
         }
-        let snapshot = page.snapshot.clone();
-        let (mut applied, mut newest) = (0, 0);
+        let mut round = Round::new(page.snapshot.clone(), before, since);
         loop {
-            applied += self.apply(&page, &snapshot, before.as_ref());
-            let seen_rows = page.changes.iter().map(|change| change.position).filter(|row| snapshot.sees(row.transaction));
-            newest = seen_rows.map(|row| row.sequence).fold(newest, i64::max);
+            self.apply(&page, &mut round).await;
             // What the snapshot does not see belongs to the next round, which has a newer one.
-            let Some(after) = page.more_after.filter(|after| after.transaction < snapshot.next) else { break };
+            let Some(after) = page.more_after.filter(|after| after.transaction < round.snapshot.next) else { break };
             page = self.log.changes_since(&seen, Some(after), BATCH).await?;
         }
         // Only now: it promises that everything that the snapshot sees has been applied.
-        self.update(|progress| progress.applied(snapshot, newest, began));
+        self.update(|progress| progress.applied(round.snapshot, round.newest, began));
         if is_another_run {
-            tracing::info!(applied, "the database server was started anew; its last changes were read again");
+            tracing::info!(applied = round.applied, "the database server was started anew; its last changes were read again");
         }
-        Ok(applied)
+        Ok(round.applied)
     }
 
-    /// `before` is what was seen of another run of the server: only what is newer than that counts.
-    fn apply(&self, page: &ChangePage<Change>, snapshot: &Snapshot, before: Option<&Snapshot>) -> usize {
+    async fn apply(&self, page: &ChangePage<Change>, round: &mut Round) {
         if page.unreadable > 0 {
             // They may be about any record, and nothing else would tell.
-            self.cache.outdate_all();
+            self.outdate_all().await;
         }
-        let foreign: Vec<Change> = self.update(|progress| {
-            let is_foreign = |change: &&Change| {
-                let Position { transaction, sequence } = change.position;
-                let is_known = before.is_some_and(|before| before.sees(transaction) && sequence <= progress.newest);
-                snapshot.sees(transaction) && !progress.own.contains_key(&transaction) && !is_known
-            };
-            page.changes.iter().filter(is_foreign).cloned().collect()
-        });
-        self.cache.announce(&foreign);
-        foreign.len()
+        let foreign: Vec<Change> = self
+            .update(|progress| page.changes.iter().filter(|change| round.is_new(change.position, progress)).cloned().collect());
+        let (targets, whole) = round.take_in(page, &foreign);
+        let Some(newest) = foreign.iter().map(|change| change.position).max() else { return };
+        if faults::is_switched_off("reconcile") {
+            return;
+        }
+        let mv = Move { cause: Cause::Change { position: newest, by: None }, since: round.since };
+        let transactions = announce::places(&whole);
+        let foreign: Vec<Arc<Change>> = foreign.into_iter().map(Arc::new).collect();
+        self.spread(&targets, &foreign, &mv, |told| Changes { transactions, is_found: true, ..told }).await;
     }
 
     /// Forgets own transactions too: their numbers may be given out again.
-    fn start_anew(&self, snapshot: Snapshot, read_at: Instant) {
-        self.cache.outdate_all();
-        self.update(|progress| *progress = Progress { seen: snapshot, own: BTreeMap::new(), newest: 0, read_at });
+    async fn start_anew(&self, snapshot: Snapshot, read_at: Instant) {
+        self.outdate_all().await;
+        self.update(|progress| *progress = Progress::new(snapshot, read_at));
     }
 
-    /// Reconciles every `interval` until the task is aborted. A database that is away is tried again next time.
-    pub async fn run(self: Arc<Self>, interval: Duration) {
+    /// Nobody can say what changed. Others find that out by themselves.
+    async fn outdate_all(&self) {
+        let mv = Move { cause: Cause::Unknown, since: self.update(|progress| progress.read_at) };
+        self.cache.advance(&[Target::All], &mv);
+        if let Some(bus) = &self.bus {
+            bus.send(&[Target::All], None).await;
+            self.cache.advance(&[Target::All], &mv);
+        }
+    }
+
+    /// A database that is away is tried again next time.
+    async fn run(self: Arc<Self>, interval: Duration) {
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // Each state is told once: the lines of an hour without the database would bury all others.
         let mut was_failing = false;
+        let alarm = Arc::clone(self.cache.trust().alarm());
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = alarm.notified() => {}
+            }
             let outcome = self.reconcile().await;
             match &outcome {
                 Ok(_) if was_failing => tracing::info!("the change log can be read again"),
@@ -183,8 +238,49 @@ impl Reconciler {
         }
     }
 
-    fn update<T>(&self, change: impl FnOnce(&mut Progress) -> T) -> T {
+    pub(super) fn update<T>(&self, change: impl FnOnce(&mut Progress) -> T) -> T {
         change(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Round {
+    fn new(snapshot: Snapshot, before: Option<Snapshot>, since: Instant) -> Self {
+        Self { snapshot, before, since, applied: 0, newest: 0, whole: BTreeSet::new(), broken_off: None }
+    }
+
+    /// Whether it belongs to this round, and nobody announced it here.
+    fn is_new(&self, Position { transaction, sequence }: Position, progress: &Progress) -> bool {
+        let was_seen = |before: &Snapshot| before.sees(transaction) && sequence <= progress.newest;
+        self.snapshot.sees(transaction) && !progress.own.contains_key(&transaction) && !self.before.as_ref().is_some_and(was_seen)
+    }
+
+    /// Notes a page and what is new in it; returns what has to be invalidated, and the transactions that it tells of wholly: one
+    /// that goes on beyond the page, or has a row that cannot be read, is for everybody to read himself.
+    fn take_in(&mut self, page: &ChangePage<Change>, foreign: &[Change]) -> (Vec<Target>, Vec<Position>) {
+        let rows = page.changes.iter().map(|change| change.position).filter(|row| self.snapshot.sees(row.transaction));
+        self.newest = rows.map(|row| row.sequence).fold(self.newest, i64::max);
+        self.applied += foreign.len();
+        let mut targets: Vec<Target> = match self.applied > MANY {
+            true => foreign
+                .iter()
+                .map(|change| change.collection.clone())
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .map(Target::Collection)
+                .collect(),
+            false => Target::of_changes(foreign),
+        };
+        targets.retain(|target| target.collection().is_none_or(|collection| !self.whole.contains(collection)));
+        self.whole.extend(targets.iter().filter_map(|target| match target {
+            Target::Collection(collection) => Some(collection.clone()),
+            Target::Guard(_) | Target::Records(..) | Target::All => None,
+        }));
+        let goes_on = page.more_after.map(|after| after.transaction);
+        let mut transactions = announce::newest_rows(foreign);
+        let broken = [self.broken_off, goes_on];
+        transactions.retain(|position| page.unreadable == 0 && !broken.contains(&Some(position.transaction)));
+        self.broken_off = goes_on;
+        (targets, transactions)
     }
 }
 
@@ -202,4 +298,4 @@ fn why_anew(was: ServerRun, expected_next: u64, blind: Duration, now: &Snapshot)
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::error::{Error, ErrorKind};
-use crate::model::{CollectionName, Freshness, Guard, Operation, Position, RecordId, Scalar, Term};
+use crate::model::{Change, CollectionName, Freshness, Guard, Operation, Position, RecordId, Scalar, Term};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -59,7 +59,9 @@ impl Bench {
     }
 
     fn write(&self) {
-        self.cache.announce(&[change(1, 1, "M-1")]);
+        let change = change(1, 1, "M-1");
+        let moved = Move::now(Cause::Change { position: change.position, by: None });
+        self.cache.advance(&Target::of_changes(&[change]), &moved);
     }
 }
 
@@ -327,11 +329,11 @@ async fn the_tier_stays_within_its_bytes() {
 async fn what_nobody_can_name_is_outdated_with_everything_else_also_while_it_is_loaded() {
     let bench = Bench::new();
     bench.read("one").await.unwrap();
-    bench.cache.outdate_all();
+    bench.cache.advance(&[Target::All], &Move::now(Cause::Unknown));
     assert_eq!(bench.cache.occupancy().entries, 0);
     let gated = bench.gated();
     gated.has_started.await.unwrap();
-    bench.cache.outdate_all();
+    bench.cache.advance(&[Target::All], &Move::now(Cause::Unknown));
     gated.gate.send(Ok(content("old"))).unwrap();
     gated.caller.await.unwrap().unwrap();
     assert_eq!(bench.body("new").await, "new", "a load from before was kept");

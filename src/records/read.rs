@@ -12,7 +12,7 @@ use super::prepared::Prepared;
 use super::query::{self, Shape};
 use super::{Answer, Forwarded, Records, Resource, ViewResource, body};
 use crate::auth::authorize;
-use crate::cache::{Cache, CacheKey, Content, Scope};
+use crate::cache::{Applied, Cache, CacheKey, Content, Scope};
 use crate::error::{Error, Result};
 use crate::model::{Collection, CountMode, Filter, Footprint, Freshness, Guard, Paging, Principal, Query, RecordId, Selection};
 use crate::store::{Row, Store};
@@ -105,13 +105,11 @@ impl Records {
 
     /// Which way an answer that meets `demand` comes.
     async fn way(&self, demand: &Freshness) -> Result<Way> {
-        match demand.token {
-            None => Ok(Way::Caches(*demand)),
-            Some(_) => match self.reconciler.reconcile().await {
-                Ok(_) => Ok(Way::Caches(*demand)),
-                Err(_) if demand.only_if_cached => Err(Error::not_cached()),
-                Err(_) => Ok(Way::Past),
-            },
+        let Some(token) = demand.token else { return Ok(Way::Caches(*demand)) };
+        match self.reconciler.settle(token).await {
+            Applied::Yes => Ok(Way::Caches(*demand)),
+            Applied::No if demand.only_if_cached => Err(Error::not_cached()),
+            Applied::No => Ok(Way::Past),
         }
     }
 

@@ -12,6 +12,7 @@ use super::{Records, Resource};
 use crate::auth::authorize;
 use crate::cache::Reconciler;
 use crate::error::{Error, ErrorKind, Result, Violation};
+use crate::faults;
 use crate::model::{Change, CollectionName, IdRule, Operation, Position, Principal, Record, RecordId};
 use crate::store::{Committed, Existing, Store};
 use crate::telemetry::RequestId;
@@ -224,7 +225,8 @@ impl Commit {
         let planned = std::mem::take(&mut *planned.lock().unwrap_or_else(PoisonError::into_inner));
         match committed {
             Ok(committed) => {
-                self.reconciler.announce(&changes(&collection.name, &planned, &committed.positions));
+                faults::point("before_announce").await;
+                self.reconciler.announce(&changes(&collection.name, &planned, &committed.positions)).await;
                 Ok(results(planned, committed))
             }
             Err(_) if !planned.failures.is_empty() => Err(planned.failures),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, FromRedisValue, RedisResult, Value};
+use redis::{AsyncConnectionConfig, FromRedisValue, RedisResult};
 use tokio::task::AbortHandle;
 use tokio::time::{error::Elapsed, timeout};
 use xxhash_rust::xxh3::xxh3_64;
@@ -40,15 +40,16 @@ struct Inner {
 /// Who answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Peer {
-    /// Which process this is.
+    /// Which process this is, and which history its data have.
     pub server: u64,
+    history: String,
     pub version: String,
-    /// Whether Terrace was tested with it.
+    /// Whether Terrace was tested with this version.
     pub is_tested: bool,
 }
 
 impl Link {
-    /// Which server process this is: another number after each restart, and another one for each replica.
+    /// Which server this is: another number after each restart, after each promotion, and for each replica.
     pub fn server(&self) -> u64 {
         self.0.peer.server
     }
@@ -89,6 +90,20 @@ impl Link {
                 driver.abort();
                 Err(error)
             }
+        }
+    }
+
+    /// Ends the link if the server is no longer what it was. Only writes would show it otherwise.
+    pub(super) async fn verify(&self) {
+        let mut connection = self.0.connection.clone();
+        let error = match timeout(self.0.timeout, history(&mut connection)).await {
+            Ok(Ok(history)) if history == self.0.peer.history => return,
+            Ok(Ok(_)) => failure::unusable("Redis was made a master, or began its replication, anew; see redis.url."),
+            Ok(Err(error)) => error,
+            Err(_) => failure::too_slow("redis.timeout"),
+        };
+        if let Some(shared) = self.0.shared.upgrade() {
+            shared.lose(self.0.number, &error);
         }
     }
 
@@ -163,32 +178,41 @@ async fn drive(driver: impl Future<Output = ()>, has_ended: Arc<AtomicBool>, num
 async fn ask(connection: &mut MultiplexedConnection, probe: &str) -> Result<Peer> {
     // Alone: a server that ends the connection says why to the first command.
     let info: RedisResult<String> = redis::cmd("INFO").arg("server").query_async(connection).await;
-    let peer = peer(&info.map_err(|error| failure::from_login(&error))?)?;
-    let mut questions = redis::pipe();
-    questions.cmd("ROLE").cmd("DEL").arg(probe);
-    let answers: RedisResult<(Vec<Value>, i64)> = questions.query_async(connection).await;
-    let (role, _) = answers.map_err(|error| failure::from_login(&error))?;
-    let role = role.into_iter().next().and_then(|role| redis::from_redis_value::<String>(role).ok());
-    if role.is_some_and(|role| role != "master") {
-        return Err(failure::replica());
-    }
-    Ok(peer)
+    let (version, is_tested, run) = identity(&info.map_err(|error| failure::from_login(&error))?)?;
+    let history = history(connection).await?;
+    let written: RedisResult<i64> = redis::cmd("DEL").arg(probe).query_async(connection).await;
+    written.map_err(|error| failure::from_login(&error))?;
+    let server = xxh3_64(format!("{run} {history}").as_bytes());
+    Ok(Peer { server, history, version, is_tested })
 }
 
-/// Reads what `INFO server` says.
-fn peer(info: &str) -> Result<Peer> {
-    let member = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim();
-    if member("redis_mode") == "cluster" {
+/// Version, whether it is a tested one, and run of the server of which `INFO server` tells.
+fn identity(info: &str) -> Result<(String, bool, String)> {
+    if member(info, "redis_mode") == "cluster" {
         return Err(failure::cluster());
     }
-    let (version, run) = (member("redis_version"), member("run_id"));
+    let (version, run) = (member(info, "redis_version"), member(info, "run_id"));
     let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
     let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if (major, minor) < OLDEST || run.is_empty() {
-        let version = if version.is_empty() { "of no version" } else { version };
-        return Err(unsupported(version));
+        return Err(unsupported(if version.is_empty() { "of no version" } else { version }));
     }
-    Ok(Peer { server: xxh3_64(run.as_bytes()), version: version.to_owned(), is_tested: major <= TESTED_MAJOR })
+    Ok((version.to_owned(), major <= TESTED_MAJOR, run.to_owned()))
+}
+
+/// Which history of data this master continues: another one after each promotion, also of the same process. A master that
+/// was a replica meanwhile has the data of the other one, which may lack what it had acknowledged itself.
+async fn history(connection: &mut MultiplexedConnection) -> Result<String> {
+    let info: RedisResult<String> = redis::cmd("INFO").arg("replication").query_async(connection).await;
+    let info = info.map_err(|error| failure::from_login(&error))?;
+    if member(&info, "role") != "master" {
+        return Err(failure::replica());
+    }
+    Ok(member(&info, "master_replid").to_owned())
+}
+
+fn member<'i>(info: &'i str, name: &str) -> &'i str {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
 }
 
 fn unsupported(version: &str) -> Error {
@@ -207,13 +231,13 @@ mod tests {
     #[test]
     fn old_servers_and_clusters_are_refused_and_new_ones_are_told_from_tested_ones() {
         for (version, is_tested) in [("6.2.0", true), ("7.0.15", true), ("7.4", true), ("8.0.0", false), ("10.1.2", false)] {
-            let peer = peer(&info(version, "standalone")).unwrap();
-            assert_eq!((peer.version.as_str(), peer.is_tested), (version, is_tested));
+            let told = identity(&info(version, "standalone")).unwrap();
+            assert_eq!(told, (version.to_owned(), is_tested, "abc".to_owned()));
         }
         for version in ["6.0.16", "5.0.3", "2.8", ""] {
-            let error = peer(&info(version, "standalone")).unwrap_err();
+            let error = identity(&info(version, "standalone")).unwrap_err();
             assert!(error.detail().contains("redis.url") && error.detail().contains("6.2"), "{error}");
         }
-        assert!(peer(&info("7.0.15", "cluster")).unwrap_err().detail().contains("cluster"));
+        assert!(identity(&info("7.0.15", "cluster")).unwrap_err().detail().contains("cluster"));
     }
 }

@@ -37,6 +37,9 @@ use status::Teller;
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LONGEST_DELAY: Duration = Duration::from_millis(500);
 
+/// How often the server is asked whether it is still the one it was.
+const VERIFY_EVERY: Duration = Duration::from_millis(500);
+
 /// The way to the Redis of an installation. Clones share it; with the last one its connection and its task end.
 #[derive(Clone)]
 pub struct RedisClient(Arc<Shared>);
@@ -112,7 +115,7 @@ impl Shared {
     /// The first link, or the next one.
     fn gain(&self, link: Link) {
         self.change(|state| {
-            state.teller.up(link.peer());
+            state.teller.up(&link.peer().version, link.peer().is_tested);
             state.link = Some(link.clone());
         });
         self.metrics.up.set(1);
@@ -169,8 +172,13 @@ async fn keep_linked(target: Arc<Target>, shared: Weak<Shared>, mut links: watch
             None => return,
         }
         links.mark_unchanged();
-        let is_linked = || shared.upgrade().is_some_and(|shared| shared.read(|state| state.link.is_some()));
-        while is_linked() && links.changed().await.is_ok() {}
+        while let Some(link) = shared.upgrade().and_then(|shared| shared.read(|state| state.link.clone())) {
+            match tokio::time::timeout(VERIFY_EVERY, links.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return,
+                Err(_) => link.verify().await,
+            }
+        }
         pause_after(begun).await;
     }
 }

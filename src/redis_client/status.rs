@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::link::Peer;
 use crate::error::Error;
 
 /// How often the log repeats a reason that stays the same.
@@ -71,8 +70,7 @@ impl Teller {
     }
 
     /// A link was made.
-    pub fn up(&mut self, peer: &Peer) {
-        let version = peer.version.as_str();
+    pub fn up(&mut self, version: &str, is_tested: bool) {
         if self.up.is_none() {
             self.since = SystemTime::now();
         }
@@ -81,7 +79,7 @@ impl Teller {
         if self.told.is_due("", Instant::now()) {
             tracing::info!(version, "Redis is there");
         }
-        if !peer.is_tested && self.untested != version {
+        if !is_tested && self.untested != version {
             version.clone_into(&mut self.untested);
             tracing::info!(version, "this version of Redis is newer than those that Terrace was tested with");
         }
@@ -167,7 +165,7 @@ mod tests {
         teller.down(&error);
         let RedisStatus::Down { reason, since } = teller.status() else { panic!("it is down") };
         assert_eq!(reason, "No Redis.");
-        teller.up(&Peer { server: 1, version: "7.0.15".to_owned(), is_tested: true });
+        teller.up("7.0.15", true);
         teller.complain(&Error::unavailable("It is full.", Duration::ZERO, ""));
         let RedisStatus::Up { version, since: up, complaint } = teller.status() else { panic!("it is up") };
         assert_eq!((version.as_str(), complaint.as_deref()), ("7.0.15", Some("It is full.")));

@@ -27,7 +27,7 @@ async fn a_wrong_password_is_told_and_may_become_right() {
 async fn a_user_without_permissions_is_told_what_they_are_for() {
     let server = PrivateRedis::start();
     // What the README says that is needed, at first for other keys and channels.
-    let commands = ["+@read", "+@write", "+@scripting", "+@pubsub", "+@connection", "+info", "+role"];
+    let commands = ["+@read", "+@write", "+@scripting", "+@pubsub", "+@connection", "+info"];
     let user = ["ACL", "SETUSER", "limited", "on", ">the-secret", "~other:*", "&other:*"];
     server.command::<()>(&[&user[..], &commands].concat());
     let client = Client::to(&server.url().replace("redis://", "redis://limited:the-secret@"));

@@ -153,6 +153,33 @@ async fn a_replica_is_refused_until_it_is_promoted() {
 }
 
 #[tokio::test]
+async fn a_master_that_was_a_replica_meanwhile_is_another_one() {
+    let (first, second) = (PrivateRedis::start(), PrivateRedis::start());
+    let client = Client::to(&first.url());
+    let before = client.link().await;
+    second.follow(&first);
+    // Nobody sends a command, and in the end it is the same process.
+    let mut links = client.client.watch_links();
+    second.promote();
+    first.follow(&second);
+    tokio::time::timeout(crate::support::DEADLINE, links.changed()).await.unwrap().unwrap();
+    client.is_down_because("redis.url must name the master").await;
+    first.promote();
+    assert_ne!(client.link().await.server(), before.server());
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_away_before_anybody_asks() {
+    let server = PrivateRedis::start();
+    let client = Client::to(&server.url());
+    client.link().await;
+    server.pause();
+    client.is_down_because("Redis did not answer within").await;
+    server.resume();
+    client.link().await;
+}
+
+#[tokio::test]
 async fn a_server_that_takes_no_writes_is_away() {
     let server = PrivateRedis::start();
     let client = Client::to(&server.url());

@@ -6,34 +6,34 @@ use crate::error::Error;
 
 /// What the log of a database does, in little.
 #[derive(Default)]
-struct FakeLog(Mutex<State>);
+pub(in crate::cache) struct FakeLog(Mutex<State>);
 
 #[derive(Default)]
-struct State {
-    changes: Vec<Change>,
-    next: u64,
-    open: Vec<u64>,
-    unreadable: usize,
+pub(in crate::cache) struct State {
+    pub(in crate::cache) changes: Vec<Change>,
+    pub(in crate::cache) next: u64,
+    pub(in crate::cache) open: Vec<u64>,
+    pub(in crate::cache) unreadable: usize,
     /// Committed by somebody else before the read of this number, counted from 0.
-    commits: Vec<(usize, Change)>,
-    reads: usize,
-    fails: bool,
-    rows_read: usize,
+    pub(in crate::cache) commits: Vec<(usize, Change)>,
+    pub(in crate::cache) reads: usize,
+    pub(in crate::cache) fails: bool,
+    pub(in crate::cache) rows_read: usize,
     /// Which pages cannot be read, counted from 0.
-    failing_read: Option<usize>,
-    server: ServerRun,
+    pub(in crate::cache) failing_read: Option<usize>,
+    pub(in crate::cache) server: ServerRun,
 }
 
 impl FakeLog {
-    fn new() -> Arc<Self> {
+    pub(in crate::cache) fn new() -> Arc<Self> {
         Arc::new(Self(Mutex::new(State { next: 1, ..State::default() })))
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+    pub(in crate::cache) fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         act(&mut self.0.lock().unwrap())
     }
 
-    fn commit(&self, changes: impl IntoIterator<Item = Change>) {
+    pub(in crate::cache) fn commit(&self, changes: impl IntoIterator<Item = Change>) {
         self.with(|state| changes.into_iter().for_each(|change| state.commit(change)));
     }
 
@@ -85,7 +85,7 @@ impl ChangeLog for Arc<FakeLog> {
     }
 }
 
-fn start(next: u64) -> Snapshot {
+pub(in crate::cache) fn start(next: u64) -> Snapshot {
     Snapshot { next, in_progress: Vec::new(), server: ServerRun::default() }
 }
 
@@ -101,12 +101,12 @@ async fn bench() -> (Bench, Arc<FakeLog>, Reconciler) {
 async fn own_changes_are_neither_applied_again_nor_read_again() {
     let (bench, log, reconciler) = bench().await;
     log.commit([change(1, 1, "M-1"), change(1, 2, "M-2")]);
-    reconciler.announce(&[change(1, 1, "M-1"), change(1, 2, "M-2")]);
+    reconciler.announce(&[change(1, 1, "M-1"), change(1, 2, "M-2")]).await;
     bench.read("two").await.unwrap();
     assert_eq!((reconciler.reconcile().await.unwrap(), log.rows_read()), (0, 0));
     // Behind a gap that is too wide to be noted they are read, and left alone.
     log.commit([change(5_000, 3, "M-1")]);
-    reconciler.announce(&[change(5_000, 3, "M-1")]);
+    reconciler.announce(&[change(5_000, 3, "M-1")]).await;
     bench.read("three").await.unwrap();
     assert_eq!((reconciler.reconcile().await.unwrap(), log.rows_read()), (0, 1));
     assert_eq!((reconciler.reconcile().await.unwrap(), log.rows_read()), (0, 0));
@@ -118,7 +118,7 @@ async fn an_own_change_that_the_database_shows_only_in_the_next_round_is_not_app
     let (bench, log, reconciler) = bench().await;
     // The round reads before the commit; the announcement comes before the round ends.
     log.with(|state| state.commits.push((1, change(1, 1, "M-1"))));
-    reconciler.announce(&[change(1, 1, "M-1")]);
+    reconciler.announce(&[change(1, 1, "M-1")]).await;
     bench.read("two").await.unwrap();
     reconciler.update(|progress| progress.applied(start(1), 0, Instant::now()));
     log.with(|state| state.reads = 1);
@@ -151,12 +151,12 @@ async fn a_change_behind_an_older_open_transaction_is_applied_when_it_becomes_vi
 async fn a_lost_announcement_is_made_up_for_beside_later_own_changes() {
     let (bench, log, reconciler) = bench().await;
     log.commit((1..=3).map(|at| change(at, at as i64, &format!("M-{at}"))));
-    reconciler.announce(&[change(3, 3, "M-3")]);
-    reconciler.announce(&[change(2, 2, "M-2")]);
+    reconciler.announce(&[change(3, 3, "M-3")]).await;
+    reconciler.announce(&[change(2, 2, "M-2")]).await;
     assert_eq!((reconciler.reconcile().await.unwrap(), log.rows_read()), (1, 1));
     assert_eq!(bench.body("two").await, "two");
     // One that comes late, after the log was read, takes nothing back.
-    reconciler.announce(&[change(1, 1, "M-1")]);
+    reconciler.announce(&[change(1, 1, "M-1")]).await;
     assert_eq!((reconciler.reconcile().await.unwrap(), log.rows_read()), (0, 0));
 }
 
@@ -191,7 +191,7 @@ async fn a_database_that_went_back_outdates_everything() {
     let (bench, log, reconciler) = bench().await;
     log.commit((1..=40).map(|at| change(at, at as i64, "M-2")));
     reconciler.reconcile().await.unwrap();
-    reconciler.announce(&[change(41, 41, "M-2")]);
+    reconciler.announce(&[change(41, 41, "M-2")]).await;
     assert_eq!(bench.body("two").await, "one");
     // Neither 41 nor what it replaced is in the restored database.
     log.with(|state| (state.changes, state.next) = (Vec::new(), 41));
@@ -241,7 +241,7 @@ async fn on_a_server(next: u64) -> (Bench, Arc<FakeLog>, Reconciler) {
 async fn numbers_that_a_crash_gave_out_again_hide_no_change() {
     let (bench, log, reconciler) = on_a_server(50_000).await;
     // 49,990 to 49,999 had been given to transactions that left nothing behind, and one to this process.
-    reconciler.announce(&[change(49_980, 1, "M-2")]);
+    reconciler.announce(&[change(49_980, 1, "M-2")]).await;
     log.commit([change(1, 0, "M-1"), change(49_980, 1, "M-2")]);
     log.with(|state| (state.server.number, state.next) = (2, 49_990));
     log.commit((49_990..50_005).map(|at| change(at, at as i64, if at == 49_995 { "M-1" } else { "M-2" })));
@@ -257,7 +257,7 @@ async fn what_is_read_again_after_a_crash_is_read_to_its_end() {
     log.with(|state| (state.server.number, state.next, state.failing_read) = (2, 500, Some(2)));
     log.commit((500..1_001).map(|at| change(at, at as i64, if at == 999 { "M-1" } else { "M-2" })));
     // This process writes as well, and gets a number that was used before.
-    reconciler.announce(&[change(501, 501, "M-2")]);
+    reconciler.announce(&[change(501, 501, "M-2")]).await;
     reconciler.reconcile().await.unwrap_err();
     assert_eq!(bench.body("two").await, "one");
     assert_eq!(reconciler.reconcile().await.unwrap(), 501);
@@ -286,7 +286,7 @@ async fn a_crash_outdates_nothing_that_was_known_before_it() {
     let (bench, log, reconciler) = on_a_server(1_000).await;
     // One of this process, one of another one, and one whose transaction is prepared and outlives the crash.
     log.with(|state| state.open.push(1_000));
-    reconciler.announce(&[change(1_001, 21, "M-1")]);
+    reconciler.announce(&[change(1_001, 21, "M-1")]).await;
     log.commit([change(1_001, 21, "M-1"), change(1_002, 22, "M-1")]);
     assert_eq!(reconciler.reconcile().await.unwrap(), 1);
     bench.read("two").await.unwrap();

@@ -14,7 +14,7 @@ mod value;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -37,8 +37,9 @@ pub struct SecondTier {
     max_ttl: Duration,
     compress_above: usize,
     collections: BTreeSet<CollectionName>,
-    /// While bumps of this instance are pending, what Redis has may be older than what a writer was answered.
-    suspended: AtomicBool,
+    /// The server that it may be used on, 0 for none. While bumps of this instance are pending, what Redis has may be older than
+    /// what a writer was answered; and of a server that this process has not vouched for, nobody knows how old it is.
+    open_on: AtomicU64,
     fills: Arc<Semaphore>,
 }
 
@@ -59,14 +60,20 @@ impl SecondTier {
             max_ttl: settings.max_ttl,
             compress_above: usize::try_from(settings.compress_above.as_u64()).unwrap_or(usize::MAX),
             collections: cache.collections(),
-            suspended: AtomicBool::new(false),
+            open_on: AtomicU64::new(0),
             fills: Arc::new(Semaphore::new(MAX_FILLS)),
         })
     }
 
-    /// The connection, if there is one.
+    /// The connection, if there is one, for announcements.
     pub fn link(&self) -> Option<Link> {
         self.client.link()
+    }
+
+    /// The connection on which values may be looked up and filled. Ask for it after the local guards were captured, and use this one:
+    /// who suspends the tier moves the local guards after that.
+    pub(super) fn usable_link(&self) -> Option<Link> {
+        self.client.link().filter(|link| self.open_on.load(Ordering::Acquire) == link.server())
     }
 
     /// The channel on which instances tell each other of changes.
@@ -77,6 +84,11 @@ impl SecondTier {
     /// Where an instance says that it lives.
     pub fn heartbeat_key(&self, instance: InstanceId) -> String {
         self.names.heartbeat(instance)
+    }
+
+    /// Where it stands how much of the log has been applied by those with these declarations.
+    pub fn covered_key(&self, declarations: u64) -> String {
+        self.names.covered(declarations)
     }
 
     /// Adds to `pipeline` what keeps every value from being used that depends on `targets`.
@@ -91,17 +103,17 @@ impl SecondTier {
     /// From now on nothing is looked up, captured or filled: bumps of this instance are pending. Call it before the local guards
     /// are advanced for the second time.
     pub fn suspend(&self) {
-        self.suspended.store(true, Ordering::Release);
+        self.open_on.store(0, Ordering::Release);
     }
 
-    /// All bumps of this instance were executed.
-    pub fn resume(&self) {
-        self.suspended.store(false, Ordering::Release);
+    /// All bumps of this instance were executed on `server`.
+    pub fn resume(&self, server: u64) {
+        self.open_on.store(server, Ordering::Release);
     }
 
-    /// Whether bumps of this instance are pending.
+    /// Whether it is not used at the moment.
     pub fn is_suspended(&self) -> bool {
-        self.suspended.load(Ordering::Acquire)
+        self.open_on.load(Ordering::Acquire) == 0
     }
 
     /// How many fills are under way.
@@ -117,11 +129,6 @@ impl SecondTier {
             lease: self.names.lease(scope, key),
             dependencies: self.names.dependencies(guards),
         }
-    }
-
-    /// The link, if nothing forbids to use it. Ask after local guards were captured: see [`Self::suspend`].
-    fn usable_link(&self) -> Option<Link> {
-        if self.is_suspended() { None } else { self.link() }
     }
 
     /// For how long a nonce is kept at least, in milliseconds: longer than any value that has it.

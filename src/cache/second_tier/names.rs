@@ -31,6 +31,10 @@ impl Names {
         format!("{}hb:{instance}", self.root)
     }
 
+    pub(super) fn covered(&self, declarations: u64) -> String {
+        format!("{}covered:{declarations:016x}", self.root)
+    }
+
     /// Keys are hashed, since queries may be long; the value has the whole key, so that a collision is a miss.
     pub(super) fn entry(&self, scope: &Scope, key: &CacheKey) -> String {
         self.of_entry('e', scope.fingerprint(), key)

@@ -13,6 +13,7 @@ use http::HeaderValue;
 
 use super::*;
 use crate::cache::tests::record;
+use crate::cache::trust::Suspicion;
 use crate::cache::{Cause, Content, Fingerprint, Kind, Lifetimes, Lookup, Move, Outcome, Presence, Tier};
 use crate::config::{CacheSettings, RedisSettings};
 use crate::error::{Error, Result};
@@ -62,15 +63,29 @@ impl Installation {
         let client = RedisClient::connect(&settings, &telemetry).unwrap().unwrap();
         let cache = Cache::new(&CacheSettings { jitter_percent: 0, ..CacheSettings::default() }, &telemetry).unwrap();
         let scope = cache.scope(Kind::Record, "metrics", self.lifetimes, self.fingerprint);
-        let tier = SecondTier::new(client, &settings, &self.id, &cache);
+        let tier = SecondTier::new(client.clone(), &settings, &self.id, &cache);
         cache.join(Arc::clone(&tier));
         let instance = Instance { cache, tier, scope };
-        instance.until("there is a link", async || instance.tier.link().is_some()).await;
+        instance.vouch_for_every_server(client);
+        instance.until("there is a link", async || instance.tier.usable_link().is_some()).await;
         instance
     }
 }
 
 impl Instance {
+    /// What the bus does after it has deleted what is due.
+    fn vouch_for_every_server(&self, client: RedisClient) {
+        let (tier, mut links) = (Arc::clone(&self.tier), client.watch_links());
+        tokio::spawn(async move {
+            loop {
+                if let Some(link) = tier.link() {
+                    tier.resume(link.server());
+                }
+                links.changed().await.unwrap();
+            }
+        });
+    }
+
     fn key(&self, id: &str) -> CacheKey {
         CacheKey::of_record(&self.scope, id, "")
     }
@@ -256,14 +271,17 @@ async fn while_bumps_are_pending_or_nothing_is_trusted_no_value_counts_as_fresh(
     one.seed("M-1", "old").await;
     other.tier.suspend();
     assert_eq!(other.read("M-1", "new").await.0, Outcome::Miss);
-    other.cache.outdate_all();
-    other.tier.resume();
-    other.cache.set_trusted(false);
+    other.cache.advance(&[Target::All], &Move::now(Cause::Unknown));
+    other.tier.resume(other.tier.link().unwrap().server());
+    let trust = other.cache.trust();
+    trust.demand_evidence(HOUR, Instant::now());
+    trust.suspect(Suspicion::Silence, Instant::now());
+    trust.unreadable();
     assert_eq!(other.read("M-1", "new").await.0, Outcome::Miss);
     assert_eq!(other.read("M-1", "new").await.0, Outcome::Miss, "L1 was trusted");
     let lookup = other.read_by("M-1", &Freshness::ANY, || async { Err(away()) }).await.unwrap();
     assert_eq!(lookup.outcome, Outcome::Stale);
-    other.cache.set_trusted(true);
+    trust.reconciled(Instant::now());
     assert_eq!(other.read("M-1", "never").await.0, Outcome::Hit);
 }
 

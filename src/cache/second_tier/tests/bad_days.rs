@@ -60,7 +60,7 @@ async fn a_redis_that_hangs_holds_one_round_of_reads_up_for_its_timeout_and_no_o
     assert_eq!(one.read("M-2", "body").await.0, Outcome::Miss);
     assert!(began.elapsed() < timeout / 2, "it was asked again");
     redis.signal("-CONT");
-    one.until("there is a link", async || one.tier.link().is_some()).await;
+    one.until("there is a link", async || one.tier.usable_link().is_some()).await;
     one.seed("M-3", "body").await;
 }
 

@@ -1,0 +1,222 @@
+//! Announcing: what this process committed, and what others tell of theirs.
+//!
+//! The order matters. A writer (or whoever finds a change that nobody announced) moves the guards here, deletes them in the
+//! second tier and publishes, and then moves the guards here once more: between the first step and the second a reader
+//! of this process may have taken an old value out of the second tier, under guards that had moved already. Only then is
+//! a transaction noted as applied, and only then is its writer answered.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Progress, Reconciler};
+use crate::cache::bus::message::{Changes, Message, News, Place, now_us};
+use crate::cache::bus::{Bus, Reach};
+use crate::cache::instance::InstanceId;
+use crate::cache::target::{Cause, Move, Target};
+use crate::cache::trust::Suspicion;
+use crate::faults;
+use crate::model::{Change, Position};
+use crate::redis_client::BusEvent;
+
+/// How long a read with a token waits for the bus to bring its change, before the log is asked.
+const HOP: Duration = Duration::from_millis(5);
+
+/// How long it waits for a round over the log, before it goes past the caches.
+const ROUND: Duration = Duration::from_millis(250);
+
+/// A subscription on which no own heartbeat arrives for this long is made anew: its connection may be dead without saying so,
+/// or lead to a server that nobody uses any more.
+const DEAF: Duration = Duration::from_secs(3);
+
+/// Whether this process has applied what a token names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// What the caches serve from now on shows it.
+    Yes,
+    /// The caches may lack it: go past them.
+    No,
+}
+
+impl Reconciler {
+    /// Announces changes that this process has just committed; those of one transaction in one call. When it returns, no
+    /// read that begins later on this instance is served what was loaded before the commit.
+    pub async fn announce(&self, changes: &[Change]) {
+        let Some(newest) = changes.iter().map(|change| change.position).max() else { return };
+        let transactions = newest_rows(changes);
+        let mv = Move::now(Cause::Change { position: newest, by: Some(self.cache.instance()) });
+        let changes: Vec<Arc<Change>> = changes.iter().cloned().map(Arc::new).collect();
+        let targets = Target::of_changes(&changes);
+        self.spread(&targets, &changes, &mv, |told| Changes { transactions: places(&transactions), ..told }).await;
+        self.note(|progress| transactions.iter().for_each(|position| progress.announced(*position)));
+    }
+
+    /// Invalidates by hand, here and on every instance that can be reached.
+    pub async fn invalidate(&self, target: &Target) -> Reach {
+        let mv = Move::now(Cause::Invalidated { by: Some(self.cache.instance()) });
+        let targets = std::slice::from_ref(target);
+        self.cache.advance(targets, &mv);
+        let Some(bus) = &self.bus else { return Reach::Alone };
+        let reach = bus.send(targets, Some(News::Invalidate(targets.to_vec()))).await;
+        self.cache.advance(targets, &mv);
+        reach
+    }
+
+    /// Waits a short time until this process has applied what `token` names: for the bus, then for one round over the log,
+    /// which all share who wait. A token of another database, or of the future, is never applied.
+    pub async fn settle(&self, token: Position) -> Applied {
+        if faults::is_switched_off("token") || self.has_applied(token) {
+            return Applied::Yes;
+        }
+        let mut noted = self.noted.subscribe();
+        let mut ended = self.ended.subscribe();
+        if self.bus.is_some() {
+            let is_told = noted.wait_for(|()| self.has_applied(token));
+            if tokio::time::timeout(HOP, is_told).await.is_ok() {
+                return Applied::Yes;
+            }
+        }
+        let asked = Instant::now();
+        self.cache.trust().alarm().notify_one();
+        let is_read = ended.wait_for(|began| began.is_some_and(|began| began > asked) || self.has_applied(token));
+        // Whoever does not get a round in time goes past the caches, which is right as well.
+        let _ = tokio::time::timeout(ROUND, is_read).await;
+        if self.has_applied(token) { Applied::Yes } else { Applied::No }
+    }
+
+    fn has_applied(&self, token: Position) -> bool {
+        self.update(|progress| progress.has_applied(token.transaction))
+    }
+
+    /// Invalidates here, in the second tier and elsewhere, what `changes` do, whose targets those are. `tell` completes what others
+    /// are told.
+    pub(super) async fn spread(
+        &self,
+        targets: &[Target],
+        changes: &[Arc<Change>],
+        mv: &Move,
+        tell: impl FnOnce(Changes) -> Changes,
+    ) {
+        self.cache.advance_by(targets, changes, mv);
+        let Some(bus) = &self.bus else { return };
+        bus.send(targets, Some(News::Changes(tell(self.told(bus, targets, mv))))).await;
+        self.cache.advance_by(targets, changes, mv);
+    }
+
+    fn told(&self, bus: &Bus, targets: &[Target], mv: &Move) -> Changes {
+        let database = self.update(|progress| progress.seen.server);
+        let newest = match mv.cause {
+            Cause::Change { position, .. } => Some(position.into()),
+            Cause::Invalidated { .. } | Cause::Unknown => None,
+        };
+        Changes {
+            transactions: Vec::new(),
+            newest,
+            is_found: false,
+            targets: targets.to_vec(),
+            declarations: bus.declarations(),
+            database: (database.number, database.timeline),
+            server: bus.server().unwrap_or_default(),
+            sent_us: now_us(),
+        }
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Progress)) {
+        self.update(change);
+        self.noted.send_replace(());
+    }
+
+    /// Follows what other instances tell, until it is aborted.
+    pub(super) async fn listen(&self, bus: &Bus) {
+        while let Some(mut subscription) = bus.subscribe() {
+            let mut hears_until = None;
+            loop {
+                let deaf = async {
+                    match hears_until {
+                        Some(until) => tokio::time::sleep_until(until).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                let event = tokio::select! {
+                    event = subscription.next() => event,
+                    () = deaf => break,
+                };
+                let is_sign_of_life = match event {
+                    BusEvent::Connected => {
+                        bus.suspect(Suspicion::Connected, Instant::now());
+                        true
+                    }
+                    BusEvent::Disconnected => {
+                        bus.suspect(Suspicion::Disconnected, Instant::now());
+                        hears_until = None;
+                        false
+                    }
+                    BusEvent::Message(bytes) => self.receive(bus, &bytes),
+                };
+                if is_sign_of_life {
+                    hears_until = Some(tokio::time::Instant::now() + DEAF);
+                }
+            }
+            tracing::warn!("nothing comes back over the subscription to Redis; it is made anew");
+        }
+    }
+
+    /// Takes in one message; says whether it was an own heartbeat.
+    pub(in crate::cache) fn receive(&self, bus: &Bus, bytes: &[u8]) -> bool {
+        let Some(Message { from, news }) = Message::parse(bytes) else {
+            bus.metrics().received(None);
+            self.cache.trust().alarm().notify_one();
+            return false;
+        };
+        if from == bus.instance() {
+            // What this process announces it has applied before.
+            let News::Heartbeat(number) = news else { return false };
+            bus.heard_own(number);
+            return true;
+        }
+        bus.metrics().received(Some(news.kind()));
+        match news {
+            News::Changes(changes) => self.hear(bus, from, &changes),
+            News::Invalidate(targets) => self.cache.advance(&targets, &Move::now(Cause::Invalidated { by: Some(from) })),
+            News::Heartbeat(_) => {}
+        }
+        false
+    }
+
+    /// Applies what another instance has announced. Whether it is noted as applied depends on whether it means the same here:
+    /// the terms of the same declarations, the numbers of the same database, guards deleted on the Redis that is used here.
+    /// If not, the log is read at once.
+    fn hear(&self, bus: &Bus, from: InstanceId, changes: &Changes) {
+        let positions: Vec<Position> = changes.transactions.iter().copied().map(Into::into).collect();
+        let is_known = self.update(|progress| positions.iter().all(|position| progress.has_applied(position.transaction)));
+        if is_known && !positions.is_empty() {
+            // Announced twice, for example by two instances that found it in the log. To apply it again would cost misses.
+            return;
+        }
+        let cause = changes.newest.map_or(Cause::Unknown, |newest| Cause::Change { position: newest.into(), by: Some(from) });
+        // What this process had not applied was committed after its last round began.
+        let since = if changes.is_found { self.update(|progress| progress.read_at) } else { Instant::now() };
+        self.cache.advance(&changes.targets, &Move { cause, since });
+        bus.metrics().invalidation_seconds.observe(changes.delay().as_secs_f64());
+        let is_same_server = bus.settled_on() == Some(changes.server);
+        let is_same_database = self.update(|progress| changes.is_of(progress.seen.server));
+        if is_same_server && is_same_database && changes.declarations == bus.declarations() {
+            self.note(|progress| positions.iter().for_each(|position| progress.heard(*position)));
+        } else {
+            self.cache.trust().alarm().notify_one();
+        }
+    }
+}
+
+pub(super) fn places(positions: &[Position]) -> Vec<Place> {
+    positions.iter().copied().map(Into::into).collect()
+}
+
+/// The newest row of each transaction.
+pub(super) fn newest_rows(changes: &[Change]) -> Vec<Position> {
+    let mut newest: BTreeMap<u64, i64> = BTreeMap::new();
+    for Position { transaction, sequence } in changes.iter().map(|change| change.position) {
+        newest.entry(transaction).and_modify(|newest| *newest = sequence.max(*newest)).or_insert(sequence);
+    }
+    newest.into_iter().map(|(transaction, sequence)| Position { transaction, sequence }).collect()
+}

@@ -1,0 +1,76 @@
+//! Several servers on one database and one Redis: what one writes, the others serve, whatever fails between them.
+//!
+//! Rounds over the log come once a minute here, unless a test says otherwise: what is seen earlier came over the bus, or because
+//! somebody had a reason to look.
+
+mod announcing;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use terrace::config::Settings;
+
+use crate::support::redis;
+use crate::support::{Reply, Server};
+
+const SELDOM: Duration = Duration::from_secs(60);
+
+/// Servers on one database and one Redis.
+struct Fleet(Vec<Server>);
+
+impl Fleet {
+    /// On the Redis that all tests share.
+    async fn of(count: usize) -> Self {
+        Self::with(count, |settings| redis::join(settings)).await
+    }
+
+    /// With settings changed by `change`, which must name a Redis.
+    async fn with(count: usize, change: impl FnOnce(&mut Settings)) -> Self {
+        let first = Server::fixture_with(|settings| {
+            settings.cache.reconcile_interval = SELDOM;
+            change(settings);
+        });
+        let others: Vec<Server> = (1..count).map(|_| first.beside(|_| {})).collect();
+        let fleet = Self([first].into_iter().chain(others).collect());
+        fleet.is_well().await;
+        fleet
+    }
+
+    /// Waits until all hear themselves, and trust what they have.
+    async fn is_well(&self) {
+        for server in &self.0 {
+            server.eventually("a bus that is up", async || metric(server, "terrace_bus_up").await == 1.0).await;
+            server.eventually("trust", async || metric(server, "terrace_cache_trusted").await == 1.0).await;
+            server.eventually("no debts", async || metric(server, "terrace_bus_owed").await == 0.0).await;
+        }
+    }
+
+    fn first(&self) -> &Server {
+        &self.0[0]
+    }
+
+    fn others(&self) -> &[Server] {
+        &self.0[1..]
+    }
+}
+
+/// The value of a series, spelled as in `/metrics`; 0 if it is not there.
+async fn metric(server: &Server, series: &str) -> f64 {
+    let text = server.get("/metrics").await.text;
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().unwrap())
+}
+
+/// Reads `path` until it is a hit in the process; returns the last answer.
+async fn warm(server: &Server, path: &str) -> Reply {
+    server.eventually(&format!("a hit of {path}"), async || server.get(path).await.cache() == "HIT").await;
+    server.get(path).await
+}
+
+fn named(name: &str) -> Value {
+    json!({"name": name, "category": "a"})
+}
+
+fn item(id: usize) -> String {
+    format!("/api/items/I-{id}")
+}
