@@ -252,7 +252,7 @@ mod tests {
         let captured = Captured::of(Arc::clone(&cell));
         cell.advance(&Move::now(Cause::Unknown), None);
         assert_eq!(captured.current_until(), None);
-        cell.advance(&Move::now(change()));
+        cell.advance(&Move::now(change()), None);
         assert_eq!(captured.current_until(), None);
         assert!(captured.again().is_current());
     }
@@ -266,5 +266,53 @@ mod tests {
         cell.advance(&moved, None);
         assert_eq!(captured.current_until(), Some(moved.since));
         assert!(cell.state().last.is_some() && cell.state().generation == 1);
+    }
+
+    fn update(id: &str, member: &str) -> Arc<Change> {
+        let members = Some(vec![member.to_owned()]);
+        Arc::new(Change { members, ..crate::cache::tests::change(1, 1, id) })
+    }
+
+    /// Of a list by `name`.
+    fn footprint() -> Footprint {
+        Footprint::reading(["name"])
+    }
+
+    fn follows(captured: &Captured, shown: &str) -> bool {
+        captured.follow(&footprint(), |change| change.id.as_str() == shown)
+    }
+
+    #[test]
+    fn changes_that_do_not_touch_an_answer_leave_it_current() {
+        let (cell, moved) = (cell(), Move::now(change()));
+        let captured = Captured::of(Arc::clone(&cell));
+        assert!(follows(&captured, "M-1"), "nothing moved");
+        for _ in 0..CHANGES {
+            cell.advance(&moved, Some(&update("M-2", "tier")));
+        }
+        assert!(!captured.is_current());
+        assert!(follows(&captured, "M-1"));
+        assert!(captured.is_current());
+        cell.advance(&moved, Some(&update("M-1", "tier")));
+        assert!(!follows(&captured, "M-1"), "it shows the record");
+        assert!(!captured.is_current());
+        let captured = captured.again();
+        cell.advance(&moved, Some(&update("M-2", "name")));
+        assert!(!follows(&captured, "M-1"), "it reads the member");
+    }
+
+    #[test]
+    fn what_moved_a_guard_and_is_not_known_any_more_has_touched_everything() {
+        let (cell, moved, untouching) = (cell(), Move::now(change()), update("M-2", "tier"));
+        let captured = Captured::of(Arc::clone(&cell));
+        cell.advance(&moved, Some(&untouching));
+        cell.advance(&moved, None);
+        cell.advance(&moved, Some(&untouching));
+        assert!(!follows(&captured, "M-1"), "nobody can tell what one of them was");
+        let captured = captured.again();
+        for _ in 0..=CHANGES {
+            cell.advance(&moved, Some(&untouching));
+        }
+        assert!(!follows(&captured, "M-1"), "the first of them is forgotten");
     }
 }

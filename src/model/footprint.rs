@@ -61,4 +61,10 @@ impl Footprint {
             Some(members) => members.iter().any(|member| self.members.contains(member)) || self.shows_records && is_shown(),
         }
     }
+
+    /// Of a page that reads these members and requires no term.
+    #[cfg(test)]
+    pub fn reading<const N: usize>(members: [&str; N]) -> Self {
+        Self { required: Vec::new(), members: members.map(str::to_owned).into(), shows_records: true }
+    }
 }

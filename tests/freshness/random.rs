@@ -47,6 +47,10 @@ fn operation() -> impl Strategy<Value = Value> {
             category().prop_map(|category| json!({"category": category})),
             prop::option::of(0..4_i64).prop_map(|tier| json!({"tier": tier})),
             prop::option::of(tags()).prop_map(|tags| json!({"tags": tags})),
+            prop::option::of(0..3_u8).prop_map(|price| json!({"price": price})),
+            category().prop_map(|word| json!({"name": format!("lamp {word}")})),
+            prop::option::of(category()).prop_map(|word| json!({"description": word})),
+            any::<Option<u8>>().prop_map(|number| json!({"extra": {"number": number}})),
         ]).prop_map(|(id, data)| json!({"op": "patch", "id": id, "data": data})),
         1 => id().prop_map(|id| json!({"op": "delete", "id": id})),
     ]
@@ -63,11 +67,17 @@ fn read() -> impl Strategy<Value = String> {
         Just("filter[active][null]=true".to_owned()),
         Just("filter={\"or\":[{\"category\":\"a\"},{\"tier\":1}]}".to_owned()),
         Just("q=lamp".to_owned()),
+        category().prop_map(|word| format!("q={word}")),
     ];
     let extra = prop::sample::select(vec![
         "",
         "sort=sku",
         "sort=-tier,price",
+        "sort=price&limit=1",
+        "sort=name&limit=2",
+        "sort=sku&limit=2&page=2",
+        "sort=created_at&limit=1&count=none",
+        "sort=sku&limit=2&fields=tier",
         "limit=2",
         "limit=2&page=2",
         "limit=1&cursor=&sort=sku",
