@@ -13,6 +13,8 @@
 
 mod support;
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -203,19 +205,22 @@ fn report_latencies(name: &str, mut times: Vec<f64>) {
 
 /// CPU time of this process, all threads, per operation.
 async fn measured(operations: usize, work: impl AsyncFnOnce()) -> f64 {
-    let before = cpu_seconds();
+    let before = cpu_times();
     work().await;
-    (cpu_seconds() - before) / operations as f64
+    let spent = cpu_times().into_iter().map(|(thread, time)| time - before.get(&thread).copied().unwrap_or_default());
+    spent.sum::<u64>() as f64 / 1e9 / operations as f64
 }
 
-/// Time on a CPU of all threads so far, from `/proc/self/task/*/schedstat` (nanoseconds).
-fn cpu_seconds() -> f64 {
+/// Time on a CPU of each thread so far, from `/proc/self/task/*/schedstat` (nanoseconds). One by one, because a thread that ends
+/// takes its time with it.
+fn cpu_times() -> HashMap<OsString, u64> {
     let threads = std::fs::read_dir("/proc/self/task").unwrap();
     let times = threads.filter_map(|thread| {
-        let stat = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
-        stat.split(' ').next()?.parse::<u64>().ok()
+        let thread = thread.ok()?;
+        let stat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        Some((thread.file_name(), stat.split(' ').next()?.parse().ok()?))
     });
-    times.sum::<u64>() as f64 / 1e9
+    times.collect()
 }
 
 /// Costs of the two sides, round by round.

@@ -30,14 +30,19 @@
 //! 1. `http::front` names the request, finds the collection by the path and calls `http::reads::list_records`.
 //! 2. [`records::Records::list`] checks access and looks the query string up among the prepared ones; a new one is parsed
 //!    into a canonical [`model::Query`] and its [`cache::CacheKey`].
-//! 3. [`cache::Cache::get`] finds an entry whose guards are current and which has not expired: a hit. Nothing was parsed,
-//!    nothing copied, no lock held across an await.
+//! 3. [`cache::Cache::get`] finds an entry whose guards are current and which has not expired, and [`cache::Trust`] holds: a hit.
+//!    Nothing was parsed, nothing copied, no lock held across an await. A read with a `Consistency-Token` goes by
+//!    [`cache::Reconciler::settle`] first: what the token names is applied here, or the read goes past the caches.
 //! 4. Otherwise [`cache::Cache::get_or_load`] joins a load of this key that is in the air and new enough, or captures the
-//!    generation of the entry's guard, `category = operational`, and only then starts the loader in a task of its own.
-//! 5. The loader asks [`store::Store::record_list`] for the page and, through an entry of its own, for the count; the
+//!    generation of the entry's guard, `category = operational`, and starts a flight in a task of its own.
+//! 5. With Redis the flight looks in L2 first: one round trip brings the value, the nonces of its guards and the time that is
+//!    left, and the value counts if it has exactly those nonces. Otherwise a second round trip captures the nonces, making
+//!    those that are missing, and takes the lease of the load; who does not get it waits for what another instance loads.
+//! 6. Only then the loader runs. It asks [`store::Store::record_list`] for the page and, through an entry of its own, for the count; the
 //!    database's text becomes the body.
-//! 6. The entry goes into L1 if its guard has not moved since, and to everybody who waits for it.
-//! 7. `http::reads` negotiates the encoding, which is made once per entry, and answers 200 or 304.
+//! 7. The entry goes into L1 if its guard has not moved since, and to everybody who waits for it; behind the answer it goes
+//!    into L2, with the nonces from before the load.
+//! 8. `http::reads` negotiates the encoding, which is made once per entry, and answers 200 or 304.
 //!
 //! # One write
 //!
@@ -48,10 +53,14 @@
 //!    record and asks the planner of `records` what to write: preconditions, merge, validation, version and times.
 //! 3. The store writes the record and its change, checks references, and commits.
 //! 4. [`cache::Reconciler::announce`] moves the guards of the record, of every indexed term of the old and the new document,
-//!    and of the collection. From here on nobody is served what was loaded before.
-//! 5. Then the client is answered, with the position of the change.
+//!    and of the collection. With Redis, [`cache::Bus`] deletes their nonces there and publishes them in one round trip, and the
+//!    guards here move once more. From here on nobody is served by this instance what was loaded before. If Redis is away, the
+//!    deletions are owed, and the second tier is not used until they are paid.
+//! 5. Then the transaction counts as applied, and the client is answered, with the position of the change.
 //!
-//! A process that did not make the change itself finds it when it reads the change log, every `cache.reconcile_interval`.
+//! Other instances hear of it over the bus, move their guards, and note the transaction as applied. A process that has not
+//! heard of it, whoever made it, finds it when it reads the change log, every `cache.reconcile_interval` or as soon as something is
+//! suspected ([`cache::Trust`]), applies it by the same steps, and so announces it again.
 
 pub mod app;
 pub mod auth;

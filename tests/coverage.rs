@@ -12,7 +12,7 @@ use crate::support::fixture::item;
 use crate::support::{Reply, Server};
 
 /// Which modules hold an operation to its contract. `{}` stands for a collection's path, `{view}` for a view's.
-const EXERCISED: [(&str, &str, &str); 24] = [
+const EXERCISED: [(&str, &str, &str); 27] = [
     ("get", "{}", "rest::lists, rest::pages, rest::filters, search, freshness"),
     ("head", "{}", "rest::records"),
     ("post", "{}", "rest::records, rest::references, hostile::bodies"),
@@ -31,6 +31,9 @@ const EXERCISED: [(&str, &str, &str); 24] = [
     ("get", "/health/ready", "observability, stale"),
     ("get", "/metrics", "observability"),
     ("get", "/openapi.json", "coverage"),
+    ("get", "/admin/cache", "administration"),
+    ("post", "/admin/cache/invalidate", "administration"),
+    ("get", "/admin/cache/explain", "administration"),
     // Those that the description leaves out.
     ("get", "/docs", "coverage"),
     ("get", "/docs/{file}", "coverage"),
@@ -42,7 +45,7 @@ const EXERCISED: [(&str, &str, &str); 24] = [
 
 /// The template of a described path, as the table spells it.
 fn template(path: &str, collections: &BTreeSet<String>) -> String {
-    if path.starts_with("/health") || path == "/metrics" || path == "/openapi.json" {
+    if path.starts_with("/health") || path == "/metrics" || path == "/openapi.json" || path.starts_with("/admin") {
         return path.to_owned();
     }
     match collections.iter().find(|collection| path == *collection || path.starts_with(&format!("{collection}/"))) {
@@ -255,6 +258,13 @@ async fn requests(server: &Server) -> Vec<(&'static str, &'static str, u16, Repl
         (Method::GET, "/health/ready", "/health/ready", None, &[], 200),
         (Method::GET, "/metrics", "/metrics", None, &[], 200),
         (Method::GET, "/openapi.json", "/openapi.json", None, &[], 200),
+        (Method::GET, "/api/items/{id}", "/api/items/B?fields=sku", None, &[("cache-control", "only-if-cached")], 504),
+        (Method::GET, "/admin/cache", "/admin/cache", None, &[], 200),
+        (Method::GET, "/admin/cache", "/admin/cache", None, &[("via", "1.1 proxy")], 404),
+        (Method::GET, "/admin/cache/explain", "/admin/cache/explain?path=/api/items", None, &[], 200),
+        (Method::GET, "/admin/cache/explain", "/admin/cache/explain", None, &[], 400),
+        (Method::POST, "/admin/cache/invalidate", "/admin/cache/invalidate", Some(json!({"all": true})), &[], 200),
+        (Method::POST, "/admin/cache/invalidate", "/admin/cache/invalidate", Some(json!({})), &[], 422),
     ];
     let mut done = Vec::new();
     for (method, template, path, body, headers, status) in plan {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "what fails here is a test")]
 
+mod administration;
 mod architecture;
 mod cli;
 mod coherence;
@@ -12,6 +13,7 @@ mod freshness;
 mod histories;
 mod hostile;
 mod http;
+mod model;
 mod observability;
 mod outages;
 mod plans;

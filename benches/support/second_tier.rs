@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderValue;
 use redis::aio::MultiplexedConnection;
-use terrace::cache::{Cache, CacheKey, Content, Fingerprint, Kind, Lifetimes, Outcome, Presence, Scope, SecondTier};
+use terrace::cache::{Basis, Cache, CacheKey, Content, Fingerprint, Kind, Lifetimes, Outcome, Presence, Scope, SecondTier};
 use terrace::config::Settings;
 use terrace::model::{CollectionName, Freshness, Guard, RecordId};
 use terrace::redis_client::RedisClient;
@@ -102,10 +102,15 @@ impl Hits {
         let scope = cache.scope(Kind::Record, "metrics", lifetimes, Fingerprint::of(&[&"bench"]));
         let client = RedisClient::connect(&settings.redis, &telemetry).unwrap().unwrap();
         let mut links = client.watch_links();
-        while client.link().is_none() {
+        let server = loop {
+            if let Some(link) = client.link() {
+                break link.server();
+            }
             links.changed().await.unwrap();
-        }
+        };
         let tier = SecondTier::new(client, &settings.redis, "bench", &cache);
+        // Nothing was ever deleted here that this process would have to vouch for.
+        tier.resume(server);
         cache.join(tier);
         let collection = CollectionName::parse("metrics").unwrap();
         let key = |number: usize| {
@@ -124,7 +129,7 @@ impl Hits {
                 body: Bytes::from(metric.to_string()),
                 etag: HeaderValue::from_static("\"AAAAAAAAAAAAAAAAAAAAAA\""),
                 headers: Vec::new(),
-                read_since: None,
+                basis: Basis::Loaded,
             };
             let load = move || async move { Ok(content) };
             self.cache.get_or_load(&self.scope, key, guards, &Freshness::ANY, load).await.unwrap();

@@ -94,7 +94,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::cache::entry::{Content, Lifetime, Origin, Presence};
+    use crate::cache::entry::{Basis, Content, Lifetime, Origin, Presence};
     use crate::cache::target::{Cause, Move, Target};
     use crate::cache::tests::record;
     use crate::cache::{Guards, InstanceId};
@@ -110,7 +110,7 @@ mod tests {
             body: Bytes::new(),
             etag: HeaderValue::from_static("\"tag\""),
             headers: Vec::new(),
-            read_since: None,
+            basis: Basis::Loaded,
         };
         let captured = [guards.capture(&record("M-1"), lag)].into_iter().collect();
         let lifetime = Lifetime { ttl: TTL, stale_if_error: TTL };

@@ -1,8 +1,8 @@
 //! An entry: a ready response body with its headers, ETag and encodings, and what it depends on. Bodies are shared,
 //! never copied; each encoding is made at most once.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use super::Tier;
 use super::cell::Captured;
 use super::encoding::{Encoding, compress};
 use super::instance::InstanceId;
+use super::second_tier::Vouched;
 use crate::error::{Error, Result};
 use crate::model::{Change, Footprint, RecordId};
 
@@ -29,8 +30,20 @@ pub struct Content {
     pub etag: HeaderValue,
     /// Further headers of the response.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// When its reading began, if that was before the loader ran: what was read before guards were captured says nothing about them.
-    pub read_since: Option<Instant>,
+    /// What it was made from.
+    pub basis: Basis,
+}
+
+/// What a body was made from. Guards are captured before the loader runs; whatever is older than that need not be as new as they are,
+/// even if this process has not heard of a change yet.
+#[derive(Clone, Debug)]
+pub enum Basis {
+    /// What the loader read.
+    Loaded,
+    /// What somebody else began to read then.
+    ReadSince(Instant),
+    /// What the loader read, and this entry.
+    Entry(Arc<Entry>),
 }
 
 /// Where an entry comes from.
@@ -86,6 +99,8 @@ pub struct Entry {
     loaded_at: Instant,
     loaded_by: InstanceId,
     tier: Option<Tier>,
+    /// What the second tier knew of its guards before it was loaded. Only entries have it that others are made from.
+    vouched: Option<Box<Vouched>>,
     lifetime: Lifetime,
     refreshing: AtomicBool,
     /// Hashes of the ids of the records that the body shows, sorted; the outer is empty until somebody asks, the inner if nobody
@@ -127,6 +142,7 @@ impl Entry {
             loaded_at,
             loaded_by,
             tier,
+            vouched: None,
             lifetime,
             refreshing: AtomicBool::new(false),
             shown: OnceLock::new(),
@@ -169,6 +185,15 @@ impl Entry {
             Ok(Representation { body, etag: HeaderValue::try_from(etag).map_err(Error::internal)? })
         })
         .await
+    }
+
+    pub(super) fn with_vouched(mut self, vouched: Option<Vouched>) -> Self {
+        self.vouched = vouched.map(Box::new);
+        self
+    }
+
+    pub(super) fn vouched(&self) -> Option<&Vouched> {
+        self.vouched.as_deref()
     }
 
     /// Which instance loaded it.

@@ -25,9 +25,12 @@ pub(super) type Landing = Shared<BoxFuture<'static, Result<Landed>>>;
 /// All loads in the air. The lock protects the table and is never held across an await.
 #[derive(Default)]
 pub(super) struct Flights {
-    table: Mutex<HashMap<CacheKey, Flight>>,
+    table: Mutex<Table>,
     next_number: AtomicU64,
 }
+
+/// Keys hold what clients send, so the hash is seeded.
+type Table = HashMap<CacheKey, Flight, foldhash::quality::RandomState>;
 
 struct Flight {
     number: u64,
@@ -82,7 +85,7 @@ impl Flights {
         Boarding::Started(landing)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<CacheKey, Flight>> {
+    fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,10 +5,11 @@
 //! nothing is scanned.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
+
+use foldhash::quality::RandomState;
 
 use super::cell::{Captured, Cell, CellState};
 use super::target::{Move, Target, collection_of};
@@ -29,13 +30,13 @@ pub struct Guards {
 
 #[derive(Debug, Default)]
 struct Shard {
-    cells: HashMap<Guard, Weak<Cell>>,
+    cells: HashMap<Guard, Weak<Cell>, RandomState>,
     sweep_at: usize,
 }
 
 impl Default for Guards {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::default() }
     }
 }
 

@@ -69,6 +69,11 @@ impl CacheKey {
         self.0.len()
     }
 
+    /// What all keys of one scope begin with, and those of no other.
+    pub(super) fn beginning(&self) -> &str {
+        self.0.split('\0').next().unwrap_or_default()
+    }
+
     fn joined(scope: &Scope, parts: &[&str]) -> Self {
         let length = 1 + scope.name().len() + parts.iter().map(|part| part.len() + 1).sum::<usize>();
         let mut key = String::with_capacity(length);

@@ -24,7 +24,8 @@ struct Retention;
 
 impl moka::Expiry<CacheKey, Arc<Entry>> for Retention {
     fn expire_after_create(&self, _: &CacheKey, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some(entry.retention())
+        // What comes from the second tier is not new.
+        Some(entry.retention().saturating_sub(entry.age()))
     }
 
     fn expire_after_update(&self, _: &CacheKey, entry: &Arc<Entry>, _: Instant, _: Option<Duration>) -> Option<Duration> {
@@ -74,6 +75,12 @@ impl L1 {
     /// Drops every entry that is there now; moka does it behind the caller's back.
     pub(super) fn clear(&self) {
         self.entries.invalidate_all();
+    }
+
+    /// Calls `visit` with every entry. It takes no lock for longer than a step, and what changes meanwhile may be missed.
+    pub(super) fn visit(&self, mut visit: impl FnMut(&CacheKey, &Entry)) {
+        self.settle();
+        self.entries.iter().for_each(|(key, entry)| visit(&key, &entry));
     }
 
     /// How many entries there are.

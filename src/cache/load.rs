@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::second_tier::{Address, Capture, SecondTier, Sought, Wanted};
-use super::{Cache, CacheKey, Content, Dependencies, Entry, Scope};
+use super::{Basis, Cache, CacheKey, Content, Dependencies, Entry, Scope};
 use crate::error::{ErrorKind, Result};
 use crate::faults;
 use crate::model::Guard;
@@ -79,7 +79,7 @@ impl Load {
     /// `loading` has not begun: it is polled only after everything was captured.
     pub(super) async fn run(self, loading: impl Future<Output = Result<Content>>) -> Result<Landed> {
         let Some(tier) = self.cache.second_tier().map(Arc::clone) else {
-            let entry = self.load(loading).await?.0;
+            let entry = self.load(loading, None).await?.0;
             return Ok(Landed { entry, source: Source::Loader });
         };
         let address = tier.address(&self.scope, &self.key, &self.guards);
@@ -98,11 +98,11 @@ impl Load {
         stand_in: Option<Entry>,
         loading: impl Future<Output = Result<Content>>,
     ) -> Result<Landed> {
-        let (entry, read_since) = match self.load(loading).await {
+        let (entry, basis) = match self.load(loading, Some((&address, capture.as_ref()))).await {
             Ok(loaded) => loaded,
             Err(error) => {
                 if let Some(capture) = capture {
-                    tier.release(address, capture);
+                    tier.release(&address, capture);
                 }
                 return match stand_in {
                     Some(entry) if error.kind() == ErrorKind::Unavailable && entry.is_usable_on_error(entry.age()) => {
@@ -112,34 +112,39 @@ impl Load {
                 };
             }
         };
-        let capture = if faults::is_switched_off("capture") { tier.capture(&address).await } else { capture };
-        match capture {
-            // What was read before the nonces were captured may be older than they are.
-            Some(capture) if read_since.is_none_or(|since| since >= capture.at()) => {
+        if let Some(capture) = capture {
+            let capture = if faults::is_switched_off("capture") { tier.capture_again(capture, &address).await } else { capture };
+            if capture.covers(&address, &basis) {
                 tier.fill(&self.scope, address, capture, &entry);
+            } else {
+                self.scope.metrics().second.fills_dropped.inc();
+                tier.release(&address, capture);
             }
-            Some(capture) => tier.release(address, capture),
-            None => {}
         }
         Ok(Landed { entry, source: Source::Loader })
     }
 
-    /// Runs the loader, and stores its entry in L1. Also says since when it was read, if that was before the loader ran.
-    async fn load(&self, loading: impl Future<Output = Result<Content>>) -> Result<(Arc<Entry>, Option<Instant>)> {
+    /// Runs the loader, and stores its entry in L1. Also says what it was made from.
+    async fn load(
+        &self,
+        loading: impl Future<Output = Result<Content>>,
+        captured: Option<(&Address, Option<&Capture>)>,
+    ) -> Result<(Arc<Entry>, Basis)> {
         let metrics = self.scope.metrics();
         let started = Instant::now();
-        let content = loading.await.inspect_err(|_| metrics.load_errors.inc())?;
+        let mut content = loading.await.inspect_err(|_| metrics.load_errors.inc())?;
         metrics.load_seconds.observe(started.elapsed().as_secs_f64());
         faults::point("before_fill").await;
-        let read_since = content.read_since;
+        let basis = std::mem::replace(&mut content.basis, Basis::Loaded);
         let dependencies = if faults::is_switched_off("capture") {
             self.dependencies.iter().map(super::Captured::again).collect()
         } else {
             self.dependencies.clone()
         };
-        let entry = Arc::new(self.cache.entry(&self.scope, content, dependencies));
+        let vouched = captured.and_then(|(address, capture)| capture?.vouched(address, &basis));
+        let entry = Arc::new(self.cache.entry(&self.scope, content, dependencies).with_vouched(vouched));
         self.store(&entry);
-        Ok((entry, read_since))
+        Ok((entry, basis))
     }
 
     /// Keeps in L1 what was found in L2.
@@ -154,7 +159,7 @@ impl Load {
     fn store(&self, entry: &Arc<Entry>) {
         let is_newest = || {
             let stored = self.cache.l1.get(&self.key);
-            stored.is_none_or(|stored| !stored.is_valid() && stored.current_until() < entry.current_until())
+            stored.is_none_or(|stored| !stored.is_valid() && stored.current_until() <= entry.current_until())
         };
         if entry.is_valid() || !self.scope.max_lag().is_zero() && is_newest() {
             self.cache.l1.insert(self.key.clone(), Arc::clone(entry));

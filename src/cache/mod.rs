@@ -5,13 +5,12 @@
 //! before its loader runs, and an entry is served only while they are still current. A write moves the guards after
 //! its commit and before its answer. So whatever a loader read before the write can be stored, but never served.
 
-#![allow(dead_code, reason = "until explanations are there")]
-
 mod bus;
 mod cell;
 mod demand;
 mod encoding;
 mod entry;
+mod explain;
 mod flight;
 mod guard;
 mod instance;
@@ -19,6 +18,7 @@ mod key;
 mod l1;
 mod load;
 mod lookup;
+mod overview;
 mod reconcile;
 mod scope;
 mod second_tier;
@@ -33,15 +33,18 @@ use std::time::{Duration, Instant};
 pub use bus::{Bus, BusMetrics, Reach};
 pub use cell::Captured;
 pub use encoding::Encoding;
-pub use entry::{Content, Dependencies, Entry, Lifetime, Origin, Presence, Representation};
+pub use entry::{Basis, Content, Dependencies, Entry, Lifetime, Origin, Presence, Representation};
+pub use explain::{Explanation, GuardState, Would};
 pub use guard::Guards;
 pub use instance::InstanceId;
 pub use key::{CacheKey, Kind};
+pub use overview::{Overview, ScopeOverview, SecondTierOverview, TierOverview};
 pub use reconcile::{Applied, ChangeLog, CoherenceStatus, Reconciler};
 pub use scope::{Fingerprint, Lifetimes, Scope};
 pub use second_tier::SecondTier;
 pub use target::{BULK, Cause, Move, Pattern, Target};
 pub use trust::Trust;
+pub use warm::Held;
 
 use crate::config::CacheSettings;
 use crate::error::Result;

@@ -38,6 +38,9 @@ const BLIND_LIMIT: Duration = Duration::from_secs(5 * 60);
 /// each commit, and within 0.6 seconds at the latest. So this allows for over 16,000 of them a second.
 const REREAD: u64 = 10_000;
 
+/// After a round that failed.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// With more changes than this in one round it is their collections that are invalidated.
 const MANY: usize = 1_000;
 
@@ -185,8 +188,16 @@ impl Reconciler {
             // They may be about any record, and nothing else would tell.
             self.outdate_all().await;
         }
-        let foreign: Vec<Change> = self
-            .update(|progress| page.changes.iter().filter(|change| round.is_new(change.position, progress)).cloned().collect());
+        let unannounced = |round: &Round| -> Vec<Change> {
+            let is_new = |progress: &Progress, change: &&Change| round.is_new(change.position, progress);
+            self.update(|progress| page.changes.iter().filter(|change| is_new(progress, change)).cloned().collect())
+        };
+        let mut foreign = unannounced(round);
+        if !foreign.is_empty() && self.cache.trust().is_bus_up(Instant::now()) {
+            // What has just been committed is being announced: to do it again would cost everybody a miss.
+            tokio::time::sleep(announce::HOP).await;
+            foreign = unannounced(round);
+        }
         let (targets, whole) = round.take_in(page, &foreign);
         let Some(newest) = foreign.iter().map(|change| change.position).max() else { return };
         if faults::is_switched_off("reconcile") {
@@ -235,6 +246,10 @@ impl Reconciler {
                 Ok(_) | Err(_) => {}
             }
             was_failing = outcome.is_err();
+            if was_failing {
+                // Those who wake it may be many, and go on without it.
+                tokio::time::sleep(PAUSE.min(interval)).await;
+            }
         }
     }
 

@@ -82,6 +82,11 @@ impl Scope {
         self.fingerprint
     }
 
+    /// What the keys of its entries begin with.
+    pub(super) fn beginning(&self) -> String {
+        super::CacheKey::of_query(self, "").beginning().to_owned()
+    }
+
     pub(super) fn max_lag(&self) -> Duration {
         self.lifetimes.max_lag
     }

@@ -1,6 +1,8 @@
 //! The races of one process, each made deterministic: loaders wait at a gate until the test has done what shall
 //! happen in between.
 
+mod demands;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -92,7 +94,7 @@ fn content(body: &'static str) -> Content {
         body: Bytes::from_static(body.as_bytes()),
         etag: HeaderValue::from_static("\"tag\""),
         headers: Vec::new(),
-        read_since: None,
+        basis: Basis::Loaded,
     }
 }
 
@@ -317,7 +319,7 @@ async fn the_tier_stays_within_its_bytes() {
             body,
             etag: HeaderValue::from_static("\"tag\""),
             headers: Vec::new(),
-            read_since: None,
+            basis: Basis::Loaded,
         };
         bench.cache.get_or_load(&bench.scope, &key, &[record("M-1")], &Freshness::ANY, || async { Ok(loaded) }).await.unwrap();
     }

@@ -176,8 +176,10 @@ impl Trust {
     /// Waits a short time for trust to come back, unless the log cannot be read.
     pub(super) async fn wait(&self) {
         let mut log = self.log.subscribe();
-        // A lease that ended without a suspicion: this process was held up, and so were the rounds.
-        self.alarm.notify_one();
+        if *log.borrow() == LogState::Vouches {
+            // A lease that ended without a suspicion: this process was held up, and so were the rounds.
+            self.alarm.notify_one();
+        }
         let trusted_or_vain = log.wait_for(|log| match log {
             LogState::Vouches => self.holds(Instant::now()),
             LogState::Awaited => false,

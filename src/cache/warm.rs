@@ -1,6 +1,19 @@
-//! What warming asks of the cache: what is there already, and how full it is.
+//! What is there before anything is looked up: asked by warming, and by who says why an answer was loaded.
 
 use super::{Cache, CacheKey};
+
+/// What is stored under a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// An entry that a plain request would get.
+    Fresh,
+    /// One that has expired, or that a change has outdated.
+    Stale,
+    /// Nothing in the process; the second tier was not asked.
+    Unknown,
+    /// Nothing.
+    Nothing,
+}
 
 impl Cache {
     /// Whether entries are kept at all.
@@ -8,9 +21,16 @@ impl Cache {
         self.enabled
     }
 
-    /// Whether a hit would be served for `key`. It is not counted as one.
-    pub fn holds(&self, key: &CacheKey) -> bool {
-        self.fresh(key).is_some()
+    /// What L1 has for `key`. It is not counted as a look-up.
+    pub fn held(&self, key: &CacheKey) -> Held {
+        if self.fresh(key).is_some() {
+            return Held::Fresh;
+        }
+        match self.l1.get(key) {
+            Some(_) => Held::Stale,
+            None if self.second_tier().is_some() => Held::Unknown,
+            None => Held::Nothing,
+        }
     }
 
     /// The share of L1's memory that is taken, from 0 to 1.

@@ -13,27 +13,24 @@ pub(super) fn describe(headers: &mut HeaderMap, answer: &Answer) {
         Outcome::Hit => ("HIT", HIT_VALUES.of(answer.fresh_for().as_secs())),
         Outcome::HitL2 => ("HIT", HIT_L2_VALUES.of(answer.fresh_for().as_secs())),
         Outcome::Stale => ("STALE", stale(answer)),
-        Outcome::Miss => ("MISS", HeaderValue::from_static(loaded(answer.forwarded()))),
-        Outcome::Joined => ("MISS", HeaderValue::from_static("terrace; fwd=miss; collapsed; stored")),
-        Outcome::Bypass => ("BYPASS", HeaderValue::from_static(passed(answer.forwarded()))),
+        Outcome::Miss => ("MISS", loaded(answer, "; stored")),
+        Outcome::Joined => ("MISS", loaded(answer, "; stored; collapsed")),
+        Outcome::Bypass => ("BYPASS", loaded(answer, "")),
     };
     headers.insert(X_CACHE.clone(), HeaderValue::from_static(word));
     headers.insert(CACHE_STATUS, status);
     headers.insert(AGE, AGE_VALUES.of(answer.age().as_secs()));
 }
 
-fn loaded(forwarded: Forwarded) -> &'static str {
-    match forwarded {
-        Forwarded::Miss | Forwarded::Bypass => "terrace; fwd=miss; stored",
-        Forwarded::Request => "terrace; fwd=request; stored",
-    }
-}
-
-fn passed(forwarded: Forwarded) -> &'static str {
-    match forwarded {
-        Forwarded::Request => "terrace; fwd=request",
-        Forwarded::Miss | Forwarded::Bypass => "terrace; fwd=bypass",
-    }
+fn loaded(answer: &Answer, rest: &str) -> HeaderValue {
+    let why = match answer.forwarded() {
+        Forwarded::UriMiss => "uri-miss",
+        Forwarded::Miss => "miss",
+        Forwarded::Stale => "stale",
+        Forwarded::Request => "request",
+        Forwarded::Bypass => "bypass",
+    };
+    HeaderValue::try_from(format!("terrace; fwd={why}{rest}")).unwrap_or(HeaderValue::from_static("terrace; fwd=miss"))
 }
 
 /// `ttl` is the freshness that was left, below zero since the entry expired (RFC 9211, 2.5). One that a change outdated

@@ -17,10 +17,10 @@ use super::freshness::Directives;
 use super::observe::{HttpMetrics, RequestLog};
 use super::readiness::Readiness;
 use super::reads::Read;
-use super::routes::{CollectionRoutes, Routes, Target};
+use super::routes::{Admin, CollectionRoutes, Routes, Target};
 use super::system::SystemResources;
 use super::writes::WriteContext;
-use super::{body, problem, reads, spans, writes};
+use super::{admin, body, problem, reads, spans, writes};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::BurstLimit;
@@ -146,7 +146,10 @@ impl Shared {
             Target::View(route) => reads::read_view(self.read(request)?, route).await,
             Target::System(system) => self.system.answer(system, self.records.get().map(|records| &**records), request).await,
             Target::DocsFile(file) => self.system.docs_file(file),
-            Target::Batch(_) => Err(method_not_allowed(target, request.method())),
+            Target::Admin(_) if !admin::is_local(request) => Err(self.unmatched()),
+            Target::Admin(Admin::Cache) => admin::describe_cache(self.records()?, request),
+            Target::Admin(Admin::Explain) => admin::explain_cache(self.records()?, &self.routes, request).await,
+            Target::Batch(_) | Target::Admin(Admin::Invalidate) => Err(method_not_allowed(target, request.method())),
             Target::Unmatched => Err(self.unmatched()),
         }
     }
@@ -154,6 +157,8 @@ impl Shared {
     async fn dispatch_other(&self, request: &HttpRequest, payload: &mut Payload, target: Target<'_>) -> Result<HttpResponse> {
         match (target, request.method()) {
             (Target::Unmatched, _) => Err(self.unmatched()),
+            (Target::Admin(_), _) if !admin::is_local(request) => Err(self.unmatched()),
+            (Target::Admin(Admin::Invalidate), &Method::POST) => admin::invalidate_cache(self.records()?, request, payload).await,
             (Target::List(routes), &Method::POST) => writes::create_record(self.write(routes, request)?, payload).await,
             (Target::Batch(routes), &Method::POST) => writes::write_batch(self.write(routes, request)?, payload).await,
             (Target::Record(routes, segment), &Method::PUT) => {

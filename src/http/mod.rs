@@ -6,7 +6,7 @@
 //! | `server` | sockets, workers, time limits of connections |
 //! | `front` | the one service all requests go through |
 //! | `routes` | which resource a path names, and what its answers have in common |
-//! | `reads`, `writes`, `system` | handlers: parse, call, shape |
+//! | `reads`, `writes`, `system`, `admin` | handlers: parse, call, shape |
 //! | `negotiation`, `conditional`, `freshness`, `identifier`, `body` | what requests say |
 //! | `cache_status` | how answers say that they came about |
 //! | `problem` | what failures look like |
@@ -14,6 +14,7 @@
 //! | `observe`, `spans` | what is counted and logged |
 //! | `openapi`, `docs` | the API description and its page |
 
+mod admin;
 mod body;
 mod cache_status;
 mod conditional;

@@ -30,6 +30,7 @@ enum Place {
     Collection(Box<CollectionRoutes>),
     View(Box<ViewRoute>),
     System(System, Box<RouteMetrics>),
+    Admin(Admin, Box<RouteMetrics>),
 }
 
 /// A collection with everything that its answers have in common, made once.
@@ -77,6 +78,22 @@ impl System {
     ];
 }
 
+/// What only an operator may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admin {
+    /// The state of the caches.
+    Cache,
+    /// Dropping something from them.
+    Invalidate,
+    /// Why a request would be answered as it would.
+    Explain,
+}
+
+impl Admin {
+    const ALL: [(&'static str, Self); 3] =
+        [("/admin/cache", Self::Cache), ("/admin/cache/invalidate", Self::Invalidate), ("/admin/cache/explain", Self::Explain)];
+}
+
 /// What a path names.
 #[derive(Clone, Copy)]
 pub(super) enum Target<'a> {
@@ -92,6 +109,8 @@ pub(super) enum Target<'a> {
     View(&'a ViewRoute),
     /// What is not data.
     System(System),
+    /// What only an operator may do.
+    Admin(Admin),
     /// A file of the page of the API description.
     DocsFile(&'a str),
     /// Nothing.
@@ -118,6 +137,9 @@ impl Routes {
         for (path, system) in System::ALL {
             places.insert(path.into(), Place::System(system, Box::new(metrics.route(path))));
         }
+        for (path, admin) in Admin::ALL {
+            places.insert(path.into(), Place::Admin(admin, Box::new(metrics.route(path))));
+        }
         Self { places, docs: metrics.route(format!("{DOCS}/{{file}}")), unmatched: metrics.route("unmatched") }
     }
 
@@ -127,6 +149,7 @@ impl Routes {
             Some(Place::Collection(routes)) => (Target::List(routes), &routes.list),
             Some(Place::View(route)) => (Target::View(route), &route.metrics),
             Some(Place::System(system, metrics)) => (Target::System(*system), metrics),
+            Some(Place::Admin(admin, metrics)) => (Target::Admin(*admin), metrics),
             None => path
                 .rsplit_once('/')
                 .and_then(|(parent, segment)| self.below(parent, segment))
@@ -142,7 +165,7 @@ impl Routes {
             // A trailing slash names nothing, and what begins with an underscore is reserved.
             (Place::Collection(_), reserved) if reserved.is_empty() || reserved.starts_with('_') => None,
             (Place::Collection(routes), id) => Some((Target::Record(routes, id), &routes.record)),
-            (Place::View(_) | Place::System(..), _) => None,
+            (Place::View(_) | Place::System(..) | Place::Admin(..), _) => None,
         }
     }
 }
@@ -180,8 +203,10 @@ impl Target<'_> {
         match self {
             Self::List(_) => &[Method::GET, Method::HEAD, Method::POST, Method::OPTIONS],
             Self::Record(..) => &[Method::GET, Method::HEAD, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS],
-            Self::Batch(_) => &[Method::POST, Method::OPTIONS],
-            Self::Stats(_) | Self::View(_) | Self::System(_) | Self::DocsFile(_) => &[Method::GET, Method::HEAD, Method::OPTIONS],
+            Self::Batch(_) | Self::Admin(Admin::Invalidate) => &[Method::POST, Method::OPTIONS],
+            Self::Stats(_) | Self::View(_) | Self::System(_) | Self::Admin(Admin::Cache | Admin::Explain) | Self::DocsFile(_) => {
+                &[Method::GET, Method::HEAD, Method::OPTIONS]
+            }
             Self::Unmatched => &[],
         }
     }

@@ -119,7 +119,7 @@ fn no_answer(error: &Error) -> String {
 }
 
 /// The state of the process: true only at the moment it is sent.
-fn state(status: StatusCode, members: &Value) -> HttpResponse {
+pub(super) fn state(status: StatusCode, members: &Value) -> HttpResponse {
     text_response(status, "application/json", members.to_string())
 }
 

@@ -19,9 +19,13 @@ pub struct Answer {
 /// Why an answer was loaded (RFC 9211, 2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forwarded {
-    /// There was nothing that would do.
+    /// Nothing was stored under its key.
+    UriMiss,
+    /// Nothing was stored that would do.
     Miss,
-    /// The request did not take what there might have been.
+    /// What was stored had expired, or a change had outdated it.
+    Stale,
+    /// What was stored is fresh, and the request did not take it.
     Request,
     /// Nothing is cached at all.
     Bypass,

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::cursor;
 use super::document::quoted_etag;
 use super::spelling;
-use crate::cache::{Content, Presence};
+use crate::cache::{Basis, Content, Presence};
 use crate::error::{Error, Result};
 use crate::model::{Collection, Paging, Query, RecordId, SortKey, View};
 use crate::store::{Row, Stats};
@@ -25,17 +25,25 @@ const LINK_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove
 type Headers = Vec<(HeaderName, HeaderValue)>;
 
 /// A found answer with this body.
-pub(super) fn found(body: String, headers: Headers) -> Result<Content> {
-    let etag = HeaderValue::try_from(quoted_etag(body.as_bytes())).map_err(Error::internal)?;
+pub(super) fn found(body: impl Into<Vec<u8>>, headers: Headers) -> Result<Content> {
     // Without its spare capacity, which would be kept as long as the entry and is not weighed.
-    let body = Bytes::from(body.into_bytes().into_boxed_slice());
-    Ok(Content { presence: Presence::Found, body, etag, headers, read_since: None })
+    content(Bytes::from(body.into().into_boxed_slice()), headers)
+}
+
+/// A record.
+pub(super) fn record(row: Row) -> Result<Content> {
+    content(row.data, Headers::new())
+}
+
+fn content(body: Bytes, headers: Headers) -> Result<Content> {
+    let etag = HeaderValue::try_from(quoted_etag(&body)).map_err(Error::internal)?;
+    Ok(Content { presence: Presence::Found, body, etag, headers, basis: Basis::Loaded })
 }
 
 /// "There is no such record."
 pub(super) fn missing() -> Content {
     let etag = HeaderValue::from_static("\"missing\"");
-    Content { presence: Presence::Missing, body: Bytes::new(), etag, headers: Vec::new(), read_since: None }
+    Content { presence: Presence::Missing, body: Bytes::new(), etag, headers: Vec::new(), basis: Basis::Loaded }
 }
 
 /// A page. `rows` may hold one record more than the page, which then says only that there are more. Links
@@ -89,20 +97,22 @@ pub(super) fn view(view: &View, parts: &[Stats]) -> Result<Content> {
     found(json!({ "data": data }).to_string(), Vec::new())
 }
 
-fn envelope(rows: &[Row], pagination: &Value) -> String {
+fn envelope(rows: &[Row], pagination: &Value) -> Vec<u8> {
+    const PARTS: [&[u8]; 3] = [b"{\"data\":[", b"],\"pagination\":", b"}"];
     let pagination = pagination.to_string();
-    let size: usize = rows.iter().map(|row| row.data.len() + 1).sum();
-    let mut body = String::with_capacity(size + pagination.len() + 32);
-    body.push_str("{\"data\":[");
+    let size: usize = PARTS.iter().map(|part| part.len()).chain(rows.iter().map(|row| row.data.len())).sum();
+    let mut body = Vec::with_capacity(size + rows.len().saturating_sub(1) + pagination.len());
+    let [before, between, behind] = PARTS;
+    body.extend_from_slice(before);
     for (position, row) in rows.iter().enumerate() {
         if position > 0 {
-            body.push(',');
+            body.push(b',');
         }
-        body.push_str(&row.data);
+        body.extend_from_slice(&row.data);
     }
-    body.push_str("],\"pagination\":");
-    body.push_str(&pagination);
-    body.push('}');
+    body.extend_from_slice(between);
+    body.extend_from_slice(pagination.as_bytes());
+    body.extend_from_slice(behind);
     body
 }
 

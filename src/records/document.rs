@@ -18,7 +18,11 @@ const EMBEDDED: [&str; 2] = ["_include", "_highlight"];
 /// The entity tag of a body, with quotes: 128 bits of XXH3. A record's text holds its version and time of update, so
 /// two states of one record never have the same text.
 pub(super) fn quoted_etag(body: &[u8]) -> String {
-    format!("\"{}\"", URL_SAFE_NO_PAD.encode(xxh3_128(body).to_be_bytes()))
+    let mut tag = String::with_capacity(24);
+    tag.push('"');
+    URL_SAFE_NO_PAD.encode_string(xxh3_128(body).to_be_bytes(), &mut tag);
+    tag.push('"');
+    tag
 }
 
 /// The members of a document that the client means: without what only the server writes.

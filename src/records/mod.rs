@@ -4,6 +4,7 @@
 //! A read: parse the query, build its key, ask the cache; on a miss the loader asks the store and builds the body.
 //! A write: check, plan and store in one transaction, then announce the changes, then answer.
 
+mod administration;
 mod answer;
 mod batch;
 mod body;
@@ -23,6 +24,7 @@ mod write;
 
 use std::sync::Arc;
 
+pub use administration::{Administration, Invalidated, Question};
 pub use answer::{Answer, Forwarded};
 pub use batch::MAX_OPERATIONS;
 pub use log::CatalogedLog;

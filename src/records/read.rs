@@ -12,7 +12,7 @@ use super::prepared::Prepared;
 use super::query::{self, Shape};
 use super::{Answer, Forwarded, Records, Resource, ViewResource, body};
 use crate::auth::authorize;
-use crate::cache::{Applied, Cache, CacheKey, Content, Scope};
+use crate::cache::{Applied, Basis, Cache, CacheKey, Content, Held, Scope};
 use crate::error::{Error, Result};
 use crate::model::{Collection, CountMode, Filter, Footprint, Freshness, Guard, Paging, Principal, Query, RecordId, Selection};
 use crate::store::{Row, Store};
@@ -40,7 +40,7 @@ impl Records {
         let (store, owned_collection, id) = (self.store.clone(), Arc::clone(collection), id.clone());
         let load = move || async move {
             let row = store.record_read(&owned_collection, &id, &shape.into()).await?;
-            row.map_or_else(|| Ok(body::missing()), |row| body::found(row.data, Vec::new()))
+            row.map_or_else(|| Ok(body::missing()), body::record)
         };
         let place = Place { scope: &resource.records, key: &key, guards: &guards };
         // Boxed, so that a hit does not carry the state of a load around.
@@ -118,14 +118,16 @@ impl Records {
         L: FnOnce() -> F,
         F: Future<Output = Result<Content>> + Send + 'static,
     {
+        let forwarded = match self.cache.held(place.key) {
+            _ if !self.cache.is_enabled() => Forwarded::Bypass,
+            Held::Fresh => Forwarded::Request,
+            Held::Stale => Forwarded::Stale,
+            Held::Unknown => Forwarded::Miss,
+            Held::Nothing => Forwarded::UriMiss,
+        };
         let lookup = match &way {
             Way::Caches(demand) => self.cache.get_or_load(place.scope, place.key, place.guards, demand, load).await?,
             Way::Past => self.cache.load_past(place.scope, load).await?,
-        };
-        let forwarded = match way {
-            _ if !self.cache.is_enabled() => Forwarded::Bypass,
-            Way::Caches(Freshness { reload: false, no_store: false, .. }) => Forwarded::Miss,
-            Way::Caches(_) | Way::Past => Forwarded::Request,
         };
         Ok(Answer::new(lookup, forwarded, place.key.clone(), &self.cache))
     }
@@ -171,13 +173,14 @@ impl PageLoader {
             CountMode::Exact => self.rows_and_total(&query).await.map(|(rows, total)| (rows, Some(total)))?,
             CountMode::None => (self.rows(&query).await?, None),
         };
-        body::page(self.resource.collection(), &query, rows, total)
+        let (total, basis) = total.map_or((None, Basis::Loaded), |(total, basis)| (Some(total), basis));
+        Ok(Content { basis, ..body::page(self.resource.collection(), &query, rows, total)? })
     }
 
     /// The rows, and a total that costs the database as little as possible: an entry's, else what the rows show by
     /// themselves, else a count. A count begins only when the rows are there and show a next page: most filters select
     /// less than a page, and to count side by side would cost those a count that nobody needs.
-    async fn rows_and_total(&self, query: &Query) -> Result<(Vec<Row>, u64)> {
+    async fn rows_and_total(&self, query: &Query) -> Result<(Vec<Row>, (u64, Basis))> {
         let (tell, told) = oneshot::channel();
         let began = Instant::now();
         let mut counting = pin!(self.total(&query.selection, told));
@@ -188,8 +191,8 @@ impl PageLoader {
             biased;
             total = &mut counting => {
                 let (total, rows) = (total?, reading.await?);
-                let total = total_shown(&query.paging, rows.len()).unwrap_or(total);
-                return Ok((rows, total));
+                let shown = total_shown(&query.paging, rows.len());
+                return Ok((rows, shown.map_or(total, |shown| (shown, Basis::Loaded))));
             }
             rows = &mut reading => rows?,
         };
@@ -197,7 +200,7 @@ impl PageLoader {
         // Nobody listens if the load of another page is finding out the count already.
         let _ = tell.send(shown.map(|total| (total, began)));
         let total = match shown {
-            Some(total) => total,
+            Some(total) => (total, Basis::Loaded),
             None => counting.await?,
         };
         Ok((rows, total))
@@ -213,7 +216,7 @@ impl PageLoader {
 
     /// The count of a selection is an entry of its own, shared by all pages: one load finds it out, which waits for what
     /// the rows of its page have `told`.
-    async fn total(&self, selection: &Selection, told: oneshot::Receiver<Option<(u64, Instant)>>) -> Result<u64> {
+    async fn total(&self, selection: &Selection, told: oneshot::Receiver<Option<(u64, Instant)>>) -> Result<(u64, Basis)> {
         let collection = self.resource.collection();
         let key = CacheKey::of_query(&self.resource.counts, &query::selection_key(selection));
         if let Some(entry) = self.cache.outdated(&key) {
@@ -222,23 +225,21 @@ impl PageLoader {
         let guard = selection_guard(collection, selection.filter.as_ref());
         let (store, owned_collection, selection) = (self.store.clone(), Arc::clone(collection), selection.clone());
         let load = move || async move {
-            let (count, read_since) = match told.await {
+            let (count, basis) = match told.await {
                 // The rows were asked for while this was still on its way to the second tier.
-                Ok(Some((shown, since))) => (shown, Some(since)),
+                Ok(Some((shown, since))) => (shown, Basis::ReadSince(since)),
                 // A page that failed has told nothing; others may wait for this count all the same.
-                Ok(None) | Err(_) => (store.record_count(&owned_collection, &selection).await?, None),
+                Ok(None) | Err(_) => (store.record_count(&owned_collection, &selection).await?, Basis::Loaded),
             };
-            Ok(Content { read_since, ..body::found(count.to_string(), Vec::new())? })
+            Ok(Content { basis, ..body::found(count.to_string(), Vec::new())? })
         };
         let lookup = match self.way {
             Way::Caches(demand) => self.cache.get_or_load(&self.resource.counts, &key, &[guard], &demand, load).await?,
             Way::Past => self.cache.load_past(&self.resource.counts, load).await?,
         };
-        let body = &lookup.entry.identity().body;
-        std::str::from_utf8(body)
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| Error::internal("a cached count is no number"))
+        let count = std::str::from_utf8(&lookup.entry.identity().body).ok().and_then(|text| text.parse().ok());
+        let count = count.ok_or_else(|| Error::internal("a cached count is no number"))?;
+        Ok((count, Basis::Entry(lookup.entry)))
     }
 }
 

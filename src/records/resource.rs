@@ -56,6 +56,11 @@ impl Resource {
         })
     }
 
+    /// All scopes of the collection.
+    pub(super) fn scopes(&self) -> [&Scope; 4] {
+        [&self.records, &self.lists, &self.counts, &self.stats]
+    }
+
     /// The declaration.
     pub fn collection(&self) -> &Arc<Collection> {
         &self.declared.collection

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::query::Shape;
 use super::{Records, Resource};
-use crate::cache::{CacheKey, Outcome, Presence};
+use crate::cache::{CacheKey, Held, Outcome, Presence};
 use crate::error::{Error, Result};
 use crate::model::{CountMode, Direction, Freshness, Paging, Principal, Query, RecordId, Selection, SortKey};
 
@@ -36,8 +36,8 @@ impl Records {
             highlight: false,
         };
         let rows = self.store.record_list(collection, &query).await?;
-        let id = |text: &str| {
-            let document: Value = serde_json::from_str(text).map_err(Error::internal)?;
+        let id = |text: &[u8]| {
+            let document: Value = serde_json::from_slice(text).map_err(Error::internal)?;
             let id = document.get(collection.id_field()).and_then(Value::as_str).unwrap_or_default();
             RecordId::parse(id).map_err(Error::internal)
         };
@@ -48,7 +48,7 @@ impl Records {
     /// Loads the answer to a plain `GET path/{id}`, unless it is there.
     pub async fn warm_record(&self, resource: &Arc<Resource>, id: &RecordId) -> Result<Warmed> {
         let key = CacheKey::of_record(&resource.records, id.as_str(), &Shape::WHOLE.key_text());
-        if self.cache.holds(&key) {
+        if self.cache.held(&key) == Held::Fresh {
             return Ok(Warmed::Present);
         }
         let answer = self.record(resource, Principal::Operator, id, "", &Freshness::ANY).await?;
@@ -57,7 +57,7 @@ impl Records {
 
     /// Loads the answer to `GET path?raw`, unless it is there.
     pub async fn warm_list(&self, resource: &Arc<Resource>, raw: &str) -> Result<Warmed> {
-        if self.cache.holds(&resource.prepare(raw)?.key) {
+        if self.cache.held(&resource.prepare(raw)?.key) == Held::Fresh {
             return Ok(Warmed::Present);
         }
         let answer = self.list(resource, Principal::Operator, raw, &Freshness::ANY).await?;

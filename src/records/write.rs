@@ -226,7 +226,8 @@ impl Commit {
         match committed {
             Ok(committed) => {
                 faults::point("before_announce").await;
-                self.reconciler.announce(&changes(&collection.name, &planned, &committed.positions)).await;
+                let changes = changes(&collection.name, &planned, &committed.positions);
+                self.reconciler.announce(&changes, &committed.predecessors).await;
                 Ok(results(planned, committed))
             }
             Err(_) if !planned.failures.is_empty() => Err(planned.failures),

@@ -1,17 +1,25 @@
 //! The connection that the store's logic is written against, once for all databases. It knows how to run a
 //! [`Statement`] and which [`Dialect`] to spell it in; it knows nothing of pools or of what the statements mean.
 
+use bytes::Bytes;
 use diesel::QueryResult;
 use diesel::connection::SimpleConnection as _;
 use diesel::deserialize::QueryableByName;
 use diesel::pg::Pg;
+use diesel::sql_types::Text;
 use diesel::sqlite::{Sqlite, SqliteConnection};
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _};
 
 use super::dialect::Dialect;
-use super::postgres::PostgresDialect;
+use super::postgres::{PostgresDialect, load_texts};
 use super::sqlite::SqliteDialect;
 use super::statement::Statement;
+
+#[derive(QueryableByName)]
+struct DocumentRow {
+    #[diesel(sql_type = Text)]
+    data: String,
+}
 
 /// Whether an operation only reads, or reads and then writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +58,17 @@ impl Connection<'_> {
         match self {
             Self::Sqlite(connection) => diesel::RunQueryDsl::load(statement, *connection),
             Self::Postgres(connection) => diesel_async::RunQueryDsl::load(statement, *connection).await,
+        }
+    }
+
+    /// The documents that a query has as its only column, which is called `data`; see [`Dialect::gathered`].
+    pub async fn load_documents(&mut self, statement: Statement) -> QueryResult<Vec<Bytes>> {
+        match self {
+            Self::Sqlite(connection) => {
+                let rows: Vec<DocumentRow> = diesel::RunQueryDsl::load(statement, *connection)?;
+                Ok(rows.into_iter().map(|row| row.data.into()).collect())
+            }
+            Self::Postgres(connection) => load_texts(connection, statement).await,
         }
     }
 

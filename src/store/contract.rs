@@ -1,7 +1,9 @@
 //! What goes into the store and comes out of it, besides the `model`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::error::Result;
 use crate::model::{CollectionName, Operation, Position, Record, RecordId, Scalar};
@@ -15,11 +17,11 @@ pub struct Shape {
     pub include: Vec<String>,
 }
 
-/// One record as it goes into a body.
+/// One record as it goes into a body. Rows of one page may share the memory of their texts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// JSON text: the database's own, with `_include` and `_highlight` spliced in.
-    pub data: String,
+    /// JSON text in UTF-8: the database's own, with `_include` and `_highlight` spliced in.
+    pub data: Bytes,
     /// In cursor mode, a JSON array of the record's sort values and, last, its id.
     pub cursor: Option<String>,
 }
@@ -105,10 +107,13 @@ pub struct Referrer {
 }
 
 /// What a write left behind, in the order of its plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Committed {
     /// The records with their text as stored; `None` for deletions.
     pub records: Vec<Option<Record>>,
     /// The positions of their changes, ascending.
     pub positions: Vec<Position>,
+    /// The transactions that changed these records last before, as far as the log remembers. This one has read what they wrote: who
+    /// shows what it wrote must show theirs.
+    pub predecessors: BTreeSet<u64>,
 }

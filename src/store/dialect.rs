@@ -11,10 +11,26 @@ pub(super) fn is_safe_name(name: &str) -> bool {
     !name.is_empty() && !name.chars().any(|character| character.is_control() || matches!(character, '\'' | '"' | '\\'))
 }
 
+/// A way to count how often each value of several fields occurs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Statistics {
+    /// Each field by itself, along the index that has it.
+    FieldByField,
+    /// All fields in one reading of the records, which costs much more than the counting.
+    Together,
+}
+
 /// One set of spellings. `row` is `records.`, or empty in the definition of an index.
 pub(super) trait Dialect: Send + Sync {
-    /// The table that holds the records of `collection`, as `alias`.
-    fn table(&self, collection: &CollectionName, alias: &str) -> String;
+    /// Appends the table that holds the records of `collection`, as `alias`.
+    fn push_table(&self, statement: &mut Statement, collection: &CollectionName, alias: &str);
+
+    /// The same as text.
+    fn table(&self, collection: &CollectionName, alias: &str) -> String {
+        let mut table = Statement::default();
+        self.push_table(&mut table, collection, alias);
+        table.into_sql()
+    }
 
     /// What finds a row again within the statement at the least cost.
     fn row_key(&self) -> &'static str;
@@ -28,8 +44,17 @@ pub(super) trait Dialect: Send + Sync {
     /// What the documents of a page are then selected from: its rows with their keys and, as `records`, their records.
     fn page_source(&self) -> &'static str;
 
+    /// What stands before and behind the documents of a page to get one array of them, in the order of the page; `None` where a
+    /// row for each costs no more.
+    fn gathered(&self) -> Option<(&'static str, &'static str)>;
+
+    /// What stands behind a column of documents to get their text.
+    fn as_text(&self) -> &'static str;
+
     /// The document of a row of `alias`, as text.
-    fn document(&self, alias: &str) -> String;
+    fn document(&self, alias: &str) -> String {
+        format!("{alias}.data{}", self.as_text())
+    }
 
     /// A member of `data` as a value that compares as its type does. The same text stands in indexes.
     fn value(&self, row: &str, field: &str, kind: Field) -> String;
@@ -46,6 +71,9 @@ pub(super) trait Dialect: Send + Sync {
 
     /// A JSON array of expressions, as text.
     fn json_array(&self, elements: &[String]) -> String;
+
+    /// How the values of several fields are counted.
+    fn statistics(&self) -> Statistics;
 
     /// A value expression as JSON text, for statistics.
     fn quoted(&self, value: &str) -> String;
@@ -90,7 +118,9 @@ pub(super) trait Dialect: Send + Sync {
     fn change_transaction(&self) -> &'static str;
 
     /// A document column of `changes` as text.
-    fn change_document(&self, column: &str) -> String;
+    fn change_document(&self, column: &str) -> String {
+        format!("changes.{column}{}", self.as_text())
+    }
 
     /// A query of one row: what the statement that it stands in sees, as `next` and, a JSON array, `in_progress`; and which
     /// run of the server it is, as `server_run` and `timeline`.
@@ -129,8 +159,16 @@ pub(super) trait SearchDialect {
 
 /// The condition that a row of [`Dialect::table`] is a record of `collection`. The name stands there literally: only then
 /// does SQLite use the collection's partial indexes, and PostgreSQL the order that the primary key has behind it.
+pub(super) fn push_is_in(statement: &mut Statement, collection: &CollectionName, alias: &str) {
+    // A name may stand in a literal, for its alphabet has no quotes.
+    statement.sql(alias).sql(".collection = '").sql(collection.as_str()).sql("'");
+}
+
+/// The same as text.
 pub(super) fn is_in(collection: &CollectionName, alias: &str) -> String {
-    format!("{alias}.collection = {}", literal(collection))
+    let mut condition = Statement::default();
+    push_is_in(&mut condition, collection, alias);
+    condition.into_sql()
 }
 
 /// A collection's name as an SQL literal. It may also stand in one, for its alphabet has no quotes.

@@ -1,7 +1,7 @@
 //! Filters in SQL. A missing member and a JSON null are both SQL's null, as [`crate::model::Test`] wants it.
 
 use super::column::Column;
-use super::dialect::{Dialect, is_in};
+use super::dialect::{Dialect, push_is_in};
 use super::statement::Statement;
 use crate::error::{Error, Result};
 use crate::model::{Collection, Condition, Filter, Scalar, Test};
@@ -13,7 +13,7 @@ pub(super) fn push_selection(
     collection: &Collection,
     filter: Option<&Filter>,
 ) -> Result<()> {
-    statement.sql(is_in(&collection.name, "records"));
+    push_is_in(statement, &collection.name, "records");
     match filter {
         // The outermost conjunction is spelled without parentheses around it: each part is a term of its own to the planner.
         Some(Filter::All(parts)) => parts.iter().try_for_each(|part| {

@@ -15,7 +15,7 @@ pub(super) fn push_document(
     fields: Option<&[String]>,
 ) {
     let Some(fields) = fields else {
-        statement.sql(format!("{} AS data", dialect.document("records")));
+        statement.sql("records.data").sql(dialect.as_text());
         return;
     };
     let id = collection.id_field();
@@ -34,7 +34,7 @@ pub(super) fn push_document(
         dialect.push_member(statement, member);
         statement.sql("), '')");
     }
-    statement.sql(", ',') || '}' AS data");
+    statement.sql(", ',') || '}'");
 }
 
 /// Appends `{"field": record, …}` for the reference fields of `include`; null where there is no such record.

@@ -8,7 +8,7 @@ use diesel::sql_types::{BigInt, Nullable, Text};
 
 use super::connection::Connection;
 use super::contract::{Row, Shape};
-use super::dialect::{Dialect, is_in};
+use super::dialect::{Dialect, push_is_in};
 use super::failure::Failure;
 use super::filter::push_selection;
 use super::highlight::{Marks, all_words};
@@ -28,12 +28,6 @@ struct DocumentRow {
     included: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
     highlights: Option<String>,
-}
-
-#[derive(QueryableByName)]
-struct PlainRow {
-    #[diesel(sql_type = Text)]
-    data: String,
 }
 
 #[derive(QueryableByName)]
@@ -74,7 +68,7 @@ pub(super) fn stored_id(text: &str) -> Result<RecordId> {
 /// Which columns the rows of a read have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Columns {
-    /// Only the document, as most reads want it: each further column costs some 300 instructions a row.
+    /// Only the document, as most reads want it.
     Document,
     /// Those of [`DocumentRow`].
     All,
@@ -91,15 +85,9 @@ fn columns_of_page(query: &Query, marks: Option<&Marks>) -> Columns {
     }
 }
 
-async fn documents(connection: &mut Connection<'_>, statement: Statement, columns: Columns) -> QueryResult<Vec<DocumentRow>> {
-    match columns {
-        Columns::All => connection.load(statement).await,
-        Columns::Document => {
-            let rows: Vec<PlainRow> = connection.load(statement).await?;
-            let plain = |row: PlainRow| DocumentRow { data: row.data, cursor: None, included: None, highlights: None };
-            Ok(rows.into_iter().map(plain).collect())
-        }
-    }
+async fn plain_rows(connection: &mut Connection<'_>, statement: Statement) -> QueryResult<Vec<Row>> {
+    let documents = connection.load_documents(statement).await?;
+    Ok(documents.into_iter().map(|data| Row { data, cursor: None }).collect())
 }
 
 /// One record, in the shape that the request asks for.
@@ -110,13 +98,19 @@ pub(super) async fn one(
     shape: &Shape,
 ) -> Result<Option<Row>, Failure> {
     let statement = one_statement(connection.dialect(), collection, id, shape)?;
-    let rows = documents(connection, statement, columns_of_record(shape)).await?;
-    rows.into_iter().next().map(|row| Ok(into_row(row, collection, None)?)).transpose()
+    match columns_of_record(shape) {
+        Columns::Document => Ok(plain_rows(connection, statement).await?.pop()),
+        Columns::All => {
+            let mut rows: Vec<DocumentRow> = connection.load(statement).await?;
+            rows.pop().map(|row| Ok(into_row(row, collection, None)?)).transpose()
+        }
+    }
 }
 
 pub(super) fn one_statement(dialect: &dyn Dialect, collection: &Collection, id: &RecordId, shape: &Shape) -> Result<Statement> {
     let mut statement = Statement::new("SELECT ");
     push_document(&mut statement, dialect, collection, shape.fields.as_deref());
+    statement.sql(" AS data");
     if columns_of_record(shape) == Columns::All {
         statement.sql(", CAST(NULL AS text) AS cursor, CAST(NULL AS text) AS highlights, ");
         push_included(&mut statement, dialect, collection, &shape.include)?;
@@ -128,8 +122,10 @@ pub(super) fn one_statement(dialect: &dyn Dialect, collection: &Collection, id: 
 
 /// Appends ` FROM … WHERE …` for all records.
 fn push_from(statement: &mut Statement, dialect: &dyn Dialect, collection: &Collection) {
-    let Collection { name, .. } = collection;
-    statement.sql(format!(" FROM {} WHERE {}", dialect.table(name, "records"), is_in(name, "records")));
+    statement.sql(" FROM ");
+    dialect.push_table(statement, &collection.name, "records");
+    statement.sql(" WHERE ");
+    push_is_in(statement, &collection.name, "records");
 }
 
 /// One page.
@@ -139,7 +135,10 @@ pub(super) async fn page(connection: &mut Connection<'_>, collection: &Collectio
     }
     let marks = (query.highlight && query.selection.search.is_some()).then(Marks::random);
     let statement = page_statement(connection.dialect(), collection, query, marks.as_ref())?;
-    let mut rows = documents(connection, statement, columns_of_page(query, marks.as_ref())).await?;
+    if columns_of_page(query, marks.as_ref()) == Columns::Document {
+        return Ok(plain_rows(connection, statement).await?);
+    }
+    let mut rows: Vec<DocumentRow> = connection.load(statement).await?;
     if let Some((marks, expression)) = marks.as_ref().zip(query.selection.search.as_ref()) {
         mark_matches(connection, collection, expression, marks, &mut rows).await?;
     }
@@ -178,10 +177,14 @@ pub(super) fn page_statement(
     let mut statement = Statement::new("WITH ");
     push_page(&mut statement, dialect, collection, query, &keys)?;
 
-    statement.sql(" SELECT ");
+    let columns = columns_of_page(query, marks);
+    let gathered = dialect.gathered().filter(|_| columns == Columns::Document);
+    let (before, behind) = gathered.unwrap_or_default();
+    statement.sql(" SELECT ").sql(before);
     push_document(&mut statement, dialect, collection, query.fields.as_deref());
+    statement.sql(behind).sql(" AS data");
     let highlighted = search.as_ref().zip(marks);
-    if columns_of_page(query, marks) == Columns::All {
+    if columns == Columns::All {
         match query.paging {
             Paging::Page { .. } => _ = statement.sql(", CAST(NULL AS text) AS cursor, "),
             Paging::Cursor { .. } => {
@@ -203,7 +206,10 @@ pub(super) fn page_statement(
     if let Some((search, _)) = &highlighted {
         search.push_highlight_join(&mut statement);
     }
-    order::push_order(&mut statement, &keys);
+    // What is gathered stays in the order of the page.
+    if gathered.is_none() {
+        order::push_order(&mut statement, &keys);
+    }
     Ok(statement)
 }
 
@@ -277,7 +283,10 @@ fn push_from_selection(
             search.push_condition(statement);
             statement.sql(" AND ");
         }
-        None => _ = statement.sql(format!("{} WHERE ", dialect.table(&collection.name, "records"))),
+        None => {
+            dialect.push_table(statement, &collection.name, "records");
+            statement.sql(" WHERE ");
+        }
     }
     push_selection(statement, dialect, collection, selection.filter.as_ref())
 }
@@ -290,7 +299,7 @@ fn into_row(row: DocumentRow, collection: &Collection, marks: Option<&Marks>) ->
     if let Some((marks, highlights)) = marks.zip(row.highlights) {
         splice(&mut data, "_highlight", &marks.object(collection, &highlights)?);
     }
-    Ok(Row { data, cursor: row.cursor })
+    Ok(Row { data: data.into(), cursor: row.cursor })
 }
 
 /// How many records there are.

@@ -2,8 +2,6 @@
 //! `diesel::sql_query`, which may hide values in the text. A [`Statement`] has names and literals of declared
 //! collections in its text and every value bound, so its text is a safe key.
 
-use std::borrow::Cow;
-
 use diesel::backend::Backend;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::serialize::ToSql;
@@ -12,15 +10,21 @@ use diesel::{QueryResult, RunQueryDsl};
 
 use crate::model::Scalar;
 
+/// Statements of one record fit; longer ones grow.
+const USUAL_LENGTH: usize = 256;
+
 /// SQL text and bound values, in order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Statement {
+    /// All pieces of SQL, one behind the other.
+    text: String,
     pieces: Vec<Piece>,
 }
 
 #[derive(Clone, Debug)]
 enum Piece {
-    Sql(Cow<'static, str>),
+    /// Of the text, up to here.
+    Sql(usize),
     Text(Option<String>),
     BigInt(i64),
     Double(f64),
@@ -29,16 +33,27 @@ enum Piece {
 
 impl Statement {
     /// A statement that begins with `sql`.
-    pub fn new(sql: impl Into<Cow<'static, str>>) -> Self {
-        let mut statement = Self::default();
+    pub fn new(sql: impl AsRef<str>) -> Self {
+        let mut statement = Self { text: String::with_capacity(USUAL_LENGTH), pieces: Vec::with_capacity(4) };
         statement.sql(sql);
         statement
     }
 
     /// Appends SQL. It must not hold a value that came from a request.
-    pub fn sql(&mut self, sql: impl Into<Cow<'static, str>>) -> &mut Self {
-        self.pieces.push(Piece::Sql(sql.into()));
+    pub fn sql(&mut self, sql: impl AsRef<str>) -> &mut Self {
+        self.text.push_str(sql.as_ref());
+        match self.pieces.last_mut() {
+            Some(Piece::Sql(end)) => *end = self.text.len(),
+            Some(Piece::Text(_) | Piece::BigInt(_) | Piece::Double(_) | Piece::Bool(_)) | None => {
+                self.pieces.push(Piece::Sql(self.text.len()));
+            }
+        }
         self
+    }
+
+    /// The SQL of a statement that binds nothing.
+    pub fn into_sql(self) -> String {
+        self.text
     }
 
     /// Binds a text.
@@ -68,10 +83,12 @@ impl Statement {
     #[cfg(test)]
     pub fn prepared(&self) -> (String, String, String) {
         let (mut text, mut types, mut values) = (String::new(), Vec::new(), Vec::new());
+        let mut start = 0;
         for piece in &self.pieces {
             let (kind, value) = match piece {
-                Piece::Sql(sql) => {
-                    text.push_str(sql);
+                Piece::Sql(end) => {
+                    text.push_str(&self.text[start..*end]);
+                    start = *end;
                     continue;
                 }
                 Piece::Text(value) => {
@@ -92,7 +109,12 @@ impl Statement {
     /// Appends another statement.
     #[cfg(test)]
     pub fn extend(&mut self, other: Self) {
-        self.pieces.extend(other.pieces);
+        let start = self.text.len();
+        self.text.push_str(&other.text);
+        self.pieces.extend(other.pieces.into_iter().map(|piece| match piece {
+            Piece::Sql(end) => Piece::Sql(start + end),
+            value => value,
+        }));
     }
 }
 
@@ -105,9 +127,13 @@ where
     bool: ToSql<Bool, DB>,
 {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        let mut start = 0;
         for piece in &self.pieces {
             match piece {
-                Piece::Sql(sql) => out.push_sql(sql),
+                Piece::Sql(end) => {
+                    out.push_sql(self.text.get(start..*end).unwrap_or_default());
+                    start = *end;
+                }
                 Piece::Text(text) => out.push_bind_param::<Nullable<Text>, _>(text)?,
                 Piece::BigInt(number) => out.push_bind_param::<BigInt, _>(number)?,
                 Piece::Double(number) => out.push_bind_param::<Double, _>(number)?,

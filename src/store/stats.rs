@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::column::Column;
 use super::connection::Connection;
 use super::contract::{FieldStats, Stats};
-use super::dialect::Dialect;
+use super::dialect::{Dialect, Statistics};
 use super::failure::Failure;
 use super::filter::push_selection;
 use super::statement::Statement;
@@ -71,28 +71,77 @@ pub(super) fn stats_statement(
     by: &[String],
     filter: Option<&Filter>,
 ) -> Result<Statement> {
-    let table = dialect.table(&collection.name, "records");
-    let mut statement = Statement::new(format!(
-        "SELECT CAST({TOTAL} AS bigint) AS part, CAST(NULL AS text) AS value, count(*) AS records, \
-         CAST(0 AS bigint) AS distinct_values FROM {table} WHERE "
+    let columns = by.iter().map(|field| Column::of(dialect, collection, field)).collect::<Result<Vec<_>>>()?;
+    let mut statement = Statement::default();
+    let source = push_counted(&mut statement, dialect, collection, &columns, filter)?;
+    let total = match source {
+        Source::Records => "count(*)",
+        Source::Counted => "CAST(coalesce(sum(records), 0) AS bigint)",
+    };
+    statement.sql(format!(
+        "SELECT CAST({TOTAL} AS bigint) AS part, CAST(NULL AS text) AS value, {total} AS records, \
+         CAST(0 AS bigint) AS distinct_values FROM "
     ));
-    push_selection(&mut statement, dialect, collection, filter)?;
-    for (part, field) in by.iter().enumerate() {
-        let column = Column::of(dialect, collection, field)?;
-        push_groups(&mut statement, dialect, collection, (part, field, &column), filter)?;
+    match source {
+        Source::Records => push_selected(&mut statement, dialect, collection, filter)?,
+        Source::Counted => _ = statement.sql("counted"),
+    }
+    for (part, (field, column)) in by.iter().zip(&columns).enumerate() {
+        push_groups(&mut statement, dialect, collection, (part, field, column, source), filter)?;
     }
     Ok(statement)
+}
+
+/// What the fields with single values are counted from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// The records, for each field anew.
+    Records,
+    /// The table `counted`, which has how many records have the same values in all of them: so each record is read once.
+    Counted,
+}
+
+fn push_counted(
+    statement: &mut Statement,
+    dialect: &dyn Dialect,
+    collection: &Collection,
+    columns: &[Column],
+    filter: Option<&Filter>,
+) -> Result<Source> {
+    let single = || columns.iter().enumerate().filter(|(_, column)| !column.kind.array);
+    if dialect.statistics() == Statistics::FieldByField || single().next().is_none() {
+        return Ok(Source::Records);
+    }
+    statement.sql("WITH counted AS MATERIALIZED (SELECT ");
+    for (part, column) in single() {
+        statement.sql(format!("{} AS value_{part}, ", column.value));
+    }
+    statement.sql("count(*) AS records FROM ");
+    push_selected(statement, dialect, collection, filter)?;
+    let positions: Vec<String> = (1..=single().count()).map(|position| position.to_string()).collect();
+    statement.sql(format!(" GROUP BY {}) ", positions.join(", ")));
+    Ok(Source::Counted)
+}
+
+fn push_selected(
+    statement: &mut Statement,
+    dialect: &dyn Dialect,
+    collection: &Collection,
+    filter: Option<&Filter>,
+) -> Result<()> {
+    dialect.push_table(statement, &collection.name, "records");
+    statement.sql(" WHERE ");
+    push_selection(statement, dialect, collection, filter)
 }
 
 fn push_groups(
     statement: &mut Statement,
     dialect: &dyn Dialect,
     collection: &Collection,
-    (part, field, column): (usize, &str, &Column),
+    (part, field, column, source): (usize, &str, &Column, Source),
     filter: Option<&Filter>,
 ) -> Result<()> {
     let quoted = dialect.quoted("grouped.value");
-    let table = dialect.table(&collection.name, "records");
     // The window counts groups, before the limit and without the null group.
     statement.sql(format!(
         " UNION ALL SELECT * FROM (SELECT CAST({part} AS bigint) AS part, CASE WHEN grouped.value IS NOT NULL THEN {quoted} END AS value, \
@@ -102,12 +151,19 @@ fn push_groups(
         // An element that a record has twice counts once. The selection stands apart from the elements, whose source
         // has column names of its own.
         statement.sql("value, count(*) AS records FROM (SELECT DISTINCT chosen.record, element.value AS value FROM ");
-        statement.sql(format!("(SELECT {} AS record, records.data FROM {table} WHERE ", dialect.row_key()));
-        push_selection(statement, dialect, collection, filter)?;
+        statement.sql(format!("(SELECT {} AS record, records.data FROM ", dialect.row_key()));
+        push_selected(statement, dialect, collection, filter)?;
         statement.sql(format!(") AS chosen LEFT JOIN {}) AS each_once", dialect.elements("chosen.data", field)));
     } else {
-        statement.sql(format!("{} AS value, count(*) AS records FROM {table} WHERE ", column.value));
-        push_selection(statement, dialect, collection, filter)?;
+        match source {
+            Source::Records => {
+                statement.sql(format!("{} AS value, count(*) AS records FROM ", column.value));
+                push_selected(statement, dialect, collection, filter)?;
+            }
+            Source::Counted => {
+                statement.sql(format!("value_{part} AS value, CAST(sum(records) AS bigint) AS records FROM counted"));
+            }
+        }
     }
     statement.sql(" GROUP BY 1) AS grouped ORDER BY grouped.records DESC, grouped.value LIMIT ").bigint(MAX_VALUES);
     statement.sql(format!(") AS part_{part}"));

@@ -6,11 +6,11 @@
 //! locked. What was not there may have been written by somebody else since; and should a row not be locked after all,
 //! versions are compared. Either is [`Failure::Raced`], and the whole transaction is run again.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use diesel::prelude::QueryableByName;
-use diesel::sql_types::{BigInt, Text};
+use diesel::sql_types::{BigInt, Nullable, Text};
 use serde::Serialize;
 
 use super::connection::Connection;
@@ -56,6 +56,16 @@ struct PositionRow {
     position: i64,
     #[diesel(sql_type = Text)]
     id: String,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    predecessor: Option<i64>,
+}
+
+/// What the log has of the writes.
+#[derive(Default)]
+struct Logged {
+    /// By record.
+    positions: HashMap<String, Position>,
+    predecessors: BTreeSet<u64>,
 }
 
 #[derive(QueryableByName)]
@@ -84,7 +94,7 @@ pub(super) async fn write(
         Connection::Postgres(_) | Connection::Sqlite(_) => planned(planner, &existing)?,
     };
     if plan.writes.is_empty() {
-        return Ok(Committed { records: Vec::new(), positions: Vec::new() });
+        return Ok(Committed::default());
     }
     let mut stored = HashMap::new();
     for operation in [Operation::Create, Operation::Update, Operation::Delete] {
@@ -107,8 +117,8 @@ pub(super) async fn write(
     }
     check_references(connection, &plan.references).await?;
     check_referrers(connection, &plan).await?;
-    let mut positions = log(connection, &collection.name, actor, &texts).await?;
-    let mut committed = Committed { records: Vec::new(), positions: Vec::new() };
+    let Logged { mut positions, predecessors } = log(connection, &collection.name, actor, &texts).await?;
+    let mut committed = Committed { predecessors, ..Committed::default() };
     for write in &plan.writes {
         committed.records.push(stored.remove(&write.id));
         let position = positions.remove(write.id.as_str());
@@ -333,12 +343,7 @@ pub(super) fn referrer_statement(dialect: &dyn Dialect, referrer: &Referrer, ids
 }
 
 /// Adds the change log's rows, in the order of the writes.
-async fn log(
-    connection: &mut Connection<'_>,
-    collection: &CollectionName,
-    actor: &str,
-    texts: &str,
-) -> Result<HashMap<String, Position>, Failure> {
+async fn log(connection: &mut Connection<'_>, collection: &CollectionName, actor: &str, texts: &str) -> Result<Logged, Failure> {
     let dialect = connection.dialect();
     let member = |name| dialect.write_member(name);
     let mut statement = Statement::new(format!(
@@ -358,8 +363,21 @@ async fn log(
     dialect.push_writes(&mut statement, texts);
     // The order of insertion is the order of positions; that of RETURNING is not promised, so ids tell them apart.
     let (ordinal, transaction) = (member("ordinal"), dialect.change_transaction());
-    statement.sql(format!(" ORDER BY {ordinal} RETURNING {transaction} AS transaction_id, position, id"));
+    // The records are locked, so whatever else is there was before. The cast, and `<>` instead of `<`, have SQLite search its index:
+    // it would walk through the whole log.
+    let predecessor = format!(
+        "SELECT {} FROM changes AS prior WHERE prior.collection = {} AND prior.id = CAST(changes.id AS TEXT) \
+         AND prior.position <> changes.position ORDER BY prior.position DESC LIMIT 1",
+        transaction.replace("changes.", "prior."),
+        literal(collection),
+    );
+    let returned = format!("{transaction} AS transaction_id, position, id, ({predecessor}) AS predecessor");
+    statement.sql(format!(" ORDER BY {ordinal} RETURNING {returned}"));
     let rows: Vec<PositionRow> = connection.load(statement).await?;
-    let position = |row: &PositionRow| position(row.transaction_id, row.position);
-    rows.into_iter().map(|row| Ok((stored_id(&row.id)?.as_str().to_owned(), position(&row)?))).collect()
+    let mut logged = Logged::default();
+    for row in rows {
+        logged.positions.insert(stored_id(&row.id)?.as_str().to_owned(), position(row.transaction_id, row.position)?);
+        logged.predecessors.extend(row.predecessor.and_then(|transaction| u64::try_from(transaction).ok()));
+    }
+    Ok(logged)
 }

@@ -3,7 +3,9 @@
 //! Rounds over the log come once a minute here, unless a test says otherwise: what is seen earlier came over the bus, or because
 //! somebody had a reason to look.
 
+mod administration;
 mod announcing;
+mod losing;
 
 use std::time::Duration;
 
@@ -36,12 +38,12 @@ impl Fleet {
         fleet
     }
 
-    /// Waits until all hear themselves, and trust what they have.
+    /// Waits until all hear themselves, trust what they have, and use Redis.
     async fn is_well(&self) {
         for server in &self.0 {
-            server.eventually("a bus that is up", async || metric(server, "terrace_bus_up").await == 1.0).await;
-            server.eventually("trust", async || metric(server, "terrace_cache_trusted").await == 1.0).await;
-            server.eventually("no debts", async || metric(server, "terrace_bus_owed").await == 0.0).await;
+            for gauge in ["terrace_bus_up", "terrace_cache_trusted", "terrace_cache_second_tier_open"] {
+                server.eventually(gauge, async || metric(server, gauge).await == 1.0).await;
+            }
         }
     }
 

@@ -145,7 +145,7 @@ impl History {
 
     fn explain(&self, read: &Read, record: usize, first: usize, fits: &Fits) -> String {
         let states = &self.records[record];
-        let newest = states[..first].iter().rposition(|state| fits(state));
+        let newest = states[..first].iter().rposition(fits);
         let why = match newest {
             Some(index) => {
                 let missed = &states[first];

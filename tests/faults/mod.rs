@@ -13,4 +13,5 @@ mod resp;
 mod run;
 mod scenarios;
 mod stage;
+mod switches;
 mod workload;

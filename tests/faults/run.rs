@@ -24,13 +24,15 @@ pub const INTERVAL: Duration = Duration::from_millis(500);
 pub struct Promise {
     /// How old an answer may be with regard to what other instances acknowledged, before [`ALLOWANCE`].
     pub elsewhere: Duration,
+    /// How much older it may be if it says that it is stale.
+    pub marked: Duration,
     pub allowed: Allowed,
 }
 
 impl Promise {
     pub fn bounds(self) -> Bounds {
-        // `stale_if_error` of the fixture's collections.
-        Bounds { elsewhere: micros(self.elsewhere + ALLOWANCE), marked: micros(Duration::from_secs(3600)) }
+        let elsewhere = self.elsewhere + ALLOWANCE;
+        Bounds { elsewhere: micros(elsewhere), marked: micros(elsewhere + self.marked) }
     }
 }
 

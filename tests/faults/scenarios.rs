@@ -6,10 +6,12 @@ use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
+use super::history::Source;
 use super::proxy::{Proxy, Rule, Rules};
 use super::run::{HOP, INTERVAL, Promise, run};
 use super::stage::{Allowed, SERVERS, Stage};
 use super::workload::{RECORDS, index};
+use crate::support::fixture;
 use crate::support::postgres::Stop;
 use crate::support::redis::PrivateRedis;
 use crate::support::schema::required;
@@ -23,14 +25,17 @@ fn least() -> Duration {
 /// Nothing but what the scenario is about may be wrong.
 const NOTHING: Allowed = Allowed { refusals: false, cuts: false };
 
+/// `stale_if_error` of the fixture's collections.
+const ON_ERROR: Duration = Duration::from_secs(3600);
+
 /// All well: the bus brings each change.
-const BY_THE_BUS: Promise = Promise { elsewhere: INTERVAL.saturating_add(HOP), allowed: NOTHING };
+const BY_THE_BUS: Promise = Promise { elsewhere: HOP, marked: ON_ERROR, allowed: NOTHING };
 
 /// The bus fails silently: the log brings what it did not.
-const BY_THE_LOG: Promise = Promise { elsewhere: INTERVAL.saturating_add(HOP), allowed: NOTHING };
+const BY_THE_LOG: Promise = Promise { elsewhere: INTERVAL.saturating_add(HOP), marked: ON_ERROR, allowed: NOTHING };
 
 /// Redis is away, or another one.
-const WITHOUT_REDIS: Promise = Promise { elsewhere: Duration::from_secs(2), allowed: NOTHING };
+const WITHOUT_REDIS: Promise = Promise { elsewhere: Duration::from_secs(2), marked: ON_ERROR, allowed: NOTHING };
 
 /// One scenario at a time: each has the machine to itself.
 pub async fn alone() -> MutexGuard<'static, ()> {
@@ -149,7 +154,8 @@ async fn a_replica_is_promoted_without_the_last_bumps() {
     scenario("a replica that lags is promoted", WITHOUT_REDIS, async |stage| {
         let (replica, way) = {
             let replica = PrivateRedis::start();
-            let way = Proxy::before(([127, 0, 0, 1], stage.redis.lock().unwrap().port()).into()).await;
+            let port = stage.redis.lock().unwrap().port();
+            let way = Proxy::before(([127, 0, 0, 1], port).into()).await;
             replica.command::<String>(&["REPLICAOF", "127.0.0.1", &way.address.port().to_string()]);
             (replica, way)
         };
@@ -171,6 +177,27 @@ async fn a_replica_is_promoted_without_the_last_bumps() {
         sleep(millis(1000)).await;
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_is_killed_between_its_commit_and_its_announcement() {
+    let promise = Promise { allowed: Allowed { cuts: true, ..NOTHING }, ..BY_THE_LOG };
+    let killed = std::sync::Mutex::new(0);
+    scenario("a writer is killed before it announces", promise, async |stage| {
+        let server = fastrand::usize(..SERVERS);
+        let address = stage.address(server).unwrap();
+        stage.arm(server, "before_announce", "kill");
+        stage.has_ended(server).await;
+        stage.disarm(server, "before_announce");
+        // What it has committed, the others must show from now on.
+        let stored = stage.stored();
+        let number = |record: usize| stored.iter().find(|(name, _)| index(name) == record).map(|(_, number)| *number);
+        *killed.lock().unwrap() += stage.recorder.acknowledge_what_is(address.instance, number);
+        stage.start(server).await;
+        sleep(millis(700)).await;
+    })
+    .await;
+    assert!(killed.into_inner().unwrap() > 0, "nothing was committed by those that were killed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -231,6 +258,28 @@ async fn the_clock_of_one_instance_is_an_hour_fast() {
     };
     assert!(!is_an_hour_fast(&stage.log(0)) && is_an_hour_fast(&stage.log(1)), "the clock is right");
     on(&stage, "a clock is an hour fast", BY_THE_BUS, async |_| sleep(millis(500)).await).await;
+}
+
+/// Early refreshes, expiry, and lists that lag on purpose, while the bus says little.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_may_lag_and_everything_expires_soon() {
+    let _turn = alone().await;
+    let directory = tempfile::TempDir::new().unwrap();
+    let short =
+        [("record_ttl = \"10m\"", "record_ttl = \"1500ms\""), ("list_ttl = \"10m\"", "list_ttl = \"1500ms\"\nmax_lag = \"1s\"")];
+    let declared = fixture::declare_edited(directory.path(), &short).display().to_string();
+    let settings = |_| vec![("TERRACE_COLLECTIONS__DIR".to_owned(), declared.clone())];
+    let promise = Promise { marked: Duration::from_secs(1), ..BY_THE_LOG };
+    let stage = Stage::set(RECORDS, promise.allowed, settings).await;
+    let misfortune = async |stage: &Arc<Stage>| {
+        for rule in [Rule::Pass, Rule::DropAllButHeartbeats] {
+            stage.to_redis.iter().for_each(|proxy| proxy.set(Rules::bus(rule)));
+            sleep(millis(1500)).await;
+        }
+    };
+    on(&stage, "lists may lag, all expires soon", promise, misfortune).await;
+    let stale = stage.recorder.so_far().reads.iter().filter(|read| read.source == Source::Stale).count();
+    assert!(stale > 5, "only {stale} answers were stale");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

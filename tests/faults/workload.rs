@@ -18,6 +18,9 @@ const WRITTEN: usize = 90;
 const WRITERS: usize = 3;
 const READERS: usize = 4;
 
+/// Records that are read more often than others.
+const HOT: usize = 10;
+
 /// Records whose changes are waited for, to measure how long it takes until another instance shows them.
 const PROBED: usize = 4;
 pub const RECORDS: usize = WRITTEN + PROBED;
@@ -25,16 +28,13 @@ pub const RECORDS: usize = WRITTEN + PROBED;
 const GROUPS: [&str; 3] = ["a", "b", "c"];
 const WORDS: [&str; 5] = ["amber", "birch", "cedar", "dune", "ember"];
 
-/// Two cores have to do this with debug builds, and are shared: 100 requests a second for each of three servers.
-const WRITE_EVERY: Duration = Duration::from_millis(60);
+/// Two cores have to do this with debug builds, and are shared: about 100 requests a second for each of three servers.
+const WRITE_EVERY: Duration = Duration::from_millis(90);
 const READ_EVERY: Duration = Duration::from_millis(16);
 
 /// Nothing that an instance or the database was asked to do may still be going on after so long. A record whose last
 /// write has no answer rests meanwhile.
 const REST: Duration = Duration::from_secs(3);
-
-/// Whether the servers look at tokens yet.
-const TOKENS_COUNT: bool = false;
 
 /// The clients.
 pub struct Workload {
@@ -160,7 +160,7 @@ impl Client {
     async fn read_back(&self, written: Address, record: usize, token: Option<&str>) {
         let (to, token) = match fastrand::u8(..4) {
             0 => (Some(written), None),
-            1 | 2 if TOKENS_COUNT => (self.stage.other_than(written.server), token),
+            1 | 2 => (self.stage.other_than(written.server), token),
             _ => return,
         };
         let Some(to) = to else { return };
@@ -176,7 +176,8 @@ impl Client {
             pace.tick().await;
             let Some(to) = self.stage.any() else { continue };
             match fastrand::u8(..100) {
-                0..60 => self.read_record(to, fastrand::usize(..RECORDS), None).await.map(drop),
+                0..30 => self.read_record(to, fastrand::usize(..RECORDS), None).await.map(drop),
+                30..60 => self.read_record(to, fastrand::usize(..HOT), None).await.map(drop),
                 60..80 => self.read_list(to, any_group(), None).await,
                 80..84 => {
                     let recent = self.stage.number().saturating_sub(fastrand::u64(20..200));

@@ -2,6 +2,7 @@
 
 mod abandoned;
 mod concurrent;
+mod demands;
 mod elsewhere;
 mod own_writes;
 mod precision;

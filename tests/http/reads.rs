@@ -22,7 +22,7 @@ async fn a_read_says_how_it_came_about_and_how_long_it_may_be_kept() {
     let server = Server::start();
     let path = record_path(&server).await;
     let miss = server.get(&path).await;
-    assert_eq!((miss.header("x-cache"), miss.header("cache-status")), ("MISS", "terrace; fwd=miss; stored"));
+    assert_eq!((miss.header("x-cache"), miss.header("cache-status")), ("MISS", "terrace; fwd=uri-miss; stored"));
     let hit = server.get(&path).await;
     assert_eq!((hit.header("x-cache"), hit.header("age"), hit.header("vary")), ("HIT", "0", "accept-encoding"));
     let status = hit.header("cache-status");

@@ -17,6 +17,7 @@ async fn a_link_carries_commands_and_scripts_that_the_server_does_not_know_yet()
     link.run::<()>(&set("key", "value")).await.unwrap();
     let (value,): (String,) = link.run(&get("key")).await.unwrap();
     assert_eq!(value, "value");
+    link.run::<()>(&redis::pipe()).await.expect("nothing to do is no mistake");
     let script = redis::Script::new("return redis.call('GET', KEYS[1]) .. ARGV[1]");
     for _ in 0..2 {
         let value: String = link.invoke(script.key("key").arg("!")).await.unwrap();

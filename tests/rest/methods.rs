@@ -125,7 +125,7 @@ async fn reads_say_how_they_may_be_cached() {
     let server = Server::fixture();
     server.create_item(item("A", "a")).await;
     for path in ["/api/items", "/api/items/A", "/api/items/_stats", "/api/totals"] {
-        for (cache, status) in [("MISS", "terrace; fwd=miss; stored"), ("HIT", "terrace; hit; ttl=")] {
+        for (cache, status) in [("MISS", "terrace; fwd=uri-miss; stored"), ("HIT", "terrace; hit; ttl=")] {
             let reply = server.get(path).await;
             assert_eq!(reply.cache(), cache, "{path}");
             assert!(reply.header("cache-status").starts_with(status), "{path}: {}", reply.header("cache-status"));

@@ -125,6 +125,16 @@ pub fn declare(settings: &mut terrace::config::Settings, directory: &std::path::
     super::declare(settings, directory, &collections, &[("totals", TOTALS_FILE)]);
 }
 
+/// The same with `from` → `to` in the files of the collections; the directory of those.
+pub fn declare_edited(directory: &std::path::Path, edits: &[(&str, &str)]) -> std::path::PathBuf {
+    let edited = [ITEMS_FILE, SHELVES_FILE, NOTES_FILE]
+        .map(|text| edits.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to)));
+    let [items, shelves, notes] = &edited;
+    let mut settings = super::settings_on(String::new());
+    super::declare(&mut settings, directory, &[("items", items), ("shelves", shelves), ("notes", notes)], &[]);
+    settings.collections.dir
+}
+
 impl Server {
     /// The fixture, empty.
     pub fn fixture() -> Self {

@@ -91,6 +91,8 @@ impl Bus {
             }
             self.metrics.up.set(i64::from(self.trust.is_bus_up(now)));
             self.metrics.trusted.set(i64::from(self.trust.holds(now)));
+            let is_open = self.server().is_some_and(|server| self.debts().clear_on() == Some(server));
+            self.metrics.open.set(i64::from(is_open));
             self.metrics.owed.set(i64::try_from(self.owed()).unwrap_or(i64::MAX));
         }
     }

@@ -32,6 +32,8 @@ pub(in crate::cache) enum News {
 pub(in crate::cache) struct Changes {
     /// The transactions that `targets` tell of wholly, each with its newest row: who has applied them need not read them.
     pub transactions: Vec<Place>,
+    /// The transactions that those came after: who has not applied them has not applied these either.
+    pub predecessors: Vec<u64>,
     /// The newest row of all, for explanations.
     pub newest: Option<Place>,
     /// Whether it was found in the log: then it was committed a while ago.
@@ -138,6 +140,7 @@ mod tests {
         let targets = ["r:metrics:M-1", "t:metrics:4:tier=i:1", "c:metrics", "b:domains"];
         News::Changes(Changes {
             transactions: vec![Position { transaction: u64::MAX, sequence: i64::MAX }.into()],
+            predecessors: vec![1, u64::MAX],
             newest: Some(Place(u64::MAX, i64::MAX)),
             is_found: true,
             targets: targets.iter().map(|target| target.parse().unwrap()).collect(),

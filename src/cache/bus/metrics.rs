@@ -23,6 +23,8 @@ pub struct BusMetrics {
     pub(in crate::cache) up: IntGauge,
     /// 1 while L1 may be served.
     pub(in crate::cache) trusted: IntGauge,
+    /// 1 while the second tier is used.
+    pub(in crate::cache) open: IntGauge,
     /// Invalidations that the second tier has not been told yet.
     pub(in crate::cache) owed: IntGauge,
 }
@@ -61,6 +63,7 @@ impl BusMetrics {
             )?,
             up: register(registry, IntGauge::new("terrace_bus_up", "1 while own heartbeats come back."))?,
             trusted: register(registry, IntGauge::new("terrace_cache_trusted", "1 while L1 may be served."))?,
+            open: register(registry, IntGauge::new("terrace_cache_second_tier_open", "1 while the second tier is used."))?,
             owed: register(
                 registry,
                 IntGauge::new("terrace_bus_owed", "Invalidations that the second tier has not been told yet."),

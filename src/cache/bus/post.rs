@@ -49,7 +49,9 @@ impl RedisPost {
 
     async fn run(&self, pipeline: redis::Pipeline) -> Result<u64> {
         let link = self.client.link().ok_or_else(no_link)?;
-        link.run::<()>(&pipeline).await?;
+        if !pipeline.is_empty() {
+            link.run::<()>(&pipeline).await?;
+        }
         Ok(link.server())
     }
 }

@@ -1,6 +1,6 @@
 //! The bus and the reconciler over a Redis that the test holds, fails and watches.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use futures_util::FutureExt as _;
@@ -12,7 +12,7 @@ use crate::cache::reconcile::tests::{FakeLog, start};
 use crate::cache::tests::{Bench, change, record};
 use crate::cache::{Applied, Captured, Reconciler};
 use crate::error::Error;
-use crate::model::{Change, Position};
+use crate::model::{Change, CollectionName, Guard, Position, Scalar, Term};
 use crate::telemetry::Telemetry;
 
 /// A Redis of the test's own. All posts of one share it.
@@ -176,6 +176,11 @@ impl Instance {
     }
 }
 
+fn term() -> Guard {
+    let field = "tier".to_owned();
+    Guard::Term(CollectionName::parse("metrics").unwrap(), Term { field, value: Scalar::Integer(1) })
+}
+
 fn names(deleted: &[(u64, String)]) -> Vec<&str> {
     deleted.iter().map(|(_, target)| &**target).collect()
 }
@@ -197,7 +202,7 @@ async fn a_writer_moves_its_guards_before_and_after_the_round_trip_and_then_it_i
             *captured.lock().unwrap() = Some(seen.capture());
         }));
     });
-    instance.reconciler.announce(&[change(1, 1, "M-1")]).await;
+    instance.reconciler.announce(&[change(1, 1, "M-1")], &BTreeSet::new()).await;
     let within = within.lock().unwrap().take().unwrap();
     assert!(!within.is_current(), "an old value stays, under a guard that had moved already");
     assert!(instance.capture().is_current() && instance.reconciler.update(|progress| progress.has_applied(1)));
@@ -213,7 +218,7 @@ async fn a_writer_without_redis_suspends_the_tier_until_it_has_paid() {
     let instance = Instance::settled(&redis).await;
     redis.connect(None);
     let before = instance.capture();
-    instance.reconciler.announce(&[change(1, 1, "M-1")]).await;
+    instance.reconciler.announce(&[change(1, 1, "M-1")], &BTreeSet::new()).await;
     assert!(!before.is_current() && instance.reconciler.update(|progress| progress.has_applied(1)));
     assert_eq!((instance.open_on(), instance.bus.owed()), (0, 3));
     assert!(instance.settle().await, "nothing can be done, and nothing need be retried");
@@ -227,7 +232,7 @@ async fn what_fails_while_a_debt_is_paid_keeps_the_tier_suspended() {
     let redis = FakeRedis::on(1);
     let instance = Arc::new(Instance::settled(&redis).await);
     redis.connect(None);
-    instance.reconciler.announce(&[change(1, 1, "M-1")]).await;
+    instance.reconciler.announce(&[change(1, 1, "M-1")], &BTreeSet::new()).await;
     redis.connect(Some(1));
     let (bus, away) = (Arc::clone(&instance.bus), Arc::clone(&redis));
     redis.with(|state| {
@@ -251,7 +256,7 @@ async fn a_deletion_on_another_server_than_the_settled_one_is_owed_to_both() {
     let redis = FakeRedis::on(1);
     let instance = Instance::settled(&redis).await;
     redis.connect(Some(2));
-    instance.reconciler.announce(&[change(1, 1, "M-1")]).await;
+    instance.reconciler.announce(&[change(1, 1, "M-1")], &BTreeSet::new()).await;
     assert_eq!(instance.open_on(), 0);
     // It never settled on the second one.
     redis.connect(Some(1));
@@ -309,7 +314,7 @@ async fn a_message_is_applied_and_its_transactions_are_not_read_again() {
     redis.published();
     let before = other.capture();
     other.log.commit([change(1, 1, "M-1")]);
-    writer.reconciler.announce(&[change(1, 1, "M-1")]).await;
+    writer.reconciler.announce(&[change(1, 1, "M-1")], &BTreeSet::new()).await;
     let messages = redis.published();
     other.hear(&messages);
     assert!(!before.is_current());
@@ -326,7 +331,7 @@ async fn what_means_something_else_here_is_applied_and_read_in_the_log_all_the_s
         let redis = FakeRedis::on(1);
         let (writer, other) = (Instance::settled(&redis).await, Instance::settled(&redis).await);
         redis.published();
-        writer.reconciler.announce(&[change(1, 1, "M-1")]).await;
+        writer.reconciler.announce(&[change(1, 1, "M-1")], &BTreeSet::new()).await;
         let mut message = Message::parse(redis.published()[0].as_bytes()).unwrap();
         let News::Changes(changes) = &mut message.news else { panic!() };
         match case {
@@ -342,6 +347,35 @@ async fn what_means_something_else_here_is_applied_and_read_in_the_log_all_the_s
         other.log.commit([change(1, 1, "M-1")]);
         assert_eq!(other.reconciler.reconcile().await.unwrap(), 1, "{case}: noted as applied");
     }
+}
+
+/// Record M-1 was taken out of `tier = 1` by somebody whose message is lost, and is now written by one who never heard of that.
+#[tokio::test]
+async fn who_writes_after_somebody_unheard_of_shows_what_that_one_did_before_it_answers() {
+    let redis = FakeRedis::on(1);
+    let (writer, other) = (Instance::settled(&redis).await, Instance::settled(&redis).await);
+    redis.published();
+    let without_terms = |at: u64| Change { terms: Vec::new(), ..change(at, at as i64, "M-1") };
+    for log in [&writer.log, &other.log] {
+        log.commit([change(1, 1, "M-1"), without_terms(2)]);
+    }
+    let listed = |instance: &Instance| instance.bench.cache.guards.capture(&term(), Duration::ZERO);
+    let (here, there) = (listed(&writer), listed(&other));
+    let (running, making) = (Arc::clone(writer.bench.cache.trust().alarm()), Arc::clone(&writer.reconciler));
+    let rounds = tokio::spawn(async move {
+        running.notified().await;
+        making.reconcile().await.unwrap();
+    });
+    writer.reconciler.announce(&[without_terms(2)], &BTreeSet::from([1])).await;
+    assert!(!here.is_current(), "the writer was answered before its own lists show it");
+    rounds.await.unwrap();
+    // The message of the second write, and not what the round told of the first.
+    let own = redis.published().remove(0);
+    other.hear(&[own]);
+    assert!(there.is_current() && !other.reconciler.update(|progress| progress.has_applied(2)), "noted before its predecessor");
+    other.bench.cache.trust().alarm().notified().now_or_never().expect("the rounds are woken");
+    assert_eq!(other.reconciler.reconcile().await.unwrap(), 2);
+    assert!(!there.is_current());
 }
 
 #[tokio::test]
@@ -392,7 +426,7 @@ async fn a_large_write_and_a_long_backlog_are_told_as_collections() {
     redis.published();
     let batch: Vec<Change> = (0..100).map(|number| change(1, number, &format!("B-{number}"))).collect();
     let before = instance.capture();
-    instance.reconciler.announce(&batch).await;
+    instance.reconciler.announce(&batch, &BTreeSet::new()).await;
     assert!(!before.is_current());
     assert_eq!((names(&redis.deleted()), redis.published().len()), (vec!["b:metrics"], 1));
     instance.log.commit((2..=1_500).map(|at| change(at, 1_000 + at as i64, "M-1")));
@@ -454,7 +488,7 @@ async fn a_token_waits_for_the_bus_then_for_one_round_that_all_share_and_never_f
     redis.published();
     let rounds_before = rounds.load(Ordering::Relaxed);
     let (applied, ()) = tokio::join!(instance.reconciler.settle(token(2)), async {
-        telling.reconciler.announce(&[change(2, 2, "M-1")]).await;
+        telling.reconciler.announce(&[change(2, 2, "M-1")], &BTreeSet::new()).await;
         hearing.hear(&redis.published());
     });
     assert_eq!((applied, rounds.load(Ordering::Relaxed)), (Applied::Yes, rounds_before));

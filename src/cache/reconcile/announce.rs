@@ -5,7 +5,7 @@
 //! of this process may have taken an old value out of the second tier, under guards that had moved already. Only then is
 //! a transaction noted as applied, and only then is its writer answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use crate::model::{Change, Position};
 use crate::redis_client::BusEvent;
 
 /// How long a read with a token waits for the bus to bring its change, before the log is asked.
-const HOP: Duration = Duration::from_millis(5);
+pub(super) const HOP: Duration = Duration::from_millis(5);
 
 /// How long it waits for a round over the log, before it goes past the caches.
 const ROUND: Duration = Duration::from_millis(250);
@@ -41,13 +41,25 @@ pub enum Applied {
 impl Reconciler {
     /// Announces changes that this process has just committed; those of one transaction in one call. When it returns, no
     /// read that begins later on this instance is served what was loaded before the commit.
-    pub async fn announce(&self, changes: &[Change]) {
+    ///
+    /// `predecessors` are the transactions that changed the same records last. One that was not heard of yet moved guards which this one
+    /// does not: a record that it took out of `a = 1`, and this one out of `a = 2`, would still be listed under `a = 1`. So it is
+    /// waited for, here and by everybody who hears of this one.
+    pub async fn announce(&self, changes: &[Change], predecessors: &BTreeSet<u64>) {
         let Some(newest) = changes.iter().map(|change| change.position).max() else { return };
         let transactions = newest_rows(changes);
-        let mv = Move::now(Cause::Change { position: newest, by: Some(self.cache.instance()) });
         let changes: Vec<Arc<Change>> = changes.iter().cloned().map(Arc::new).collect();
         let targets = Target::of_changes(&changes);
-        self.spread(&targets, &changes, &mv, |told| Changes { transactions: places(&transactions), ..told }).await;
+        let predecessors = if targets.iter().all(is_whole) { Vec::new() } else { predecessors.iter().copied().collect() };
+        let mv = Move::now(Cause::Change { position: newest, by: Some(self.cache.instance()) });
+        let tell = |told| Changes { transactions: places(&transactions), predecessors: predecessors.clone(), ..told };
+        self.spread(&targets, &changes, &mv, tell).await;
+        for predecessor in predecessors {
+            // If the log cannot be read now, the writer is answered all the same: the next round that can makes up for it.
+            if self.settle_transaction(predecessor).await == Applied::No {
+                break;
+            }
+        }
         self.note(|progress| transactions.iter().for_each(|position| progress.announced(*position)));
     }
 
@@ -65,27 +77,28 @@ impl Reconciler {
     /// Waits a short time until this process has applied what `token` names: for the bus, then for one round over the log,
     /// which all share who wait. A token of another database, or of the future, is never applied.
     pub async fn settle(&self, token: Position) -> Applied {
-        if faults::is_switched_off("token") || self.has_applied(token) {
+        if faults::is_switched_off("token") { Applied::Yes } else { self.settle_transaction(token.transaction).await }
+    }
+
+    async fn settle_transaction(&self, transaction: u64) -> Applied {
+        let has_applied = || self.update(|progress| progress.has_applied(transaction));
+        if has_applied() {
             return Applied::Yes;
         }
         let mut noted = self.noted.subscribe();
         let mut ended = self.ended.subscribe();
         if self.bus.is_some() {
-            let is_told = noted.wait_for(|()| self.has_applied(token));
+            let is_told = noted.wait_for(|()| has_applied());
             if tokio::time::timeout(HOP, is_told).await.is_ok() {
                 return Applied::Yes;
             }
         }
         let asked = Instant::now();
         self.cache.trust().alarm().notify_one();
-        let is_read = ended.wait_for(|began| began.is_some_and(|began| began > asked) || self.has_applied(token));
+        let is_read = ended.wait_for(|began| began.is_some_and(|began| began > asked) || has_applied());
         // Whoever does not get a round in time goes past the caches, which is right as well.
         let _ = tokio::time::timeout(ROUND, is_read).await;
-        if self.has_applied(token) { Applied::Yes } else { Applied::No }
-    }
-
-    fn has_applied(&self, token: Position) -> bool {
-        self.update(|progress| progress.has_applied(token.transaction))
+        if has_applied() { Applied::Yes } else { Applied::No }
     }
 
     /// Invalidates here, in the second tier and elsewhere, what `changes` do, whose targets those are. `tell` completes what others
@@ -111,6 +124,7 @@ impl Reconciler {
         };
         Changes {
             transactions: Vec::new(),
+            predecessors: Vec::new(),
             newest,
             is_found: false,
             targets: targets.to_vec(),
@@ -184,12 +198,16 @@ impl Reconciler {
     }
 
     /// Applies what another instance has announced. Whether it is noted as applied depends on whether it means the same here:
-    /// the terms of the same declarations, the numbers of the same database, guards deleted on the Redis that is used here.
+    /// the terms of the same declarations, the numbers of the same database, guards deleted on the Redis that is used here; and on
+    /// whether what it came after has been applied.
     /// If not, the log is read at once.
     fn hear(&self, bus: &Bus, from: InstanceId, changes: &Changes) {
         let positions: Vec<Position> = changes.transactions.iter().copied().map(Into::into).collect();
-        let is_known = self.update(|progress| positions.iter().all(|position| progress.has_applied(position.transaction)));
-        if is_known && !positions.is_empty() {
+        let (is_same_database, is_known) = self.update(|progress| {
+            let has_applied = |position: &Position| progress.has_applied(position.transaction);
+            (changes.is_of(progress.seen.server), positions.iter().all(has_applied))
+        });
+        if is_same_database && is_known && !positions.is_empty() {
             // Announced twice, for example by two instances that found it in the log. To apply it again would cost misses.
             return;
         }
@@ -199,8 +217,9 @@ impl Reconciler {
         self.cache.advance(&changes.targets, &Move { cause, since });
         bus.metrics().invalidation_seconds.observe(changes.delay().as_secs_f64());
         let is_same_server = bus.settled_on() == Some(changes.server);
-        let is_same_database = self.update(|progress| changes.is_of(progress.seen.server));
-        if is_same_server && is_same_database && changes.declarations == bus.declarations() {
+        let is_in_order =
+            self.update(|progress| changes.predecessors.iter().all(|transaction| progress.has_applied(*transaction)));
+        if is_same_server && is_same_database && is_in_order && changes.declarations == bus.declarations() {
             self.note(|progress| positions.iter().for_each(|position| progress.heard(*position)));
         } else {
             self.cache.trust().alarm().notify_one();
@@ -210,6 +229,14 @@ impl Reconciler {
 
 pub(super) fn places(positions: &[Position]) -> Vec<Place> {
     positions.iter().copied().map(Into::into).collect()
+}
+
+/// Whether it leaves nothing of its collection.
+fn is_whole(target: &Target) -> bool {
+    match target {
+        Target::Collection(_) | Target::All => true,
+        Target::Guard(_) | Target::Records(..) => false,
+    }
 }
 
 /// The newest row of each transaction.

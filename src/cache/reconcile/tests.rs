@@ -1,5 +1,7 @@
 //! Reconciling against a log whose transactions the test begins and commits one by one.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::cache::tests::{Bench, change};
 use crate::error::Error;
@@ -101,12 +103,12 @@ async fn bench() -> (Bench, Arc<FakeLog>, Reconciler) {
 async fn own_changes_are_neither_applied_again_nor_read_again() {
     let (bench, log, reconciler) = bench().await;
     log.commit([change(1, 1, "M-1"), change(1, 2, "M-2")]);
-    reconciler.announce(&[change(1, 1, "M-1"), change(1, 2, "M-2")]).await;
+    reconciler.announce(&[change(1, 1, "M-1"), change(1, 2, "M-2")], &BTreeSet::new()).await;
     bench.read("two").await.unwrap();
     assert_eq!((reconciler.reconcile().await.unwrap(), log.rows_read()), (0, 0));
     // Behind a gap that is too wide to be noted they are read, and left alone.
     log.commit([change(5_000, 3, "M-1")]);
-    reconciler.announce(&[change(5_000, 3, "M-1")]).await;
+    reconciler.announce(&[change(5_000, 3, "M-1")], &BTreeSet::new()).await;
     bench.read("three").await.unwrap();
     assert_eq!((reconciler.reconcile().await.unwrap(), log.rows_read()), (0, 1));
     assert_eq!((reconciler.reconcile().await.unwrap(), log.rows_read()), (0, 0));
@@ -118,7 +120,7 @@ async fn an_own_change_that_the_database_shows_only_in_the_next_round_is_not_app
     let (bench, log, reconciler) = bench().await;
     // The round reads before the commit; the announcement comes before the round ends.
     log.with(|state| state.commits.push((1, change(1, 1, "M-1"))));
-    reconciler.announce(&[change(1, 1, "M-1")]).await;
+    reconciler.announce(&[change(1, 1, "M-1")], &BTreeSet::new()).await;
     bench.read("two").await.unwrap();
     reconciler.update(|progress| progress.applied(start(1), 0, Instant::now()));
     log.with(|state| state.reads = 1);
@@ -151,12 +153,12 @@ async fn a_change_behind_an_older_open_transaction_is_applied_when_it_becomes_vi
 async fn a_lost_announcement_is_made_up_for_beside_later_own_changes() {
     let (bench, log, reconciler) = bench().await;
     log.commit((1..=3).map(|at| change(at, at as i64, &format!("M-{at}"))));
-    reconciler.announce(&[change(3, 3, "M-3")]).await;
-    reconciler.announce(&[change(2, 2, "M-2")]).await;
+    reconciler.announce(&[change(3, 3, "M-3")], &BTreeSet::new()).await;
+    reconciler.announce(&[change(2, 2, "M-2")], &BTreeSet::new()).await;
     assert_eq!((reconciler.reconcile().await.unwrap(), log.rows_read()), (1, 1));
     assert_eq!(bench.body("two").await, "two");
     // One that comes late, after the log was read, takes nothing back.
-    reconciler.announce(&[change(1, 1, "M-1")]).await;
+    reconciler.announce(&[change(1, 1, "M-1")], &BTreeSet::new()).await;
     assert_eq!((reconciler.reconcile().await.unwrap(), log.rows_read()), (0, 0));
 }
 
@@ -191,7 +193,7 @@ async fn a_database_that_went_back_outdates_everything() {
     let (bench, log, reconciler) = bench().await;
     log.commit((1..=40).map(|at| change(at, at as i64, "M-2")));
     reconciler.reconcile().await.unwrap();
-    reconciler.announce(&[change(41, 41, "M-2")]).await;
+    reconciler.announce(&[change(41, 41, "M-2")], &BTreeSet::new()).await;
     assert_eq!(bench.body("two").await, "one");
     // Neither 41 nor what it replaced is in the restored database.
     log.with(|state| (state.changes, state.next) = (Vec::new(), 41));
@@ -241,7 +243,7 @@ async fn on_a_server(next: u64) -> (Bench, Arc<FakeLog>, Reconciler) {
 async fn numbers_that_a_crash_gave_out_again_hide_no_change() {
     let (bench, log, reconciler) = on_a_server(50_000).await;
     // 49,990 to 49,999 had been given to transactions that left nothing behind, and one to this process.
-    reconciler.announce(&[change(49_980, 1, "M-2")]).await;
+    reconciler.announce(&[change(49_980, 1, "M-2")], &BTreeSet::new()).await;
     log.commit([change(1, 0, "M-1"), change(49_980, 1, "M-2")]);
     log.with(|state| (state.server.number, state.next) = (2, 49_990));
     log.commit((49_990..50_005).map(|at| change(at, at as i64, if at == 49_995 { "M-1" } else { "M-2" })));
@@ -257,7 +259,7 @@ async fn what_is_read_again_after_a_crash_is_read_to_its_end() {
     log.with(|state| (state.server.number, state.next, state.failing_read) = (2, 500, Some(2)));
     log.commit((500..1_001).map(|at| change(at, at as i64, if at == 999 { "M-1" } else { "M-2" })));
     // This process writes as well, and gets a number that was used before.
-    reconciler.announce(&[change(501, 501, "M-2")]).await;
+    reconciler.announce(&[change(501, 501, "M-2")], &BTreeSet::new()).await;
     reconciler.reconcile().await.unwrap_err();
     assert_eq!(bench.body("two").await, "one");
     assert_eq!(reconciler.reconcile().await.unwrap(), 501);
@@ -286,7 +288,7 @@ async fn a_crash_outdates_nothing_that_was_known_before_it() {
     let (bench, log, reconciler) = on_a_server(1_000).await;
     // One of this process, one of another one, and one whose transaction is prepared and outlives the crash.
     log.with(|state| state.open.push(1_000));
-    reconciler.announce(&[change(1_001, 21, "M-1")]).await;
+    reconciler.announce(&[change(1_001, 21, "M-1")], &BTreeSet::new()).await;
     log.commit([change(1_001, 21, "M-1"), change(1_002, 22, "M-1")]);
     assert_eq!(reconciler.reconcile().await.unwrap(), 1);
     bench.read("two").await.unwrap();

@@ -17,7 +17,7 @@ impl SecondTier {
         let permit = Arc::clone(&self.fills).try_acquire_owned().ok();
         let Some(permit) = permit.filter(|_| entry.is_valid() && !self.is_suspended()) else {
             scope.metrics().second.fills_dropped.inc();
-            self.release(address, capture);
+            self.release(&address, capture);
             return;
         };
         let (tier, scope, entry) = (Arc::clone(self), Arc::clone(scope), Arc::clone(entry));
@@ -35,13 +35,14 @@ impl SecondTier {
     }
 
     /// Lets others load what this instance did not: it failed, or is outdated.
-    pub(in crate::cache) fn release(self: &Arc<Self>, address: Address, capture: Capture) {
+    pub(in crate::cache) fn release(&self, address: &Address, capture: Capture) {
         if !capture.holds_lease() {
             return;
         }
+        let lease = self.names.lease(&address.value);
         tokio::spawn(async move {
             let mut pipeline = redis::Pipeline::new();
-            pipeline.del(&address.lease).ignore();
+            pipeline.del(lease).ignore();
             // A lease that stays ends by itself.
             let _ = capture.link.run::<()>(&pipeline).await;
         });
@@ -64,7 +65,7 @@ impl SecondTier {
             pipeline.cmd("SET").arg(&address.value).arg(bytes).arg("PX").arg(value::milliseconds(kept)).ignore();
         }
         if capture.holds_lease() {
-            pipeline.del(&address.lease).ignore();
+            pipeline.del(self.names.lease(&address.value)).ignore();
         }
         if !pipeline.is_empty() {
             // The connection of the capture: another one may lead to a server that never had these nonces.

@@ -20,9 +20,9 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use self::names::Names;
-pub(super) use self::seek::{Capture, Sought, Wanted};
+pub(super) use self::seek::{Capture, Sought, Vouched, Wanted};
 use super::target::Target;
-use super::{Cache, CacheKey, InstanceId, Scope};
+use super::{Cache, CacheKey, InstanceId, Kind, Scope};
 use crate::config::RedisSettings;
 use crate::model::{CollectionName, Guard};
 use crate::redis_client::{Link, RedisClient};
@@ -47,8 +47,9 @@ pub struct SecondTier {
 pub(super) struct Address {
     key: CacheKey,
     value: String,
-    lease: String,
     dependencies: Vec<String>,
+    /// Whether other entries are made from it.
+    is_part: bool,
 }
 
 impl SecondTier {
@@ -126,8 +127,8 @@ impl SecondTier {
         Address {
             key: key.clone(),
             value: self.names.entry(scope, key),
-            lease: self.names.lease(scope, key),
             dependencies: self.names.dependencies(guards),
+            is_part: scope.kind() == Kind::Count,
         }
     }
 

@@ -37,20 +37,19 @@ impl Names {
 
     /// Keys are hashed, since queries may be long; the value has the whole key, so that a collision is a miss.
     pub(super) fn entry(&self, scope: &Scope, key: &CacheKey) -> String {
-        self.of_entry('e', scope.fingerprint(), key)
-    }
-
-    pub(super) fn lease(&self, scope: &Scope, key: &CacheKey) -> String {
-        self.of_entry('l', scope.fingerprint(), key)
-    }
-
-    fn of_entry(&self, kind: char, Fingerprint(fingerprint): Fingerprint, key: &CacheKey) -> String {
+        let Fingerprint(fingerprint) = scope.fingerprint();
         let mut name = String::with_capacity(self.root.len() + 51);
         name.push_str(&self.root);
         let hash = xxhash_rust::xxh3::xxh3_128(key.as_str().as_bytes());
         // Writing to a string does not fail.
-        let _ = write!(name, "{kind}:{fingerprint:016x}:{hash:032x}");
+        let _ = write!(name, "e:{fingerprint:016x}:{hash:032x}");
         name
+    }
+
+    /// The lease of the load of the entry with this name. It is made for misses only.
+    pub(super) fn lease(&self, entry: &str) -> String {
+        let rest = entry.get(self.root.len() + 1..).unwrap_or_default();
+        format!("{}l{rest}", self.root)
     }
 
     /// What an entry with these guards depends on: each of them, then each of their collections as a whole.

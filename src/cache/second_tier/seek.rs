@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use redis::{Script, Value as Reply};
 use smallvec::SmallVec;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::value::{Nonce, Nonces, Stamp, Value};
 use super::{Address, SecondTier};
 use crate::cache::entry::{Dependencies, Entry, Origin};
-use crate::cache::{Captured, Scope};
+use crate::cache::{Basis, Captured, Scope};
 use crate::error::{Error, Result};
 use crate::redis_client::Link;
 
@@ -54,7 +55,7 @@ static CAPTURE: LazyLock<Script> = LazyLock::new(|| {
 pub(in crate::cache) struct Capture {
     pub(super) link: Link,
     pub(super) stamp: Stamp,
-    /// When the capture was over.
+    /// When it was over.
     pub(super) at: Instant,
     pub(super) lease: Lease,
 }
@@ -143,6 +144,14 @@ impl SecondTier {
         self.capture_on(&self.usable_link()?, address, Duration::ZERO).await.ok()
     }
 
+    /// The nonces as they are now, for a capture that a test has switched off.
+    pub(in crate::cache) async fn capture_again(&self, capture: Capture, address: &Address) -> Capture {
+        match self.capture(address).await {
+            Some(Capture { stamp, .. }) => Capture { stamp, ..capture },
+            None => capture,
+        }
+    }
+
     /// An entry that another instance loaded meanwhile, or a capture; neither if the guards moved while it waited.
     async fn capture_or_wait(
         &self,
@@ -191,17 +200,16 @@ impl SecondTier {
 
     async fn look(&self, link: &Link, address: &Address, dependencies: &Dependencies) -> Result<Option<Entry>> {
         let mut pipeline = redis::Pipeline::with_capacity(2);
-        pipeline.add_command(mget(address));
-        pipeline.cmd("PTTL").arg(&address.value);
-        let (values, left_ms): (Reply, i64) = link.run(&pipeline).await?;
+        // The time that is left first: if the value is replaced in between, it is that of the older one, and too short.
+        pipeline.cmd("PTTL").arg(&address.value).add_command(mget(address));
+        let (left_ms, values): (i64, Reply) = link.run(&pipeline).await?;
         Ok(found(link, address, dependencies, values, left_ms))
     }
 
     async fn look_at(&self, link: &Link, address: &Address, dependencies: &Dependencies) -> Result<Sight> {
         let mut pipeline = redis::Pipeline::with_capacity(3);
-        pipeline.add_command(mget(address));
-        pipeline.cmd("PTTL").arg(&address.value).cmd("EXISTS").arg(&address.lease);
-        let (values, left_ms, is_leased): (Reply, i64, bool) = link.run(&pipeline).await?;
+        pipeline.cmd("PTTL").arg(&address.value).add_command(mget(address)).cmd("EXISTS").arg(self.names.lease(&address.value));
+        let (left_ms, values, is_leased): (i64, Reply, bool) = link.run(&pipeline).await?;
         Ok(Sight { entry: found(link, address, dependencies, values, left_ms), is_leased })
     }
 
@@ -210,7 +218,7 @@ impl SecondTier {
         for name in &address.dependencies {
             call.key(name);
         }
-        call.key(&address.lease);
+        call.key(self.names.lease(&address.value));
         let kept = self.guards_kept();
         // Version 7: the time, and random bits of the system. No nonce returns, whichever instance makes it.
         call.arg(uuid::Uuid::now_v7().as_bytes()).arg(2 * kept).arg(kept).arg(lease.as_millis() as u64);
@@ -229,10 +237,38 @@ impl SecondTier {
     }
 }
 
+/// Guards, by hashes of their names, with the nonces that they had before something was loaded.
+#[derive(Clone, Debug)]
+pub(in crate::cache) struct Vouched {
+    server: u64,
+    nonces: SmallVec<[(u64, Nonce); 2]>,
+}
+
+impl Vouched {
+    fn new(address: &Address, server: u64, nonces: impl Iterator<Item = Nonce>) -> Self {
+        let names = address.dependencies.iter().map(|name| xxh3_64(name.as_bytes()));
+        Self { server, nonces: names.zip(nonces).collect() }
+    }
+}
+
 impl Capture {
-    /// When it was over.
-    pub(in crate::cache) fn at(&self) -> Instant {
-        self.at
+    /// Whether what was made from `basis` is as new as the nonces. An entry that is valid here need not be: a nonce may be
+    /// of a change that this process has not heard of. So it must have been loaded while its guards had the nonces that they have here.
+    pub(in crate::cache) fn covers(&self, address: &Address, basis: &Basis) -> bool {
+        match basis {
+            Basis::Loaded => true,
+            Basis::ReadSince(since) => *since >= self.at,
+            Basis::Entry(entry) => entry.vouched().is_some_and(|part| {
+                let own = Vouched::new(address, self.stamp.server, self.stamp.nonces.iter().copied());
+                part.server == own.server && part.nonces.iter().all(|nonce| own.nonces.contains(nonce))
+            }),
+        }
+    }
+
+    /// What it says of an entry that others will be made from.
+    pub(in crate::cache) fn vouched(&self, address: &Address, basis: &Basis) -> Option<Vouched> {
+        let vouches = address.is_part && self.covers(address, basis);
+        vouches.then(|| Vouched::new(address, self.stamp.server, self.stamp.nonces.iter().copied()))
     }
 }
 
@@ -272,5 +308,9 @@ fn found(link: &Link, address: &Address, dependencies: &Dependencies, values: Re
     let left = Duration::from_millis(u64::try_from(left_ms).ok()?);
     let age = value.times.age + value.times.kept.checked_sub(left)?;
     let (lifetime, origin) = (value.times.lifetime, Origin::Found(value.loaded_by, age));
-    Some(Entry::new(value.content()?, dependencies.clone(), lifetime, origin))
+    let vouched = address.is_part.then(|| {
+        let nonces = nonces.iter().flatten().filter_map(|nonce| Nonce::try_from(nonce.as_slice()).ok());
+        Vouched::new(address, link.server(), nonces)
+    });
+    Some(Entry::new(value.content()?, dependencies.clone(), lifetime, origin).with_vouched(vouched))
 }

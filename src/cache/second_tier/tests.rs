@@ -14,7 +14,7 @@ use http::HeaderValue;
 use super::*;
 use crate::cache::tests::record;
 use crate::cache::trust::Suspicion;
-use crate::cache::{Cause, Content, Fingerprint, Kind, Lifetimes, Lookup, Move, Outcome, Presence, Tier};
+use crate::cache::{Basis, Cause, Content, Fingerprint, Kind, Lifetimes, Lookup, Move, Outcome, Presence, Tier};
 use crate::config::{CacheSettings, RedisSettings};
 use crate::error::{Error, Result};
 use crate::model::Freshness;
@@ -154,7 +154,7 @@ fn content(body: &'static str) -> Content {
         body: Bytes::from_static(body.as_bytes()),
         etag: HeaderValue::from_static("\"tag\""),
         headers: vec![(http::header::LINK, HeaderValue::from_static("<x>"))],
-        read_since: None,
+        basis: Basis::Loaded,
     }
 }
 
@@ -258,7 +258,7 @@ async fn a_reader_never_gets_what_was_read_before_its_nonces_were_captured() {
     let installation = Installation::new();
     let (one, other) = (installation.instance().await, installation.instance().await);
     let before = Instant::now();
-    let loader = || async move { Ok(Content { read_since: Some(before), ..content("old") }) };
+    let loader = || async move { Ok(Content { basis: Basis::ReadSince(before), ..content("old") }) };
     assert_eq!(one.read_by("M-1", &Freshness::ANY, loader).await.unwrap().outcome, Outcome::Miss);
     assert_eq!(other.read("M-1", "new").await, (Outcome::Miss, Bytes::from("new")));
     assert_eq!(one.scope.metrics().second.fills_stored.get(), 0);

@@ -13,7 +13,7 @@ use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::cache::entry::{Content, Entry, Lifetime, Presence};
+use crate::cache::entry::{Basis, Content, Entry, Lifetime, Presence};
 use crate::cache::instance::InstanceId;
 use crate::error::{Error, Result};
 
@@ -171,7 +171,7 @@ impl Value {
         } else {
             self.body
         };
-        Some(Content { presence: self.presence, body, etag: self.etag, headers: self.headers, read_since: None })
+        Some(Content { presence: self.presence, body, etag: self.etag, headers: self.headers, basis: Basis::Loaded })
     }
 }
 
@@ -236,7 +236,7 @@ mod tests {
                 .into_iter()
                 .map(|(name, value)| (HeaderName::try_from(name).unwrap(), HeaderValue::try_from(value).unwrap()))
                 .collect(),
-            read_since: None,
+            basis: Basis::Loaded,
         })
     }
 
@@ -310,7 +310,7 @@ mod tests {
             body: Bytes::from(body),
             etag: HeaderValue::from_static("\"tag\""),
             headers: Vec::new(),
-            read_since: None,
+            basis: Basis::Loaded,
         };
         let times = Times {
             lifetime: Lifetime { ttl: Duration::from_secs(1), stale_if_error: Duration::ZERO },

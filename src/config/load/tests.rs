@@ -99,7 +99,7 @@ fn text_that_looks_like_a_number_stays_text() {
 fn every_mistake_of_every_source_is_reported() {
     let files = Files::new();
     let default = files.write("terrace.toml", "[http]\nworkers = \"many\"\nport = 80");
-    let given = files.write("given.toml", "[cache]\njitter_percent = 51\n[redis]\nurl = \"\"");
+    let given = files.write("given.toml", "[cache]\njitter_percent = 51\n[queue]\nurl = \"\"");
     let environment = variables(&[("TERRACE_HTTP__LISTEN", "localhost"), ("TERRACE_CACHE__L1_BYTE", "1MiB")]);
     let found = load(&default, Some(&given), environment).unwrap_err();
     let mut places: Vec<_> = found.iter().map(|mistake| (mistake.source.clone(), mistake.key.as_str())).collect();
@@ -108,7 +108,7 @@ fn every_mistake_of_every_source_is_reported() {
         (Source::File(default.clone()), "http.port"),
         (Source::File(default), "http.workers"),
         (Source::File(given.clone()), "cache.jitter_percent"),
-        (Source::File(given), "redis"),
+        (Source::File(given), "queue"),
         (Source::Variable("TERRACE_CACHE__L1_BYTE".into()), "cache.l1_byte"),
         (Source::Variable("TERRACE_HTTP__LISTEN".into()), "http.listen"),
     ];
@@ -124,17 +124,17 @@ fn unknown_keys_and_sections_name_the_allowed_ones() {
         [
             "cache: this is a section, [cache], with the keys enabled, l1_bytes, max_ttl, jitter_percent, reconcile_interval, \
              honor_request_directives, warm_loads_per_second, warm_before_ready",
-            "databases: there is no such section; allowed are http, database, cache, collections, changes, limits, log",
+            "databases: there is no such section; allowed are http, database, cache, redis, collections, changes, limits, log",
             "http.listn: there is no such setting; [http] has listen, workers, max_body_bytes, shutdown_timeout, keep_alive",
         ]
     );
-    let found = from_environment(&[("TERRACE_LISTEN", "x"), ("TERRACE_HTTP", "x"), ("TERRACE_REDIS__URL", "x")]).unwrap_err();
+    let found = from_environment(&[("TERRACE_LISTEN", "x"), ("TERRACE_HTTP", "x"), ("TERRACE_QUEUE__URL", "x")]).unwrap_err();
     let shown: Vec<_> = found.iter().map(Mistake::to_string).collect();
     assert!(
         shown[0].starts_with("TERRACE_HTTP: http: a setting is named TERRACE_<SECTION>__<KEY>; the keys of http are listen,")
     );
     assert!(shown[1].starts_with("TERRACE_LISTEN: listen: there is no such setting;"), "{shown:?}");
-    assert!(shown[2].starts_with("TERRACE_REDIS__URL: redis.url: there is no section redis;"), "{shown:?}");
+    assert!(shown[2].starts_with("TERRACE_QUEUE__URL: queue.url: there is no section queue;"), "{shown:?}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! The schema of a collection is JSON Schema 2020-12 already, which is what OpenAPI 3.1 uses, so it goes in as declared;
 //! only its internal references are moved to their new place.
 
+mod admin;
 mod examples;
 mod parameters;
 mod paths;
@@ -27,11 +28,13 @@ pub fn document(collections: &[Arc<Collection>], views: &[Arc<View>]) -> Value {
     paths.extend(views.iter().map(|view| paths::view(view)));
     components.extend(views.iter().map(|view| schemas::view(view)));
     paths.extend(paths::system());
+    paths.extend(admin::paths());
+    components.extend(admin::schemas().into_iter().map(|(name, schema)| (name.to_owned(), schema)));
     let tags = collections
         .iter()
         .map(|collection| tag(collection.name.as_str(), collection.description.as_deref()))
         .chain((!views.is_empty()).then(|| tag("views", Some("Statistics over several collections."))))
-        .chain([tag("system", Some("Health, metrics and this description."))]);
+        .chain([tag("system", Some("Health, metrics and this description.")), tag("administration", Some(ADMINISTRATION))]);
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -55,9 +58,12 @@ pub fn document(collections: &[Arc<Collection>], views: &[Arc<View>]) -> Value {
 
 const INTRODUCTION: &str = "Every answer to a read has a strong `ETag`: send it as `If-None-Match` and get a 304 without a \
 body while nothing has changed, or as `If-Match` on a write and get a 412 if somebody was faster. `X-Cache` says how an \
-answer came about. Failures are RFC 9457 problems with a stable `code` and the `request_id` under which the server's log \
+answer came about; `Cache-Control` of a request says how fresh it must be, and the `Consistency-Token` of a write, sent with \
+a read, makes sure that its answer shows the write, from any instance. Failures are RFC 9457 problems with a stable `code` and the `request_id` under which the server's log \
 has the rest. A parameter that is unknown, or a field that is not indexed, is a 400 that names what is allowed. \
 `OPTIONS` on any path lists its methods.";
+
+const ADMINISTRATION: &str = "The caches, by hand: what they have, why they answer as they do, and dropping something.";
 
 fn tag(name: &str, description: Option<&str>) -> Value {
     json!({"name": name, "description": description.unwrap_or(name)})

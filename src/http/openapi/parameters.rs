@@ -73,6 +73,17 @@ fn headers() -> Map<String, Value> {
         header("IfMatch", "If-Match", "The entity tag that the stored record must have, or `*`: it must exist."),
         header("IfAbsent", "If-None-Match", "`*`: the record must not exist yet."),
         header("Prefer", "Prefer", "`return=representation` adds the documents as stored to the answer (RFC 7240)."),
+        header(
+            "CacheControl",
+            "Cache-Control",
+            "How fresh the answer must be (RFC 9111, 5.2.1): `no-cache`, `no-store`, `max-age`, `min-fresh`, `max-stale`, \
+             `only-if-cached`.",
+        ),
+        header(
+            "ConsistencyToken",
+            "Consistency-Token",
+            "As a write answered it: the answer shows that write, whatever `max_lag` and `max-stale` would allow.",
+        ),
         header("NoCompression", "X-No-Compression", "With any value: the body is sent without a content coding."),
         header("RequestId", "X-Request-Id", "The id to log the request under: 1 to 128 of A-Z, a-z, 0-9, `.`, `_` and `-`."),
     ])

@@ -12,7 +12,7 @@ const READ_HEADERS: [&str; 9] =
 /// The headers that lists have beside those.
 const PAGE_HEADERS: [&str; 4] = ["X-Total-Count", "X-Page", "X-Per-Page", "X-Total-Pages"];
 /// The problems of reads, of writes of one record, and of creations and batches.
-const READ_PROBLEMS: [&str; 7] = ["400", "401", "404", "406", "429", "500", "503"];
+const READ_PROBLEMS: [&str; 8] = ["400", "401", "404", "406", "429", "500", "503", "504"];
 const WRITE_PROBLEMS: [&str; 12] = ["400", "401", "404", "406", "409", "412", "413", "415", "422", "429", "500", "503"];
 
 /// The paths of a collection.
@@ -113,7 +113,13 @@ impl Read<'_> {
             ]);
             responses.extend(problem_references(&READ_PROBLEMS));
             let mut parameters = self.parameters.clone();
-            parameters.extend(parameters::references(&["IfNoneMatch", "NoCompression", "RequestId"]));
+            parameters.extend(parameters::references(&[
+                "IfNoneMatch",
+                "CacheControl",
+                "ConsistencyToken",
+                "NoCompression",
+                "RequestId",
+            ]));
             json!({
                 "operationId": id, "summary": summary, "tags": [self.tag], "parameters": parameters, "responses": responses,
             })

@@ -15,7 +15,7 @@ struct ProblemResponse {
     headers: &'static [&'static str],
 }
 
-const PROBLEMS: [ProblemResponse; 12] = [
+const PROBLEMS: [ProblemResponse; 13] = [
     ProblemResponse {
         name: "BadRequest",
         status: "400",
@@ -124,6 +124,15 @@ const PROBLEMS: [ProblemResponse; 12] = [
         detail: "The database does not answer.",
         headers: &["Retry-After"],
     },
+    ProblemResponse {
+        name: "NotCached",
+        status: "504",
+        description: "The request takes only what is cached (`only-if-cached`), and nothing is that it could have.",
+        code: "not_cached",
+        title: "Nothing suitable is cached",
+        detail: "The request takes only what is cached (Cache-Control: only-if-cached), and nothing is that it could have.",
+        headers: &[],
+    },
 ];
 
 /// Every header of an answer: its name, what it says, and an example.
@@ -142,7 +151,11 @@ const HEADERS: [(&str, &str, &str); 18] = [
     ("Vary", "The request headers that the representation depends on.", "accept-encoding"),
     ("Content-Encoding", "zstd, br, gzip or deflate, if the client takes it and the body has at least 1 KiB.", "zstd"),
     ("Age", "Seconds since the answer was loaded from the database.", "12"),
-    ("X-Cache", "HIT, MISS, STALE (the database is away) or BYPASS.", "HIT"),
+    (
+        "X-Cache",
+        "HIT, MISS, BYPASS, or STALE: the database is away, the collection lets lists lag behind for a moment (max_lag), or the request allows it (max-stale).",
+        "HIT",
+    ),
     ("Cache-Status", "RFC 9211.", "terrace; hit; ttl=588; detail=l1"),
     ("Link", "RFC 8288: first, prev, next, last.", "</api/v1/metrics?page=2>; rel=\"next\""),
     ("X-Total-Count", "How many records were found; absent with count=none.", "538"),
@@ -150,7 +163,11 @@ const HEADERS: [(&str, &str, &str); 18] = [
     ("X-Per-Page", "Records on a page.", "50"),
     ("X-Total-Pages", "How many pages there are; absent with count=none or a cursor.", "11"),
     ("Location", "The path of the new record.", "/api/v1/metrics/CHECKOUT-CONVERSION"),
-    ("Consistency-Token", "The position of the write in the change log: its transaction and its row.", "1042-1042"),
+    (
+        "Consistency-Token",
+        "The position of the write in the change log: its transaction and its row. A read that sends it back shows the write, from any instance.",
+        "1042-1042",
+    ),
     ("Preference-Applied", "RFC 7240.", "return=representation"),
     ("Allow", "The methods that the resource takes.", "GET, HEAD, OPTIONS"),
     ("Retry-After", "Seconds after which a retry makes sense.", "1"),

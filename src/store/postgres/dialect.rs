@@ -8,7 +8,7 @@ use super::structure;
 use crate::error::Result;
 use crate::model::{Collection, CollectionName, Field, Position, Scalar, ScalarType, SearchExpression, Snapshot};
 use crate::store::column::Column;
-use crate::store::dialect::{Dialect, SearchDialect};
+use crate::store::dialect::{Dialect, SearchDialect, Statistics};
 use crate::store::statement::Statement;
 use crate::store::structure::Artifact;
 
@@ -16,8 +16,8 @@ use crate::store::structure::Artifact;
 pub(in crate::store) struct PostgresDialect;
 
 impl Dialect for PostgresDialect {
-    fn table(&self, collection: &CollectionName, alias: &str) -> String {
-        format!("{} AS {alias}", structure::partition(collection))
+    fn push_table(&self, statement: &mut Statement, collection: &CollectionName, alias: &str) {
+        statement.sql(structure::PARTITION_PREFIX).sql(collection.as_str()).sql(" AS ").sql(alias);
     }
 
     fn row_key(&self) -> &'static str {
@@ -38,8 +38,13 @@ impl Dialect for PostgresDialect {
         "page AS records"
     }
 
-    fn document(&self, alias: &str) -> String {
-        format!("{alias}.data::text")
+    /// A message and a dozen allocations for each row cost more CPU than the documents in them.
+    fn gathered(&self) -> Option<(&'static str, &'static str)> {
+        Some(("array_agg(", ")"))
+    }
+
+    fn as_text(&self) -> &'static str {
+        "::text"
     }
 
     fn value(&self, row: &str, field: &str, kind: Field) -> String {
@@ -76,6 +81,10 @@ impl Dialect for PostgresDialect {
 
     fn json_array(&self, elements: &[String]) -> String {
         format!("json_build_array({})::text", elements.join(", "))
+    }
+
+    fn statistics(&self) -> Statistics {
+        Statistics::Together
     }
 
     fn quoted(&self, value: &str) -> String {
@@ -153,10 +162,6 @@ impl Dialect for PostgresDialect {
     /// A transaction's number has 64 bits, but no cast to any other number.
     fn change_transaction(&self) -> &'static str {
         "changes.transaction::text::bigint"
-    }
-
-    fn change_document(&self, column: &str) -> String {
-        format!("changes.{column}::text")
     }
 
     /// A server that recovers from the crash of one of its processes has the same start time as before, but new statistics.

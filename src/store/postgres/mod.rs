@@ -6,10 +6,12 @@
 mod connect;
 mod dialect;
 mod migrations;
+mod rows;
 mod search;
 mod structure;
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +41,7 @@ use crate::model::{CollectionName, RecordId};
 
 use connect::{Connector, Limits};
 pub(super) use dialect::PostgresDialect;
+pub(super) use rows::load_texts;
 
 /// Prepared statements are kept for this many uses of a connection and then made anew: Diesel's cache has no bound,
 /// and filters come in endless variety. Each costs the server some 20 kB and, made anew, a round trip.
@@ -56,16 +59,17 @@ struct ConnectionManager {
 }
 
 impl Manager for ConnectionManager {
-    type Type = AsyncPgConnection;
+    /// Boxed, because the pool moves it from hand to hand.
+    type Type = Box<AsyncPgConnection>;
     type Error = Error;
 
-    async fn create(&self) -> Result<AsyncPgConnection> {
+    async fn create(&self) -> Result<Box<AsyncPgConnection>> {
         // Boxed, because the future is large and a part of that of every operation.
-        Box::pin(self.connector.connect(Limits::Requests)).await
+        Box::pin(self.connector.connect(Limits::Requests)).await.map(Box::new)
     }
 
     /// No test query: it would cost more than most statements. A connection that dies later is found by its use.
-    async fn recycle(&self, connection: &mut AsyncPgConnection, metrics: &ObjectMetrics) -> RecycleResult<Error> {
+    async fn recycle(&self, connection: &mut Box<AsyncPgConnection>, metrics: &ObjectMetrics) -> RecycleResult<Error> {
         if connection.is_broken() {
             return Err(RecycleError::message("the connection is dead, or was left in the middle of a transaction"));
         }
@@ -276,7 +280,13 @@ impl PostgresDatabase {
         pool: &Pool<ConnectionManager>,
         in_vain: impl FnOnce(Elapsed) -> Failure,
     ) -> Result<Object<ConnectionManager>, Failure> {
-        match tokio::time::timeout(self.acquire_timeout, pool.get()).await {
+        let mut taking = pin!(pool.get());
+        // Most find one at once, and need no timer.
+        let taken = match taking.as_mut().now_or_never() {
+            Some(taken) => Ok(taken),
+            None => tokio::time::timeout(self.acquire_timeout, taking).await,
+        };
+        match taken {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(PoolError::Backend(error))) => Err(Failure::Unreachable(error)),
             Ok(Err(error)) => Err(Failure::Refused(Error::internal(error))),

@@ -22,9 +22,12 @@ const BACKFILL_RECORDS: usize = 1_000;
 /// The most characters of a record that can be found by search; see `terrace_words` in the migrations.
 const SEARCH_CHARACTERS: usize = 200_000;
 
+/// What the name of a collection's table begins with.
+pub(super) const PARTITION_PREFIX: &str = "records_";
+
 /// The table of a collection's records.
 pub(super) fn partition(collection: &CollectionName) -> String {
-    format!("records_{collection}")
+    format!("{PARTITION_PREFIX}{collection}")
 }
 
 /// Everything the collection needs.

@@ -9,7 +9,7 @@ use crate::model::{
     Collection, CollectionName, Field, Position, Scalar, SearchClause, SearchExpression, SearchTerm, SearchWeight, Snapshot,
 };
 use crate::store::column::Column;
-use crate::store::dialect::{Dialect, SearchDialect, literal};
+use crate::store::dialect::{Dialect, SearchDialect, Statistics, literal};
 use crate::store::statement::Statement;
 use crate::store::structure::Artifact;
 
@@ -22,8 +22,8 @@ pub(super) fn path(field: &str) -> String {
 }
 
 impl Dialect for SqliteDialect {
-    fn table(&self, _collection: &CollectionName, alias: &str) -> String {
-        format!("records AS {alias}")
+    fn push_table(&self, statement: &mut Statement, _collection: &CollectionName, alias: &str) {
+        statement.sql("records AS ").sql(alias);
     }
 
     fn row_key(&self) -> &'static str {
@@ -44,8 +44,12 @@ impl Dialect for SqliteDialect {
         "page CROSS JOIN records ON records.rowid = page.record"
     }
 
-    fn document(&self, alias: &str) -> String {
-        format!("{alias}.data")
+    fn gathered(&self) -> Option<(&'static str, &'static str)> {
+        None
+    }
+
+    fn as_text(&self) -> &'static str {
+        ""
     }
 
     fn value(&self, row: &str, field: &str, _kind: Field) -> String {
@@ -66,6 +70,10 @@ impl Dialect for SqliteDialect {
 
     fn json_array(&self, elements: &[String]) -> String {
         format!("json_array({})", elements.join(", "))
+    }
+
+    fn statistics(&self) -> Statistics {
+        Statistics::FieldByField
     }
 
     fn quoted(&self, value: &str) -> String {
@@ -133,10 +141,6 @@ impl Dialect for SqliteDialect {
 
     fn change_transaction(&self) -> &'static str {
         "changes.position"
-    }
-
-    fn change_document(&self, column: &str) -> String {
-        format!("changes.{column}")
     }
 
     fn snapshot(&self) -> &'static str {

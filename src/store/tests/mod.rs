@@ -259,7 +259,7 @@ fn searching(words: &str) -> Query {
 }
 
 fn parsed(row: &Row) -> Value {
-    serde_json::from_str(&row.data).unwrap()
+    serde_json::from_slice(&row.data).unwrap()
 }
 
 /// The keys of a page, without the record that follows it.

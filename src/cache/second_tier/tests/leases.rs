@@ -72,7 +72,7 @@ async fn a_load_that_fails_lets_another_instance_load_at_once() {
     });
     other.until("it waits", async || other.scope.metrics().second.waits.get() == 1).await;
     let began = Instant::now();
-    failing.tier.release(failing.address("M-1"), capture);
+    failing.tier.release(&failing.address("M-1"), capture);
     assert_eq!(reader.await.unwrap(), Outcome::Miss);
     assert!(began.elapsed() < Duration::from_millis(700), "it waited on");
 }

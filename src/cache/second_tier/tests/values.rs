@@ -127,7 +127,55 @@ async fn all_names_begin_with_prefix_and_installation() {
     let root = format!("test:{}:", installation.id);
     let address = one.address("M-1");
     let mut names = address.dependencies.clone();
-    names.extend([address.value, address.lease, one.tier.channel(), one.tier.heartbeat_key(one.cache.instance())]);
+    names.extend([
+        one.tier.names.lease(&address.value),
+        address.value,
+        one.tier.channel(),
+        one.tier.heartbeat_key(one.cache.instance()),
+    ]);
     assert!(names.iter().all(|name| name.starts_with(&root)), "{names:?}");
     assert_eq!(address.dependencies, [format!("{root}g:r:metrics:M-1"), format!("{root}b:metrics")]);
+}
+
+/// A page that was made from a count.
+async fn page(instance: &Instance, scope: &Arc<Scope>, count: &Lookup, freshness: &Freshness) -> Lookup {
+    let (key, entry) = (CacheKey::of_query(scope, "page"), Arc::clone(&count.entry));
+    let loader = || async move { Ok(Content { basis: Basis::Entry(entry), ..content("page") }) };
+    instance.cache.get_or_load(scope, &key, &[record("M-1")], freshness, loader).await.unwrap()
+}
+
+async fn count(instance: &Instance, scope: &Arc<Scope>) -> Lookup {
+    let key = CacheKey::of_query(scope, "");
+    instance.cache.get_or_load(scope, &key, &[record("M-1")], &Freshness::ANY, || async { Ok(content("7")) }).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_made_from_an_entry_is_shared_only_while_that_entry_is_as_new() {
+    let installation = Installation::new();
+    let (one, writer) = (installation.instance().await, installation.instance().await);
+    let scopes = |instance: &Instance| {
+        [Kind::Count, Kind::List]
+            .map(|kind| instance.cache.scope(kind, "metrics", installation.lifetimes, installation.fingerprint))
+    };
+    let [counts, lists] = scopes(&one);
+    let counted = count(&one, &counts).await;
+    page(&one, &lists, &counted, &Freshness::ANY).await;
+    one.until("the page is filled", async || lists.metrics().second.fills_stored.get() == 1).await;
+    // A change that this instance has not heard of: its count is a hit, and older than the nonces that it captures for the page.
+    writer.bump(Target::Guard(record("M-1"))).await;
+    let counted = count(&one, &counts).await;
+    assert_eq!(counted.outcome, Outcome::Hit);
+    let reload = Freshness { reload: true, ..Freshness::ANY };
+    page(&one, &lists, &counted, &reload).await;
+    assert_eq!((lists.metrics().second.fills_stored.get(), lists.metrics().second.fills_dropped.get()), (1, 1));
+    // A count from the second tier vouches as one that was loaded here.
+    let (two, three) = (installation.instance().await, installation.instance().await);
+    let [counts, _] = scopes(&two);
+    assert_eq!(count(&two, &counts).await.outcome, Outcome::Miss);
+    two.until("the count is filled", async || counts.metrics().second.fills_stored.get() == 1).await;
+    let [counts, lists] = scopes(&three);
+    let counted = count(&three, &counts).await;
+    assert_eq!(counted.outcome, Outcome::HitL2);
+    page(&three, &lists, &counted, &Freshness::ANY).await;
+    three.until("the page is filled", async || lists.metrics().second.fills_stored.get() == 1).await;
 }
