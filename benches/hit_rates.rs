@@ -183,7 +183,7 @@ impl Run {
         let given = digest(answer);
         let is_fresh = answer.outcome() != Outcome::Stale;
         self.hits += u64::from(answer.outcome() == Outcome::Hit);
-        if is_fresh && (answer.outcome() != Outcome::Hit || self.hits % PROBE != 0) {
+        if is_fresh && (answer.outcome() != Outcome::Hit || !self.hits.is_multiple_of(PROBE)) {
             return given;
         }
         let bytes = digest(&self.truth.read(request).await);

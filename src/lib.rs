@@ -27,7 +27,8 @@
 //!
 //! `GET /api/v1/metrics?category=operational`
 //!
-//! 1. `http::front` names the request, finds the collection by the path and calls `http::reads::list_records`.
+//! 1. `http::front` names the request, finds the collection by the path and calls `http::reads::list_records`, which reads
+//!    what the request demands of the age of its answer: mostly nothing, else a [`model::Freshness`].
 //! 2. [`records::Records::list`] checks access and looks the query string up among the prepared ones; a new one is parsed
 //!    into a canonical [`model::Query`] and its [`cache::CacheKey`].
 //! 3. [`cache::Cache::get`] finds an entry whose guards are current and which has not expired, and [`cache::Trust`] holds: a hit.

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use prometheus::IntCounter;
 use serde::Serialize;
 
-use super::{Cache, InstanceId, Occupancy, Scope};
+use super::{Cache, InstanceId, Occupancy, Scope, SecondTier};
+use crate::redis_client::RedisStatus;
 
 /// The state of the cache of one process.
 #[derive(Clone, Debug, Serialize)]
@@ -23,10 +24,14 @@ pub struct Overview {
 }
 
 /// The state of the second tier, as this process sees it.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct SecondTierOverview {
     /// Whether there is a connection.
     pub connected: bool,
+    /// The version of Redis, while there is one.
+    pub version: Option<String>,
+    /// Why there is no connection, or what Redis has refused lately.
+    pub reason: Option<String>,
     /// Whether it is used. Not while it has not been told yet of all that this process knows to have changed.
     pub used: bool,
     /// Entries on their way to it.
@@ -98,14 +103,19 @@ impl Cache {
             instance: self.instance(),
             trusted: self.is_trusted(),
             l1: self.occupancy(),
-            l2: self.second_tier().map(|tier| SecondTierOverview {
-                connected: tier.link().is_some(),
-                used: tier.usable_link().is_some(),
-                fills_in_flight: tier.fills_in_flight(),
-            }),
+            l2: self.second_tier().map(|tier| second_tier(tier)),
             scopes: scopes.map(|scope| overview_of(scope, content(scope))).collect(),
         }
     }
+}
+
+fn second_tier(tier: &SecondTier) -> SecondTierOverview {
+    let (connected, version, reason) = match tier.status() {
+        RedisStatus::Up { version, complaint, .. } => (true, Some(version), complaint),
+        RedisStatus::Down { reason, .. } => (false, None, Some(reason)),
+    };
+    let used = tier.usable_link().is_some();
+    SecondTierOverview { connected, version, reason, used, fills_in_flight: tier.fills_in_flight() }
 }
 
 fn overview_of(scope: &Scope, content: (u64, u64)) -> ScopeOverview {

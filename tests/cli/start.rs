@@ -34,6 +34,19 @@ fn check_prints_every_mistake_and_serve_refuses_with_the_same_words() {
 }
 
 #[test]
+fn check_reads_the_lists_to_warm_as_a_server_would() {
+    let installation = Installation::new();
+    let warm = "[cache.warm]\nlists = [\"group=a&sort=title\", \"size=5\"]";
+    installation.write("config/collections/items.toml", &format!("{ITEMS}\n{warm}"));
+    let checked = installation.run(&["check"]);
+    let expected = "config/collections/items.toml: cache.warm.lists[1]: ";
+    assert!(checked.code == Some(1) && checked.stderr.starts_with(expected), "{checked:?}");
+    for word in ["size", "llowed are", "title"] {
+        assert!(checked.stderr.contains(word), "{checked:?}");
+    }
+}
+
+#[test]
 fn check_says_so_when_all_is_well() {
     let checked = Installation::new().run(&["check"]);
     assert_eq!((checked.code, checked.stdout.as_str(), checked.stderr.as_str()), (Some(0), "ok: 2 collections, 0 views\n", ""));

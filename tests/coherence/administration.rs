@@ -70,6 +70,7 @@ async fn the_overview_tells_of_redis_and_the_bus() {
     let overview = other.get(OVERVIEW).await.expect(200);
     let cache = &overview["cache"];
     assert_eq!((&cache["l2"]["connected"], &cache["l2"]["used"], &cache["trusted"]), (&json!(true), &json!(true), &json!(true)));
+    assert!(cache["l2"]["version"].as_str().is_some_and(|version| version.contains('.')), "{overview}");
     assert_eq!((&overview["coherence"]["bus"]["up"], &overview["coherence"]["bus"]["owed"]), (&json!(true), &json!(0)));
     let scopes = cache["scopes"].as_array().unwrap();
     let records = scopes.iter().find(|scope| scope["kind"] == "record" && scope["name"] == "items").unwrap();

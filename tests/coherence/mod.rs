@@ -23,7 +23,7 @@ struct Fleet(Vec<Server>);
 impl Fleet {
     /// On the Redis that all tests share.
     async fn of(count: usize) -> Self {
-        Self::with(count, |settings| redis::join(settings)).await
+        Self::with(count, redis::join).await
     }
 
     /// With settings changed by `change`, which must name a Redis.

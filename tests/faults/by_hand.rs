@@ -84,6 +84,17 @@ fn the_own_instance_and_a_token_have_no_time() {
 }
 
 #[test]
+fn an_own_write_brings_what_happened_to_its_record_before() {
+    let mut history = history();
+    // Another instance moved record 0 from group 1 to group 0; this one moved it on, and never listed it in group 1.
+    history.records[0][2].instance = 7;
+    history.records[0][3] = State { instance: 1, ..written(230, Some(240), Some(document(4))) };
+    right(&history, &list(235, 1, &[(0, 1)]), 15);
+    wrong(&history, &list(240, 1, &[(0, 1)]), "state 3 was acknowledged");
+    wrong(&history, &read(240, Some(2)), "state 3 was acknowledged");
+}
+
+#[test]
 fn an_answer_that_says_that_it_is_stale_has_longer_unless_there_is_a_token() {
     let history = history();
     let stale = |began, instance, token: Option<&str>| Read {

@@ -23,10 +23,6 @@ pub struct Verdict {
     pub largest_staleness: Micros,
 }
 
-/// Whether an own write must also bring what happened to its record before on other instances. A list that the write
-/// neither entered nor left is otherwise as old as it may be elsewhere.
-const PRECEDING_WRITES: bool = false;
-
 /// Which states of a record agree with an answer.
 type Fits<'a> = Box<dyn Fn(&State) -> bool + 'a>;
 
@@ -50,7 +46,7 @@ impl History {
         let shown_at = match &read.shown {
             Shown::Record { record, number } => {
                 let fits: Fits = Box::new(|state| state.document.map(|document| document.number) == *number);
-                self.common_time(read, bounds, &[(*record, fits)], |_| true)?
+                self.common_time(read, bounds, &[(*record, fits)])?
             }
             Shown::List { question, records } => {
                 if !records.windows(2).all(|pair| pair[0].1 > pair[1].1) {
@@ -64,9 +60,8 @@ impl History {
                         None => Box::new(|state| !state.document.is_some_and(|document| question.includes(document))),
                     }
                 };
-                let shows = |state: &State| state.document.is_some_and(|document| question.includes(document));
                 let all: Vec<(usize, Fits)> = (0..self.records.len()).map(|record| (record, fits(record))).collect();
-                self.common_time(read, bounds, &all, shows)?
+                self.common_time(read, bounds, &all)?
             }
             Shown::Count { question, total } => {
                 let is_counted = |state: &State| state.document.is_some_and(|document| question.includes(document));
@@ -77,19 +72,13 @@ impl History {
     }
 
     /// The latest time at which every record may have had a state that fits.
-    fn common_time(
-        &self,
-        read: &Read,
-        bounds: Bounds,
-        records: &[(usize, Fits)],
-        shows: impl Fn(&State) -> bool,
-    ) -> Result<Micros, String> {
+    fn common_time(&self, read: &Read, bounds: Bounds, records: &[(usize, Fits)]) -> Result<Micros, String> {
         let mut time = read.ended;
         loop {
             let before = time;
             for (record, fits) in records {
                 let states = &self.records[*record];
-                let first = first_allowed(states, read, bounds, fits, &shows);
+                let first = first_allowed(states, read, bounds, fits);
                 time = latest(states, first, fits, time).ok_or_else(|| self.explain(read, *record, first, fits))?;
             }
             if time == before {
@@ -107,7 +96,7 @@ impl History {
         is_counted: impl Fn(&State) -> bool,
     ) -> Result<Micros, String> {
         let first = |states: &Vec<State>| {
-            let must = newest_to_show(states, read, bounds, &is_counted);
+            let must = newest_to_show(states, read, bounds);
             first_alike(states, must, |state| is_counted(state) == is_counted(&states[must]))
         };
         let allowed: Vec<(&[State], usize)> = self.records.iter().map(|states| (states.as_slice(), first(states))).collect();
@@ -163,8 +152,8 @@ impl History {
 }
 
 /// The first state that the read may show.
-fn first_allowed(states: &[State], read: &Read, bounds: Bounds, fits: &Fits, shows: impl Fn(&State) -> bool) -> usize {
-    let must = newest_to_show(states, read, bounds, shows);
+fn first_allowed(states: &[State], read: &Read, bounds: Bounds, fits: &Fits) -> usize {
+    let must = newest_to_show(states, read, bounds);
     if fits(&states[must]) { first_alike(states, must, fits) } else { must }
 }
 
@@ -176,21 +165,19 @@ fn first_alike(states: &[State], from: usize, is_alike: impl Fn(&State) -> bool)
 }
 
 /// The newest state that the read must show; any later one will do as well.
-fn newest_to_show(states: &[State], read: &Read, bounds: Bounds, shows: impl Fn(&State) -> bool) -> usize {
-    let must_be_shown = |index: &usize| {
-        let state = &states[*index];
+fn newest_to_show(states: &[State], read: &Read, bounds: Bounds) -> usize {
+    let must_be_shown = |state: &State| {
         let Some(acknowledged) = state.acknowledged else { return false };
-        let touches = PRECEDING_WRITES || shows(state) || index.checked_sub(1).is_some_and(|before| shows(&states[before]));
-        let is_named = touches && state.token.is_some() && state.token == read.token;
+        let is_named = state.token.is_some() && state.token == read.token;
         let bound = match read.source {
             _ if is_named => 0,
             Source::Stale => bounds.marked,
-            _ if touches && state.instance == read.instance => 0,
+            _ if state.instance == read.instance => 0,
             Source::Hit | Source::Miss | Source::Bypass => bounds.elsewhere,
         };
         acknowledged + bound <= read.began
     };
-    (0..states.len()).rev().find(must_be_shown).unwrap_or(0)
+    states.iter().rposition(must_be_shown).unwrap_or(0)
 }
 
 /// When a state can no longer be true: the next write that surely happened has been answered.

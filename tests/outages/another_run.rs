@@ -125,8 +125,6 @@ async fn a_standby_that_takes_over_is_not_served_for_the_server_that_was() {
     assert_eq!(server.get("/api/items/A").await.cache(), "HIT", "a standby of the same history is the same database");
     // What the new server never had: no change of its log says so.
     postgres.sql("SELECT pg_promote()");
-    // Its control file tells the new timeline at once most of the time, and for certain from its first checkpoint on.
-    postgres.sql("CHECKPOINT");
     postgres.sql(
         "SET session_replication_role = replica; \
          UPDATE records SET data = jsonb_set(data, '{tier}', '7') WHERE id = 'A'",

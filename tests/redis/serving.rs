@@ -250,6 +250,23 @@ async fn the_log_tells_each_change_once_and_no_secret() {
     assert_eq!(process.told("the-secret"), 0, "{}", process.log());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_newer_than_the_tested_ones_is_used_and_told_once() {
+    let private = PrivateRedis::start();
+    let info: String = private.command(&["INFO", "server"]);
+    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
+    let proxy = Rewriting::start(private.port(), version, &format!("9{}", &version[1..]));
+    let directory = tempfile::TempDir::new().unwrap();
+    let database = crate::support::sqlite_url(directory.path());
+    let url = private.url_at("127.0.0.1", proxy.port());
+    let mut process = Process::serve(&database, &[("TERRACE_REDIS__URL", &url)]);
+    process.until("Redis is there", |log| log.contains("Redis is there"));
+    private.command::<()>(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    process.until("Redis is back", |log| log.matches("Redis is there").count() == 2);
+    assert_eq!(process.terminate(), Some(0));
+    assert_eq!(process.told("newer than those that Terrace was tested with"), 1, "{}", process.log());
+}
+
 #[test]
 fn a_mistake_in_the_url_ends_the_start_and_is_found_by_a_check() {
     let directory = tempfile::TempDir::new().unwrap();

@@ -25,7 +25,7 @@ use super::target::Target;
 use super::{Cache, CacheKey, InstanceId, Kind, Scope};
 use crate::config::RedisSettings;
 use crate::model::{CollectionName, Guard};
-use crate::redis_client::{Link, RedisClient};
+use crate::redis_client::{Link, RedisClient, RedisStatus};
 
 /// More fills at a time than a healthy Redis ever has. Beyond them a fill is dropped: a slow one must not pile up bodies.
 const MAX_FILLS: usize = 256;
@@ -64,6 +64,11 @@ impl SecondTier {
             open_on: AtomicU64::new(0),
             fills: Arc::new(Semaphore::new(MAX_FILLS)),
         })
+    }
+
+    /// How Redis is.
+    pub(super) fn status(&self) -> RedisStatus {
+        self.client.status()
     }
 
     /// The connection, if there is one, for announcements.

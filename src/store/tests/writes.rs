@@ -1,5 +1,6 @@
 //! Writes: all or nothing, checked, logged, and without lost updates.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::*;
@@ -35,6 +36,23 @@ async fn every_change_is_logged_with_before_and_after_in_the_order_of_the_writes
     assert_eq!(changes[0].before, created.records[1].as_ref().map(|record| record.data.clone()));
     assert_eq!(changes[0].after, changes[1].before);
     assert_eq!(changes[1].after, None);
+}
+
+#[tokio::test]
+async fn a_write_names_the_transactions_that_changed_its_records_last() {
+    let Fixture { store, items, directory: _directory, .. } = fresh().await;
+    // SQLite numbers changes, and PostgreSQL transactions.
+    let of = |committed: &Committed, at: usize| committed.positions[at].transaction;
+    let first = put(&store, &items, &[json!({"key": "a"}), json!({"key": "b"}), json!({"key": "c"})]).await;
+    assert!(first.predecessors.is_empty());
+    let second = put(&store, &items, &[json!({"key": "b", "tier": 1})]).await;
+    assert_eq!(second.predecessors, BTreeSet::from([of(&first, 1)]));
+    let third = put(&store, &items, &[json!({"key": "a", "tier": 1}), json!({"key": "b", "tier": 2}), json!({"key": "d"})]).await;
+    assert_eq!(third.predecessors, BTreeSet::from([of(&first, 0), of(&second, 0)]));
+    // Also of one that is gone, for who makes it anew.
+    let gone = remove(&store, &items, &["c"], vec![]).await.unwrap();
+    assert_eq!(gone.predecessors, BTreeSet::from([of(&first, 2)]));
+    assert_eq!(put(&store, &items, &[json!({"key": "c"})]).await.predecessors, BTreeSet::from([of(&gone, 0)]));
 }
 
 #[tokio::test]

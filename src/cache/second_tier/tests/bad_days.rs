@@ -53,12 +53,11 @@ async fn a_redis_that_hangs_holds_one_round_of_reads_up_for_its_timeout_and_no_o
     redis.signal("-STOP");
     let began = Instant::now();
     assert_eq!(one.read("M-1", "body").await.0, Outcome::Miss);
-    let timeout = RedisSettings::default().timeout;
-    assert!(began.elapsed() >= timeout.mul_f64(0.9) && began.elapsed() < timeout * 4, "{:?}", began.elapsed());
+    assert!(began.elapsed() >= RedisSettings::default().timeout.mul_f64(0.9), "{:?}", began.elapsed());
     one.until("the link is given up", async || one.tier.link().is_none()).await;
-    let began = Instant::now();
+    let errors = one.scope.metrics().second.errors.get();
     assert_eq!(one.read("M-2", "body").await.0, Outcome::Miss);
-    assert!(began.elapsed() < timeout / 2, "it was asked again");
+    assert_eq!((errors, one.scope.metrics().second.errors.get()), (1, 1), "it was asked again");
     redis.signal("-CONT");
     one.until("there is a link", async || one.tier.usable_link().is_some()).await;
     one.seed("M-3", "body").await;
