@@ -145,3 +145,55 @@ fn no_answer_of_the_cache_differs_from_the_one_past_it() {
         .unwrap();
     assert!(hits.get() > 50, "too few hits to tell: {}", hits.get());
 }
+
+/// What is patched and what is read, so that nearly every list is read after each kind of change that it might not notice.
+#[test]
+fn after_each_update_every_list_is_the_one_past_the_cache() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let server = Server::fixture();
+    let truth = server.beside(|settings| settings.cache.enabled = false);
+    let mut random = fastrand::Rng::with_seed(4);
+    let lists = [
+        "category=a&sort=sku&limit=2",
+        "sort=price&limit=2",
+        "sort=-price,tier&limit=1&page=2",
+        "sort=name&limit=2&page=2",
+        "tier=1&sort=name&limit=1",
+        "tags=red&sort=sku&limit=1",
+        "filter[tier][lte]=1&sort=sku&limit=1&count=none",
+        "filter[category][ne]=a&sort=name&limit=1",
+        "filter={\"or\":[{\"category\":\"a\"},{\"tier\":1}]}&sort=sku&limit=1",
+        "q=lamp&limit=2",
+        "q=a&category=b&limit=1",
+        "q=lamp&sort=price&limit=1",
+        "limit=2&page=2",
+        "sort=sku&limit=1&page=3&fields=tier",
+    ];
+    let mut hits = 0;
+    runtime.block_on(async {
+        for sku in ["A", "B", "C", "D", "E", "F"] {
+            server.create_item(json!({"sku": sku, "name": format!("lamp {sku}"), "category": "a", "price": 1, "tier": 1})).await;
+        }
+        for _ in 0..200 {
+            let sku = random.choice(["A", "B", "C", "D", "E", "F"]).unwrap();
+            let word = random.choice(["a", "b", "c"]).unwrap();
+            let patch = match random.u8(0..7) {
+                0 => json!({"category": word}),
+                1 => json!({"tier": random.u8(0..3)}),
+                2 => json!({"price": random.u8(0..5)}),
+                3 => json!({"name": format!("lamp {word}")}),
+                4 => json!({"description": word.repeat(random.usize(1..3))}),
+                5 => json!({"tags": if random.bool() { vec!["red"] } else { Vec::new() }}),
+                _ => json!({"extra": {"number": random.u8(..)}}),
+            };
+            server.patch(&format!("/api/items/{sku}"), &patch).await.expect(200);
+            for list in lists {
+                let path = format!("/api/items?{list}");
+                let (cached, expected) = (server.get(&path).await, truth.get(&path).await);
+                assert_eq!(cached.text, expected.text, "{path} after {sku} {patch}");
+                hits += usize::from(cached.cache() == "HIT");
+            }
+        }
+    });
+    assert!(hits > 500, "too few hits to tell: {hits}");
+}
