@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use tokio::sync::OnceCell;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::Tier;
 use super::cell::Captured;
@@ -16,6 +17,7 @@ use super::encoding::{Encoding, compress};
 use super::instance::InstanceId;
 use super::second_tier::Vouched;
 use crate::error::{Error, Result};
+use crate::model::{Change, Footprint, RecordId};
 
 /// What a loader returns.
 #[derive(Clone, Debug)]
@@ -101,6 +103,9 @@ pub struct Entry {
     vouched: Option<Box<Vouched>>,
     lifetime: Lifetime,
     refreshing: AtomicBool,
+    /// Hashes of the ids of the records that the body shows, sorted; the outer is empty until somebody asks, the inner if nobody
+    /// can tell. Two records with one hash only make an answer look touched.
+    shown: OnceLock<Option<Box<[u64]>>>,
 }
 
 /// In the order of [`Encoding::COMPRESSED`].
@@ -140,6 +145,7 @@ impl Entry {
             vouched: None,
             lifetime,
             refreshing: AtomicBool::new(false),
+            shown: OnceLock::new(),
         }
     }
 
@@ -238,6 +244,24 @@ impl Entry {
     /// Whether no guard has moved since before it was loaded.
     pub fn is_valid(&self) -> bool {
         self.dependencies.iter().all(Captured::is_current)
+    }
+
+    /// Finds out whether a load would make it as it is, because none of the changes that moved its guard has touched it. Then it is
+    /// valid again. Only for what depends on one selection, with `footprint`, which is its only guard; `shown` reads the ids
+    /// of the records that a body shows, and is seldom asked.
+    pub fn follow(&self, footprint: &Footprint, shown: impl Fn(&[u8]) -> Option<Vec<RecordId>>) {
+        let [selection] = self.dependencies.as_slice() else { return };
+        let hash = |id: &RecordId| xxh3_64(id.as_str().as_bytes());
+        let hashes = || {
+            let mut hashes: Vec<u64> = shown(&self.identity.body)?.iter().map(hash).collect();
+            hashes.sort_unstable();
+            Some(hashes.into_boxed_slice())
+        };
+        let is_shown = |change: &Change| match self.shown.get_or_init(hashes) {
+            Some(hashes) => hashes.binary_search(&hash(&change.id)).is_ok(),
+            None => true,
+        };
+        selection.follow(footprint, is_shown);
     }
 
     /// Whether it may still be served in place of an error.

@@ -13,7 +13,7 @@ use foldhash::quality::RandomState;
 
 use super::cell::{Captured, Cell, CellState};
 use super::target::{Move, Target, collection_of};
-use crate::model::Guard;
+use crate::model::{Change, Guard};
 
 /// A power of two, enough that two threads seldom meet.
 const SHARDS: usize = 64;
@@ -66,7 +66,7 @@ impl Guards {
             Target::Guard(guard) => {
                 let cell = self.shard(guard).cells.get(guard).and_then(Weak::upgrade);
                 if let Some(cell) = cell {
-                    cell.advance(moved);
+                    cell.advance(moved, None);
                 }
             }
             Target::Collection(collection) => self.advance_where(moved, |guard| collection_of(guard) == collection),
@@ -75,6 +75,18 @@ impl Guards {
                 |guard| matches!(guard, Guard::Record(its, id) if its == collection && pattern.matches(id.as_str())),
             ),
             Target::All => self.advance_where(moved, |_| true),
+        }
+    }
+
+    /// Invalidates what depends on the guards of `change`, except for what it is found not to have touched.
+    pub fn advance_by(&self, change: &Arc<Change>, moved: &Move) {
+        for guard in change.guards() {
+            let cell = self.shard(&guard).cells.get(&guard).and_then(Weak::upgrade);
+            if let Some(cell) = cell {
+                // A record is its own page: whatever moves its guard touches it.
+                let change = Some(change).filter(|_| !matches!(guard, Guard::Record(..)));
+                cell.advance(moved, change);
+            }
         }
     }
 
@@ -88,7 +100,7 @@ impl Guards {
         for shard in &self.shards {
             let shard = lock(shard);
             let selected = shard.cells.iter().filter(|(guard, _)| selects(guard)).filter_map(|(_, cell)| cell.upgrade());
-            selected.for_each(|cell| cell.advance(moved));
+            selected.for_each(|cell| cell.advance(moved, None));
         }
     }
 

@@ -48,7 +48,7 @@ pub use warm::Held;
 
 use crate::config::CacheSettings;
 use crate::error::Result;
-use crate::model::CollectionName;
+use crate::model::{Change, CollectionName};
 use crate::telemetry::Telemetry;
 use flight::Flights;
 use l1::L1;
@@ -209,6 +209,27 @@ impl Cache {
                 self.l1.clear();
             }
         }
+    }
+
+    /// The same for `changes`, whose targets those are. Where a target is one guard, its cell learns which change moved it, so that
+    /// an entry can be found untouched: see [`Entry::follow`].
+    pub fn advance_by(&self, targets: &[Target], changes: &[Arc<Change>], moved: &Move) {
+        let mut named: BTreeSet<&CollectionName> = BTreeSet::new();
+        for target in targets {
+            match target {
+                Target::Guard(_) => named.extend(target.collection()),
+                Target::Collection(_) | Target::Records(..) | Target::All => self.advance(std::slice::from_ref(target), moved),
+            }
+        }
+        changes
+            .iter()
+            .filter(|change| named.contains(&change.collection))
+            .for_each(|change| self.guards.advance_by(change, moved));
+    }
+
+    /// The entry of `key`, if there is one whose guards have moved: see [`Entry::follow`].
+    pub fn outdated(&self, key: &CacheKey) -> Option<Arc<Entry>> {
+        self.l1.get(key).filter(|entry| !entry.is_valid())
     }
 
     /// Counts the bytes of an encoding that has just been made for `entry`.

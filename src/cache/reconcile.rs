@@ -205,7 +205,8 @@ impl Reconciler {
         }
         let mv = Move { cause: Cause::Change { position: newest, by: None }, since: round.since };
         let transactions = announce::places(&whole);
-        self.spread(&targets, &mv, |told| Changes { transactions, is_found: true, ..told }).await;
+        let foreign: Vec<Arc<Change>> = foreign.into_iter().map(Arc::new).collect();
+        self.spread(&targets, &foreign, &mv, |told| Changes { transactions, is_found: true, ..told }).await;
     }
 
     /// Forgets own transactions too: their numbers may be given out again.

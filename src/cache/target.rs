@@ -1,6 +1,7 @@
 //! What an invalidation is about, how it is spelled (in messages, in the names of Redis keys and in explanations), and
 //! what caused it.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -77,9 +78,9 @@ impl Move {
 
 impl Target {
     /// What `changes` invalidate: each guard once, or the whole collection where those are more than [`BULK`].
-    pub fn of_changes(changes: &[Change]) -> Vec<Self> {
+    pub fn of_changes<C: Borrow<Change>>(changes: &[C]) -> Vec<Self> {
         let mut collections: BTreeMap<&CollectionName, std::collections::BTreeSet<Guard>> = BTreeMap::new();
-        for change in changes {
+        for change in changes.iter().map(Borrow::borrow) {
             let guards = collections.entry(&change.collection).or_default();
             if guards.len() <= BULK {
                 guards.extend(change.guards());

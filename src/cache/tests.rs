@@ -84,6 +84,7 @@ pub(super) fn change(transaction: u64, sequence: i64, id: &str) -> Change {
         id: RecordId::parse(id).unwrap(),
         operation: Operation::Update,
         terms: vec![Term { field: "tier".into(), value: Scalar::Integer(1) }],
+        members: None,
     }
 }
 

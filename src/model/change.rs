@@ -160,8 +160,10 @@ pub struct Change {
     pub id: RecordId,
     /// What happened.
     pub operation: Operation,
-    /// Every indexed term of the old and of the new document, without repetition.
+    /// Every indexed term of the old and of the new document, sorted, without repetition.
     pub terms: Vec<Term>,
+    /// The members that an update changed, sorted; `None` if nobody can tell, or the record is new or gone.
+    pub members: Option<Vec<String>>,
 }
 
 impl Change {

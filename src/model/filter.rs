@@ -1,5 +1,7 @@
 //! Filters: a tree of tests over indexed fields, with one canonical form for equal meanings.
 
+use std::collections::BTreeSet;
+
 use super::{Scalar, Term};
 
 /// A filter in canonical form: build it with [`Filter::all`] and [`Filter::any`], which flatten, sort and drop
@@ -99,6 +101,14 @@ impl Filter {
             }
             Self::All(parts) => parts.iter().flat_map(Self::required_terms).collect(),
             Self::Test(_) | Self::Any(_) => Vec::new(),
+        }
+    }
+
+    /// Adds every field that is tested.
+    pub fn collect_fields(&self, fields: &mut BTreeSet<String>) {
+        match self {
+            Self::Test(condition) => _ = fields.insert(condition.field.clone()),
+            Self::All(parts) | Self::Any(parts) => parts.iter().for_each(|part| part.collect_fields(fields)),
         }
     }
 

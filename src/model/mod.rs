@@ -5,6 +5,7 @@ mod change;
 mod collection;
 mod filter;
 mod filter_json;
+mod footprint;
 mod freshness;
 mod names;
 mod principal;
@@ -19,6 +20,7 @@ pub use change::{Change, ChangePage, Guard, LoggedChange, Operation, Position, S
 pub use collection::{Access, AccessRule, CacheTimes, Collection, Field, IdRule, Index, SearchField, SearchWeight};
 pub use filter::{Condition, Filter, Test};
 pub use filter_json::Operand;
+pub use footprint::Footprint;
 pub use freshness::Freshness;
 pub use names::{CollectionName, RecordId};
 pub use principal::Principal;

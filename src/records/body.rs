@@ -1,9 +1,13 @@
 //! Response bodies and their headers: pages, statistics, views. Records go in as the database's own text.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use http::header::LINK;
 use http::{HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::cursor;
@@ -11,7 +15,7 @@ use super::document::quoted_etag;
 use super::spelling;
 use crate::cache::{Basis, Content, Presence};
 use crate::error::{Error, Result};
-use crate::model::{Collection, Paging, Query, SortKey, View};
+use crate::model::{Collection, Paging, Query, RecordId, SortKey, View};
 use crate::store::{Row, Stats};
 
 /// What stays readable in a link; brackets and the rest are escaped.
@@ -64,6 +68,21 @@ pub(super) fn page(collection: &Collection, query: &Query, mut rows: Vec<Row>, t
         headers.push((LINK, HeaderValue::try_from(link).map_err(Error::internal)?));
     }
     found(envelope(&rows, &pagination), headers)
+}
+
+/// The ids of the records on a page; `None` if it does not show them.
+pub(super) fn shown(collection: &Collection, page: &[u8]) -> Option<Vec<RecordId>> {
+    #[derive(Deserialize)]
+    struct Page<'a> {
+        #[serde(borrow)]
+        data: Vec<HashMap<String, &'a RawValue>>,
+    }
+    let id = |record: HashMap<String, &RawValue>| {
+        let id: String = serde_json::from_str(record.get(collection.id_field())?.get()).ok()?;
+        RecordId::parse(&id).ok()
+    };
+    let page: Page<'_> = serde_json::from_slice(page).ok()?;
+    page.data.into_iter().map(id).collect()
 }
 
 /// The statistics of a collection.

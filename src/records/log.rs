@@ -6,10 +6,11 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use super::document;
+use super::effect::Effect;
 use crate::cache::ChangeLog;
 use crate::catalog::Catalog;
 use crate::error::Result;
-use crate::model::{Change, ChangePage, LoggedChange, Position, Snapshot, Term};
+use crate::model::{Change, ChangePage, LoggedChange, Position, Snapshot};
 use crate::store::Store;
 
 /// Joins the store's log with the declared collections.
@@ -28,15 +29,22 @@ impl CatalogedLog {
     /// cannot be read (by psql somebody may write numbers that are larger than any double) hides its terms: there is then
     /// no saying which lists depend on it.
     fn change(&self, logged: LoggedChange) -> Result<Change> {
-        let mut terms: Vec<Term> = Vec::new();
-        if let Some(declared) = self.catalog.get(&logged.collection) {
-            for text in [&logged.before, &logged.after].into_iter().flatten() {
-                terms.extend(declared.collection.terms(&document::stored_members(text)?));
+        let effect = match self.catalog.get(&logged.collection) {
+            Some(declared) => {
+                let read = |text: &Option<String>| text.as_deref().map(document::stored_members).transpose();
+                let (before, after) = (read(&logged.before)?, read(&logged.after)?);
+                Effect::of(&declared.collection, before.as_ref(), after.as_ref())
             }
-        }
-        terms.sort();
-        terms.dedup();
-        Ok(Change { position: logged.position, collection: logged.collection, id: logged.id, operation: logged.operation, terms })
+            None => Effect { terms: Vec::new(), members: None },
+        };
+        Ok(Change {
+            position: logged.position,
+            collection: logged.collection,
+            id: logged.id,
+            operation: logged.operation,
+            terms: effect.terms,
+            members: effect.members,
+        })
     }
 }
 

@@ -10,6 +10,7 @@ mod batch;
 mod body;
 mod cursor;
 mod document;
+mod effect;
 mod log;
 mod plan;
 mod prepared;

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::document::{self, Members};
+use super::effect::Effect;
 use super::storable;
 use crate::catalog::Declared;
 use crate::error::{Error, ErrorKind, Result, Violation};
-use crate::model::{Collection, CollectionName, IdRule, Operation, Record, RecordId, Term};
+use crate::model::{Collection, CollectionName, IdRule, Operation, Record, RecordId};
 use crate::store::{Existing, RecordWrite, ReferenceCheck, Referrer, WritePlan};
 
 /// What must hold for the stored record before a write.
@@ -81,8 +82,8 @@ pub struct BatchError {
 pub(super) struct Findings {
     /// What each draft does, in their order.
     pub(super) outcomes: Vec<(RecordId, WriteOutcome)>,
-    /// The indexed terms of the old and of the new document, for each write in its order.
-    pub(super) terms: Vec<Vec<Term>>,
+    /// What each write does to its document, in their order.
+    pub(super) effects: Vec<Effect>,
     /// The records that stay as they are.
     pub(super) untouched: Vec<(RecordId, Record)>,
 }
@@ -234,11 +235,8 @@ impl Planner {
             (Some(_), None) => Operation::Delete,
         };
         let collection = &self.declared.collection;
-        let documents = [&state.original, &state.current].into_iter().flatten();
-        let mut terms: Vec<Term> = documents.flat_map(|stored| collection.terms(&stored.members)).collect();
-        terms.sort();
-        terms.dedup();
-        findings.terms.push(terms);
+        let [before, after] = [&state.original, &state.current].map(|stored| stored.as_ref().map(|stored| &stored.members));
+        findings.effects.push(Effect::of(collection, before, after));
         let shown = state.current.as_ref().or(state.original.as_ref());
         let time =
             |name: &str| shown.and_then(|stored| stored.members.get(name)).and_then(Value::as_str).unwrap_or_default().to_owned();

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::cache::CacheKey;
 use crate::error::Result;
-use crate::model::Query;
+use crate::model::{Footprint, Query};
 
 /// More different query strings than a client with a user interface has. Beyond that the table starts anew: who sends
 /// ever new queries waits for the database, not for the parser.
@@ -18,6 +18,7 @@ const MAX_RAW_BYTES: usize = 512;
 pub(super) struct Prepared {
     pub(super) query: Query,
     pub(super) key: CacheKey,
+    pub(super) footprint: Footprint,
 }
 
 /// The prepared lists of one collection, by their query strings. The lock protects the table and is never held across

@@ -14,7 +14,7 @@ use super::{Answer, Forwarded, Records, Resource, ViewResource, body};
 use crate::auth::authorize;
 use crate::cache::{Applied, Basis, Cache, CacheKey, Content, Held, Scope};
 use crate::error::{Error, Result};
-use crate::model::{Collection, CountMode, Filter, Freshness, Guard, Paging, Principal, Query, RecordId, Selection};
+use crate::model::{Collection, CountMode, Filter, Footprint, Freshness, Guard, Paging, Principal, Query, RecordId, Selection};
 use crate::store::{Row, Store};
 
 impl Records {
@@ -57,9 +57,14 @@ impl Records {
         {
             return Ok(Answer::new(lookup, Forwarded::Miss, prepared.key.clone(), &self.cache));
         }
-        let Prepared { query, key } = &*prepared;
+        let Prepared { query, key, footprint } = &*prepared;
         Box::pin(async {
             let way = self.way(demand).await?;
+            if matches!(query.paging, Paging::Page { .. })
+                && let Some(entry) = self.cache.outdated(key)
+            {
+                entry.follow(footprint, |page| body::shown(collection, page));
+            }
             let (store, cache) = (self.store.clone(), Arc::clone(&self.cache));
             let loader = PageLoader { store, cache, resource: Arc::clone(resource), way: way.of_count() };
             let (guards, query) = (list_guards(collection, query), query.clone());
@@ -214,6 +219,9 @@ impl PageLoader {
     async fn total(&self, selection: &Selection, told: oneshot::Receiver<Option<(u64, Instant)>>) -> Result<(u64, Basis)> {
         let collection = self.resource.collection();
         let key = CacheKey::of_query(&self.resource.counts, &query::selection_key(selection));
+        if let Some(entry) = self.cache.outdated(&key) {
+            entry.follow(&Footprint::of_selection(collection, selection), |_| None);
+        }
         let guard = selection_guard(collection, selection.filter.as_ref());
         let (store, owned_collection, selection) = (self.store.clone(), Arc::clone(collection), selection.clone());
         let load = move || async move {

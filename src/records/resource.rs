@@ -10,7 +10,7 @@ use super::read::selection_guard;
 use crate::cache::{Cache, CacheKey, Fingerprint, Kind, Lifetime, Lifetimes, Scope};
 use crate::catalog::{Catalog, Declared};
 use crate::error::{Error, Result};
-use crate::model::{Collection, Guard, View};
+use crate::model::{Collection, Footprint, Guard, View};
 
 /// A collection with what its reads need, made once.
 pub struct Resource {
@@ -75,7 +75,8 @@ impl Resource {
         self.prepared.get(raw, || {
             let query = query::parse_list(self.collection(), raw)?;
             let key = CacheKey::of_query(&self.lists, &query::list_key(&query));
-            Ok(Prepared { query, key })
+            let footprint = Footprint::of_query(self.collection(), &query);
+            Ok(Prepared { query, key, footprint })
         })
     }
 }

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 
 use super::document::{self, Members};
+use super::effect::Effect;
 use super::plan::{Action, BatchError, Draft, Findings, Planner, Precondition, WriteOutcome, combined, id_mismatch};
 use super::{Records, Resource};
 use crate::auth::authorize;
 use crate::cache::Reconciler;
 use crate::error::{Error, ErrorKind, Result, Violation};
 use crate::faults;
-use crate::model::{Change, CollectionName, IdRule, Operation, Position, Principal, Record, RecordId, Term};
+use crate::model::{Change, CollectionName, IdRule, Operation, Position, Principal, Record, RecordId};
 use crate::store::{Committed, Existing, Store};
 use crate::telemetry::RequestId;
 
@@ -254,13 +255,14 @@ fn planning(planner: Planner, drafts: Arc<Vec<Draft>>, planned: Arc<Mutex<Planne
 }
 
 fn changes(collection: &CollectionName, planned: &Planned, positions: &[Position]) -> Vec<Change> {
-    let writes = planned.writes.iter().zip(&planned.findings.terms).zip(positions);
-    let change = |(((id, operation), terms), position): ((&(RecordId, Operation), &Vec<Term>), &Position)| Change {
+    let writes = planned.writes.iter().zip(&planned.findings.effects).zip(positions);
+    let change = |(((id, operation), effect), position): ((&(RecordId, Operation), &Effect), &Position)| Change {
         position: *position,
         collection: collection.clone(),
         id: id.clone(),
         operation: *operation,
-        terms: terms.clone(),
+        terms: effect.terms.clone(),
+        members: effect.members.clone(),
     };
     writes.map(change).collect()
 }

@@ -91,6 +91,36 @@ async fn the_most_telling_term_of_a_filter_is_the_one_that_counts() {
 }
 
 #[tokio::test]
+async fn a_page_stays_a_hit_if_an_update_changes_neither_its_records_nor_what_it_reads() {
+    let server = Server::fixture();
+    server.create_items([item("A", "a"), item("B", "a"), item("C", "a")]).await;
+    let paths = [
+        "/api/items?category=a&sort=sku&limit=2",
+        "/api/items?category=a&sort=tier,sku&limit=2",
+        "/api/items?q=item&limit=1",
+        "/api/items?sort=sku&limit=2&count=none",
+        // These show the record, are ordered by its time of update, or are never looked at again.
+        "/api/items?category=a&sort=sku&limit=2&page=2",
+        "/api/items?category=a&limit=2",
+        "/api/items?category=a&sort=sku&limit=2&cursor=",
+        "/api/items?category=a&sort=sku&limit=2&include=shelf_id",
+        "/api/items/_stats?by=tier",
+    ];
+    let patched = async |change| {
+        survivors(&server, &paths, async |server| drop(server.patch("/api/items/C", &change).await.expect(200))).await
+    };
+    assert_eq!(patched(json!({"unindexed": "x"})).await, paths[..4]);
+    assert_eq!(patched(json!({"tier": 9})).await, [paths[0], paths[2], paths[3]], "one is ordered by it");
+    assert_eq!(patched(json!({"description": "bright"})).await, [paths[0], paths[1], paths[3]], "one searches it");
+    assert_eq!(patched(json!({"category": "b"})).await, paths[2..4], "three are filtered by it, and their counts");
+    assert_eq!(patched(json!({"category": "a"})).await, paths[2..4]);
+    let kept = survivors(&server, &paths, async |server| drop(server.create_item(item("D", "a")).await)).await;
+    assert!(kept.is_empty(), "a new record may be anywhere: {kept:?}");
+    let kept = survivors(&server, &paths, async |server| drop(server.delete("/api/items/D").await)).await;
+    assert!(kept.is_empty(), "what is gone may have been anywhere: {kept:?}");
+}
+
+#[tokio::test]
 async fn equal_requests_share_one_entry() {
     let server = Server::fixture();
     server.create_items([item("A", "a")]).await;

@@ -47,6 +47,10 @@ fn operation() -> impl Strategy<Value = Value> {
             category().prop_map(|category| json!({"category": category})),
             prop::option::of(0..4_i64).prop_map(|tier| json!({"tier": tier})),
             prop::option::of(tags()).prop_map(|tags| json!({"tags": tags})),
+            prop::option::of(0..3_u8).prop_map(|price| json!({"price": price})),
+            category().prop_map(|word| json!({"name": format!("lamp {word}")})),
+            prop::option::of(category()).prop_map(|word| json!({"description": word})),
+            any::<Option<u8>>().prop_map(|number| json!({"extra": {"number": number}})),
         ]).prop_map(|(id, data)| json!({"op": "patch", "id": id, "data": data})),
         1 => id().prop_map(|id| json!({"op": "delete", "id": id})),
     ]
@@ -63,11 +67,17 @@ fn read() -> impl Strategy<Value = String> {
         Just("filter[active][null]=true".to_owned()),
         Just("filter={\"or\":[{\"category\":\"a\"},{\"tier\":1}]}".to_owned()),
         Just("q=lamp".to_owned()),
+        category().prop_map(|word| format!("q={word}")),
     ];
     let extra = prop::sample::select(vec![
         "",
         "sort=sku",
         "sort=-tier,price",
+        "sort=price&limit=1",
+        "sort=name&limit=2",
+        "sort=sku&limit=2&page=2",
+        "sort=created_at&limit=1&count=none",
+        "sort=sku&limit=2&fields=tier",
         "limit=2",
         "limit=2&page=2",
         "limit=1&cursor=&sort=sku",
@@ -134,4 +144,56 @@ fn no_answer_of_the_cache_differs_from_the_one_past_it() {
         })
         .unwrap();
     assert!(hits.get() > 50, "too few hits to tell: {}", hits.get());
+}
+
+/// What is patched and what is read, so that nearly every list is read after each kind of change that it might not notice.
+#[test]
+fn after_each_update_every_list_is_the_one_past_the_cache() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let server = Server::fixture();
+    let truth = server.beside(|settings| settings.cache.enabled = false);
+    let mut random = fastrand::Rng::with_seed(4);
+    let lists = [
+        "category=a&sort=sku&limit=2",
+        "sort=price&limit=2",
+        "sort=-price,tier&limit=1&page=2",
+        "sort=name&limit=2&page=2",
+        "tier=1&sort=name&limit=1",
+        "tags=red&sort=sku&limit=1",
+        "filter[tier][lte]=1&sort=sku&limit=1&count=none",
+        "filter[category][ne]=a&sort=name&limit=1",
+        "filter={\"or\":[{\"category\":\"a\"},{\"tier\":1}]}&sort=sku&limit=1",
+        "q=lamp&limit=2",
+        "q=a&category=b&limit=1",
+        "q=lamp&sort=price&limit=1",
+        "limit=2&page=2",
+        "sort=sku&limit=1&page=3&fields=tier",
+    ];
+    let mut hits = 0;
+    runtime.block_on(async {
+        for sku in ["A", "B", "C", "D", "E", "F"] {
+            server.create_item(json!({"sku": sku, "name": format!("lamp {sku}"), "category": "a", "price": 1, "tier": 1})).await;
+        }
+        for _ in 0..200 {
+            let sku = random.choice(["A", "B", "C", "D", "E", "F"]).unwrap();
+            let word = random.choice(["a", "b", "c"]).unwrap();
+            let patch = match random.u8(0..7) {
+                0 => json!({"category": word}),
+                1 => json!({"tier": random.u8(0..3)}),
+                2 => json!({"price": random.u8(0..5)}),
+                3 => json!({"name": format!("lamp {word}")}),
+                4 => json!({"description": word.repeat(random.usize(1..3))}),
+                5 => json!({"tags": if random.bool() { vec!["red"] } else { Vec::new() }}),
+                _ => json!({"extra": {"number": random.u8(..)}}),
+            };
+            server.patch(&format!("/api/items/{sku}"), &patch).await.expect(200);
+            for list in lists {
+                let path = format!("/api/items?{list}");
+                let (cached, expected) = (server.get(&path).await, truth.get(&path).await);
+                assert_eq!(cached.text, expected.text, "{path} after {sku} {patch}");
+                hits += usize::from(cached.cache() == "HIT");
+            }
+        }
+    });
+    assert!(hits > 500, "too few hits to tell: {hits}");
 }

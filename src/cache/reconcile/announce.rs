@@ -6,6 +6,7 @@
 //! a transaction noted as applied, and only then is its writer answered.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Progress, Reconciler};
@@ -47,11 +48,12 @@ impl Reconciler {
     pub async fn announce(&self, changes: &[Change], predecessors: &BTreeSet<u64>) {
         let Some(newest) = changes.iter().map(|change| change.position).max() else { return };
         let transactions = newest_rows(changes);
-        let targets = Target::of_changes(changes);
+        let changes: Vec<Arc<Change>> = changes.iter().cloned().map(Arc::new).collect();
+        let targets = Target::of_changes(&changes);
         let predecessors = if targets.iter().all(is_whole) { Vec::new() } else { predecessors.iter().copied().collect() };
         let mv = Move::now(Cause::Change { position: newest, by: Some(self.cache.instance()) });
         let tell = |told| Changes { transactions: places(&transactions), predecessors: predecessors.clone(), ..told };
-        self.spread(&targets, &mv, tell).await;
+        self.spread(&targets, &changes, &mv, tell).await;
         for predecessor in predecessors {
             // If the log cannot be read now, the writer is answered all the same: the next round that can makes up for it.
             if self.settle_transaction(predecessor).await == Applied::No {
@@ -99,12 +101,19 @@ impl Reconciler {
         if has_applied() { Applied::Yes } else { Applied::No }
     }
 
-    /// Invalidates here, in the second tier and elsewhere. `tell` completes what others are told.
-    pub(super) async fn spread(&self, targets: &[Target], mv: &Move, tell: impl FnOnce(Changes) -> Changes) {
-        self.cache.advance(targets, mv);
+    /// Invalidates here, in the second tier and elsewhere, what `changes` do, whose targets those are. `tell` completes what others
+    /// are told.
+    pub(super) async fn spread(
+        &self,
+        targets: &[Target],
+        changes: &[Arc<Change>],
+        mv: &Move,
+        tell: impl FnOnce(Changes) -> Changes,
+    ) {
+        self.cache.advance_by(targets, changes, mv);
         let Some(bus) = &self.bus else { return };
         bus.send(targets, Some(News::Changes(tell(self.told(bus, targets, mv))))).await;
-        self.cache.advance(targets, mv);
+        self.cache.advance_by(targets, changes, mv);
     }
 
     fn told(&self, bus: &Bus, targets: &[Target], mv: &Move) -> Changes {

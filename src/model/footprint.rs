@@ -1,0 +1,70 @@
+//! Footprints: what an answer about many records was made from, so far as its request tells. It serves to say that a change
+//! cannot have made another answer of it, and says so only if that is certain.
+
+use std::collections::BTreeSet;
+
+use super::{Change, Collection, Filter, Query, Selection, Term};
+
+/// What an answer about many records was made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    /// What every selected record has.
+    required: Vec<Term>,
+    /// The members that decide which records are selected, and in which order.
+    members: BTreeSet<String>,
+    /// Whether the answer shows records themselves.
+    shows_records: bool,
+}
+
+impl Footprint {
+    /// Of a page.
+    pub fn of_query(collection: &Collection, query: &Query) -> Self {
+        let mut footprint = Self { shows_records: true, ..Self::of_selection(collection, &query.selection) };
+        let sort = match (query.sort.is_empty(), &query.selection.search) {
+            (true, Some(_)) => {
+                // Ranks come from the searched members, on SQLite those of all records, selected or not.
+                footprint.required.clear();
+                &[]
+            }
+            (true, None) => collection.sort.as_slice(),
+            (false, _) => query.sort.as_slice(),
+        };
+        footprint.members.extend(sort.iter().map(|key| key.field.clone()));
+        footprint
+    }
+
+    /// Of a count.
+    pub fn of_selection(collection: &Collection, selection: &Selection) -> Self {
+        let (filter, indexed) = (selection.filter.as_ref(), collection.term_fields());
+        let mut required = filter.map(Filter::required_terms).unwrap_or_default();
+        // A change knows no other terms.
+        required.retain(|term| indexed.contains(term.field.as_str()));
+        let mut members = BTreeSet::new();
+        filter.into_iter().for_each(|filter| filter.collect_fields(&mut members));
+        if selection.search.is_some() {
+            members.extend(collection.search.iter().map(|search| search.field.clone()));
+        }
+        Self { required, members, shows_records: false }
+    }
+
+    /// Whether `change` may have touched the answer; `is_shown` says whether its record is shown in it.
+    ///
+    /// A record that lacks a required term before and after is selected neither before nor after. An update that changes none
+    /// of the members moves its record neither into the selection nor out of it, nor within its order: it shows only where the
+    /// record does.
+    pub fn is_touched_by(&self, change: &Change, is_shown: impl FnOnce() -> bool) -> bool {
+        if self.required.iter().any(|term| change.terms.binary_search(term).is_err()) {
+            return false;
+        }
+        match &change.members {
+            None => true,
+            Some(members) => members.iter().any(|member| self.members.contains(member)) || self.shows_records && is_shown(),
+        }
+    }
+
+    /// Of a page that reads these members and requires no term.
+    #[cfg(test)]
+    pub fn reading<const N: usize>(members: [&str; N]) -> Self {
+        Self { required: Vec::new(), members: members.map(str::to_owned).into(), shows_records: true }
+    }
+}
