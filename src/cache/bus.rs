@@ -125,6 +125,10 @@ impl Bus {
         if let (Ok(_), Some(kind)) = (&sent, kind) {
             self.metrics.sent(kind);
         }
+        if targets.is_empty() {
+            // Who deletes nothing owes nothing: nobody would pay, and open the tier again.
+            return if sent.is_ok() { Reach::Published } else { Reach::Pending };
+        }
         let mut debts = self.debts();
         if sent.as_ref().is_ok_and(|on| debts.is_dealt_with(*on)) {
             return Reach::Published;

@@ -276,13 +276,7 @@ impl Round {
         self.newest = rows.map(|row| row.sequence).fold(self.newest, i64::max);
         self.applied += foreign.len();
         let mut targets: Vec<Target> = match self.applied > MANY {
-            true => foreign
-                .iter()
-                .map(|change| change.collection.clone())
-                .collect::<BTreeSet<_>>()
-                .into_iter()
-                .map(Target::Collection)
-                .collect(),
+            true => Target::collections_of(foreign),
             false => Target::of_changes(foreign),
         };
         targets.retain(|target| target.collection().is_none_or(|collection| !self.whole.contains(collection)));

@@ -2,7 +2,7 @@
 //! what caused it.
 
 use std::borrow::Borrow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Instant;
@@ -79,7 +79,7 @@ impl Move {
 impl Target {
     /// What `changes` invalidate: each guard once, or the whole collection where those are more than [`BULK`].
     pub fn of_changes<C: Borrow<Change>>(changes: &[C]) -> Vec<Self> {
-        let mut collections: BTreeMap<&CollectionName, std::collections::BTreeSet<Guard>> = BTreeMap::new();
+        let mut collections: BTreeMap<&CollectionName, BTreeSet<Guard>> = BTreeMap::new();
         for change in changes.iter().map(Borrow::borrow) {
             let guards = collections.entry(&change.collection).or_default();
             if guards.len() <= BULK {
@@ -94,6 +94,24 @@ impl Target {
             }
         });
         targets.collect()
+    }
+
+    /// The collections of `changes` as a whole.
+    pub(super) fn collections_of<C: Borrow<Change>>(changes: &[C]) -> Vec<Self> {
+        let collections: BTreeSet<&CollectionName> =
+            changes.iter().map(Borrow::borrow).map(|change: &Change| &change.collection).collect();
+        collections.into_iter().cloned().map(Self::Collection).collect()
+    }
+
+    /// What kind of thing it is, for logs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Guard(Guard::Record(..)) => "record",
+            Self::Guard(Guard::Term(..)) => "term",
+            Self::Guard(Guard::Collection(_)) | Self::Collection(_) => "collection",
+            Self::Records(..) => "records",
+            Self::All => "all",
+        }
     }
 
     /// The collection it is about; `None` for all.

@@ -79,7 +79,9 @@ impl Records {
     pub async fn invalidate(&self, body: &Value) -> Result<Invalidated> {
         let invalidated = self.target(body).map_err(|violation| Error::invalid(vec![violation]))?;
         let reach = self.reconciler.invalidate(&invalidated).await;
-        tracing::info!(target = %invalidated, ?reach, "dropped from the caches by hand");
+        // Without ids and values: they may be somebody's.
+        let collection = invalidated.collection().map_or("*", |name| name.as_str());
+        tracing::info!(collection, kind = invalidated.kind(), ?reach, "dropped from the caches by hand");
         Ok(Invalidated { invalidated, reach })
     }
 

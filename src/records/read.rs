@@ -182,15 +182,17 @@ impl PageLoader {
     /// less than a page, and to count side by side would cost those a count that nobody needs.
     async fn rows_and_total(&self, query: &Query) -> Result<(Vec<Row>, (u64, Basis))> {
         let (tell, told) = oneshot::channel();
-        let began = Instant::now();
         let mut counting = pin!(self.total(&query.selection, told));
-        let mut reading = pin!(self.rows(query));
-        // Biased: the guard of the count is captured when it is first polled, which must be before the rows are read, for
-        // what they show becomes the count of all pages.
-        let rows = tokio::select! {
+        let mut reading = pin!(async {
+            let since = Instant::now();
+            self.rows(query).await.map(|rows| (rows, since))
+        });
+        // Biased: nearly always the guard of the count is captured when it is first polled, and so before the rows are read. Then
+        // what they show can become the count of all pages.
+        let (rows, since) = tokio::select! {
             biased;
             total = &mut counting => {
-                let (total, rows) = (total?, reading.await?);
+                let (total, (rows, _)) = (total?, reading.await?);
                 let shown = total_shown(&query.paging, rows.len());
                 return Ok((rows, shown.map_or(total, |shown| (shown, Basis::Loaded))));
             }
@@ -198,7 +200,7 @@ impl PageLoader {
         };
         let shown = total_shown(&query.paging, rows.len());
         // Nobody listens if the load of another page is finding out the count already.
-        let _ = tell.send(shown.map(|total| (total, began)));
+        let _ = tell.send(shown.map(|total| (total, since)));
         let total = match shown {
             Some(total) => (total, Basis::Loaded),
             None => counting.await?,
@@ -224,14 +226,19 @@ impl PageLoader {
         }
         let guard = selection_guard(collection, selection.filter.as_ref());
         let (store, owned_collection, selection) = (self.store.clone(), Arc::clone(collection), selection.clone());
-        let load = move || async move {
-            let (count, basis) = match told.await {
-                // The rows were asked for while this was still on its way to the second tier.
-                Ok(Some((shown, since))) => (shown, Basis::ReadSince(since)),
-                // A page that failed has told nothing; others may wait for this count all the same.
-                Ok(None) | Err(_) => (store.record_count(&owned_collection, &selection).await?, Basis::Loaded),
-            };
-            Ok(Content { basis, ..body::found(count.to_string(), Vec::new())? })
+        let load = move || {
+            // The guard has just been captured. It was not when the count was first polled if the cache had to wait for something.
+            let captured = Instant::now();
+            async move {
+                let (count, basis) = match told.await {
+                    // The rows were asked for while this was still on its way to the second tier.
+                    Ok(Some((shown, since))) if since >= captured => (shown, Basis::ReadSince(since)),
+                    // Rows from before the capture show nothing that may be kept. A page that failed has told nothing; others
+                    // may wait for this count all the same.
+                    Ok(_) | Err(_) => (store.record_count(&owned_collection, &selection).await?, Basis::Loaded),
+                };
+                Ok(Content { basis, ..body::found(count.to_string(), Vec::new())? })
+            }
         };
         let lookup = match self.way {
             Way::Caches(demand) => self.cache.get_or_load(&self.resource.counts, &key, &[guard], &demand, load).await?,

@@ -113,6 +113,6 @@ impl ViewResource {
 /// All of a collection that its bodies and guards follow from: what may differ between two instances without making the
 /// entries of one unfit for the other is left out.
 fn shape(collection: &Collection) -> impl fmt::Debug {
-    let Collection { name, id, fields, sort, indexes, search, references, schema, .. } = collection;
-    (name, id, fields, sort, indexes, search, references, schema)
+    let Collection { name, path, id, fields, sort, indexes, search, references, schema, .. } = collection;
+    (name, path, id, fields, sort, indexes, search, references, schema)
 }

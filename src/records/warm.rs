@@ -2,6 +2,7 @@
 //! the way of those.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -60,7 +61,9 @@ impl Records {
         if self.cache.held(&resource.prepare(raw)?.key) == Held::Fresh {
             return Ok(Warmed::Present);
         }
-        let answer = self.list(resource, Principal::Operator, raw, &Freshness::ANY).await?;
+        // Whatever its age, but nothing that lags: that would be taken for an outage, and not be loaded.
+        let demand = Freshness { max_age: Some(Duration::MAX), ..Freshness::ANY };
+        let answer = self.list(resource, Principal::Operator, raw, &demand).await?;
         warmed(answer.outcome(), answer.presence())
     }
 
@@ -73,7 +76,7 @@ impl Records {
 fn warmed(outcome: Outcome, presence: Presence) -> Result<Warmed> {
     match (outcome, presence) {
         // It stood in for a load that failed.
-        (Outcome::Stale, _) => Err(Error::unavailable("The database does not answer.", std::time::Duration::ZERO, "warming")),
+        (Outcome::Stale, _) => Err(Error::unavailable("The database does not answer.", Duration::ZERO, "warming")),
         (Outcome::Hit | Outcome::HitL2 | Outcome::Miss | Outcome::Joined | Outcome::Bypass, Presence::Found) => {
             Ok(Warmed::Loaded)
         }

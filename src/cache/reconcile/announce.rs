@@ -55,8 +55,10 @@ impl Reconciler {
         let tell = |told| Changes { transactions: places(&transactions), predecessors: predecessors.clone(), ..told };
         self.spread(&targets, &changes, &mv, tell).await;
         for predecessor in predecessors {
-            // If the log cannot be read now, the writer is answered all the same: the next round that can makes up for it.
+            // If the log cannot be read now, the writer is answered all the same. Nobody knows what the predecessor moved, so
+            // the whole collection is given up; others find both in the log.
             if self.settle_transaction(predecessor).await == Applied::No {
+                self.spread(&Target::collections_of(&changes), &[], &mv, |told| told).await;
                 break;
             }
         }
