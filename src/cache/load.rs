@@ -79,14 +79,17 @@ impl Load {
     /// `loading` has not begun: it is polled only after everything was captured.
     pub(super) async fn run(self, loading: impl Future<Output = Result<Content>>) -> Result<Landed> {
         let Some(tier) = self.cache.second_tier().map(Arc::clone) else {
-            let entry = self.load(loading, None).await?.0;
+            let entry = Box::pin(self.load(loading, None)).await?.0;
             return Ok(Landed { entry, source: Source::Loader });
         };
         let address = tier.address(&self.scope, &self.key, &self.guards);
         let is_trusted = self.cache.is_trusted();
         match tier.seek(&self.scope, &address, &self.dependencies, self.purpose.wanted(), is_trusted).await {
             Sought::Found(entry) => Ok(self.keep(entry, Source::SecondTier)),
-            Sought::Nothing { capture, stand_in } => self.load_and_fill(&tier, address, capture, stand_in, loading).await,
+            Sought::Nothing { capture, stand_in } => {
+                // Boxed, like all that a hit in the second tier has no use for.
+                Box::pin(self.load_and_fill(&tier, address, capture, stand_in, loading)).await
+            }
         }
     }
 

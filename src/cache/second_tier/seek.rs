@@ -121,7 +121,8 @@ impl SecondTier {
             }
             scope.metrics().second.misses.inc();
         }
-        match self.capture_or_wait(&link, scope, address, dependencies, wanted, is_trusted).await {
+        // Boxed: a hit would move its state around for nothing.
+        match Box::pin(self.capture_or_wait(&link, scope, address, dependencies, wanted, is_trusted)).await {
             Ok(Ok(entry)) => Sought::Found(entry),
             Ok(Err(capture)) => Sought::Nothing { capture, stand_in },
             Err(_) => {
