@@ -17,7 +17,11 @@ use crate::store::connection::{Access, Connection};
 /// The database of `fixture` as another process opens it: with further `options` of a session, and a name by which its
 /// sessions are told from those of other tests.
 async fn opened(fixture: &Fixture, options: &str, name: &str) -> Store {
-    let (server, path) = fixture.directory.settings.url.split_once('?').unwrap();
+    opened_at(&fixture.directory.settings.url, fixture, options, name).await
+}
+
+async fn opened_at(url: &str, fixture: &Fixture, options: &str, name: &str) -> Store {
+    let (server, path) = url.split_once('?').unwrap();
     let url = format!("{server}?application_name={name}&{path}{options}");
     let settings = DatabaseSettings { url, ..fixture.directory.settings.clone() };
     Store::open(&settings, Duration::from_secs(5), &fixture.telemetry).await.unwrap()
@@ -107,8 +111,12 @@ async fn a_plan_that_is_always_overtaken_ends_with_the_setting() {
 async fn a_batch_that_a_deadlock_ended_is_written_after_the_other() {
     let fixture = fresh_postgres().await;
     put(&fixture.store, &fixture.items, &[json!({"key": "a"}), json!({"key": "b"})]).await;
-    let (name, mut other, mut watcher) = (name(), session(&fixture), session(&fixture));
-    let store = opened(&fixture, "", &name).await;
+    // Who waits looks for a circle once, after this time, and gives way if it finds one: the batch, with time enough for the other
+    // one to come, and never the other one. Only the superuser may set it.
+    let administrator = fixture.directory.settings.url.replacen("//terrace@", "//postgres@", 1);
+    let (name, mut other, mut watcher) = (name(), Session::open(&administrator).unwrap(), Session::open(&administrator).unwrap());
+    other.execute("SET terrace.writer = 'server'; SET deadlock_timeout = '1min'");
+    let store = opened_at(&administrator, &fixture, "%20-c%20deadlock_timeout%3D4s", &name).await;
     let increment = |key: &str| format!("UPDATE records SET version = version + 1 WHERE collection = 'items' AND id = '{key}'");
     other.execute("BEGIN");
     other.execute(&increment("b"));
@@ -121,7 +129,6 @@ async fn a_batch_that_a_deadlock_ended_is_written_after_the_other() {
     });
     let writing = spawned(async move { writer.record_write(&items, "x", vec![id("a"), id("b")], planner).await });
     until_waiting(&mut watcher, &name, 1).await;
-    // Whoever has waited for a second looks for a circle first: the batch, which gives way.
     tokio::task::block_in_place(|| other.execute(&increment("a")));
     other.execute("COMMIT");
     let committed = writing.await.unwrap().unwrap();
