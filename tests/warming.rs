@@ -54,6 +54,19 @@ async fn the_newest_records_and_the_named_lists_are_hits_at_the_first_request() 
 }
 
 #[tokio::test]
+async fn a_later_round_loads_a_list_that_lags() {
+    let (server, directory) =
+        (Server::fixture_edited("[cache]\n", "[cache]\nmax_lag = \"1m\"\n", |_| {}), tempfile::tempdir().unwrap());
+    server.create_item(item("A", "a")).await;
+    let warm = beside(&server, &directory, "records = 1\nlists = [\"category=a\"]\nevery = \"1s\"", |_| {});
+    warm.eventually("a round", async || rounds(&warm, "whole").await >= 1.0).await;
+    server.create_item(item("B", "a")).await;
+    warm.eventually("the list anew", async || warmed(&warm, "list", "loaded").await == 2.0).await;
+    warm.eventually("the record as well", async || warmed(&warm, "record", "loaded").await == 2.0).await;
+    assert_eq!(rounds(&warm, "away").await, 0.0, "a list that lags was taken for an outage");
+}
+
+#[tokio::test]
 async fn a_later_round_loads_what_a_write_outdated_and_leaves_the_rest_alone() {
     let (server, directory) = (Server::fixture(), tempfile::tempdir().unwrap());
     server.create_items([item("A", "a"), item("B", "b")]).await;

@@ -230,6 +230,18 @@ async fn a_writer_without_redis_suspends_the_tier_until_it_has_paid() {
 }
 
 #[tokio::test]
+async fn who_has_nothing_to_delete_owes_nothing_when_redis_cannot_be_told() {
+    let redis = FakeRedis::on(1);
+    let instance = Instance::settled(&redis).await;
+    redis.connect(None);
+    let news = || Some(News::Invalidate(Vec::new()));
+    assert_eq!(instance.bus.send(&[], news()).await, Reach::Pending);
+    assert_eq!((instance.open_on(), instance.bus.owed()), (1, 0), "nobody would ever open it again");
+    redis.connect(Some(1));
+    assert_eq!(instance.bus.send(&[], news()).await, Reach::Published);
+}
+
+#[tokio::test]
 async fn what_fails_while_a_debt_is_paid_keeps_the_tier_suspended() {
     let redis = FakeRedis::on(1);
     let instance = Arc::new(Instance::settled(&redis).await);
