@@ -12,13 +12,11 @@ use super::{App, Foundation, Running, StartError};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
+use crate::telemetry::Told;
 
 /// Between two attempts, before jitter adds up to as much again.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
-
-/// How often the log repeats a reason that stays the same.
-const REMINDER: Duration = Duration::from_secs(60);
 
 /// Listens at once, and serves as soon as the database can be opened; see [`Running::ready`]. Call it in a Tokio
 /// runtime. It fails at once if settings or declarations have mistakes, or the address is taken.
@@ -60,47 +58,21 @@ async fn attempt(foundation: &Arc<Foundation>, opened: &OnceCell<Store>) -> Resu
 #[derive(Default)]
 struct Wait {
     begun: Option<Instant>,
-    told: Option<(String, Instant)>,
+    told: Told,
 }
 
 impl Wait {
     fn tell(&mut self, error: &Error) {
         let now = Instant::now();
         self.begun.get_or_insert(now);
-        if self.is_due(error.detail(), now) {
+        if self.told.is_due(error.detail(), now) {
             tracing::warn!(%error, "waiting for the database; requests are refused until it can be opened");
         }
-    }
-
-    /// A reason is told when it is new, and again every [`REMINDER`].
-    fn is_due(&mut self, reason: &str, now: Instant) -> bool {
-        let is_due = self.told.as_ref().is_none_or(|(told, at)| told != reason || now.duration_since(*at) >= REMINDER);
-        if is_due {
-            self.told = Some((reason.to_owned(), now));
-        }
-        is_due
     }
 
     fn tell_end(&self) {
         if let Some(begun) = self.begun {
             tracing::info!(waited_seconds = begun.elapsed().as_secs(), "the database is open");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reason_is_told_when_it_begins_when_it_changes_and_once_a_minute() {
-        let (mut wait, begin) = (Wait::default(), Instant::now());
-        let mut told = Vec::new();
-        for (second, reason) in [(0, "away"), (1, "away"), (59, "away"), (60, "away"), (61, "full"), (62, "full"), (63, "away")] {
-            if wait.is_due(reason, begin + Duration::from_secs(second)) {
-                told.push(second);
-            }
-        }
-        assert_eq!(told, [0, 60, 61, 63]);
     }
 }

@@ -1,11 +1,10 @@
 //! How Redis is, for health checks, and what the log is told of it: every change once, and what stays bad once a minute.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use crate::error::Error;
+use crate::telemetry::{REMINDER, Told};
 
-/// How often the log repeats a reason that stays the same.
-const REMINDER: Duration = Duration::from_secs(60);
 /// A server that comes and goes is not told of more often than this within one [`REMINDER`].
 const MOST_CHANGES: u32 = 10;
 
@@ -37,8 +36,8 @@ pub(super) struct Teller {
     since: SystemTime,
     reason: String,
     complaint: Option<(String, Instant)>,
-    told: Told,
-    complained: Told,
+    told: Capped,
+    complained: Capped,
     /// The untested version that the log knows of.
     untested: String,
 }
@@ -51,8 +50,8 @@ impl Teller {
             since: SystemTime::now(),
             reason: "The first connection to the server of redis.url is not made yet.".to_owned(),
             complaint: None,
-            told: Told::default(),
-            complained: Told::default(),
+            told: Capped::default(),
+            complained: Capped::default(),
             untested: String::new(),
         }
     }
@@ -106,37 +105,34 @@ impl Teller {
     }
 }
 
-/// What the log has been told of one matter.
+/// What the log has been told of one matter that may change all the time.
 #[derive(Default)]
-pub(super) struct Told {
-    last: Option<(String, Instant)>,
+pub(super) struct Capped {
+    told: Told,
     window: Option<Instant>,
     in_window: u32,
 }
 
-impl Told {
-    /// A text is told when it is new, and again every [`REMINDER`].
+impl Capped {
+    /// As [`Told::is_due`], and at most [`MOST_CHANGES`] times in a [`REMINDER`].
     pub fn is_due(&mut self, text: &str, now: Instant) -> bool {
-        let is_over = |at: Instant| now.duration_since(at) >= REMINDER;
-        if self.window.is_none_or(is_over) {
+        if self.window.is_none_or(|at| now.duration_since(at) >= REMINDER) {
             (self.window, self.in_window) = (Some(now), 0);
         }
-        let is_due = self.last.as_ref().is_none_or(|(told, at)| told != text || is_over(*at));
-        if !is_due || self.in_window == MOST_CHANGES {
-            return false;
-        }
-        self.last = Some((text.to_owned(), now));
-        self.in_window += 1;
-        true
+        let is_due = self.in_window < MOST_CHANGES && self.told.is_due(text, now);
+        self.in_window += u32::from(is_due);
+        is_due
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn told(matter: impl IntoIterator<Item = (u64, &'static str)>) -> Vec<u64> {
-        let (mut told, begin) = (Told::default(), Instant::now());
+        let (mut told, begin) = (Capped::default(), Instant::now());
         let matter = matter.into_iter();
         matter
             .filter(|(second, text)| told.is_due(text, begin + Duration::from_secs(*second)))

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::link::CONNECT_TIMEOUT;
 use super::metrics::Metrics;
-use super::status::Told;
+use super::status::Capped;
 use super::{Shared, Target, failure, patiently, pause_after};
 use crate::error::{Error, Result};
 
@@ -83,7 +83,7 @@ struct Subscriber {
 impl Subscriber {
     /// Ends when nobody takes events any more.
     async fn run(self) {
-        let mut told = Told::default();
+        let mut told = Capped::default();
         loop {
             let (_sink, messages) = patiently(|| self.subscribe(), |error| tell(&mut told, error, &self.shared)).await;
             self.metrics.subscriptions.inc();
@@ -129,7 +129,7 @@ impl Subscriber {
 }
 
 /// Without a link the reason is told already.
-fn tell(told: &mut Told, error: &Error, shared: &Weak<Shared>) {
+fn tell(told: &mut Capped, error: &Error, shared: &Weak<Shared>) {
     let is_linked = shared.upgrade().is_some_and(|shared| shared.read(|state| state.link.is_some()));
     if is_linked && told.is_due(error.detail(), Instant::now()) {
         tracing::warn!(%error, "Redis lets us send commands and not subscribe");

@@ -3,11 +3,13 @@
 
 pub mod logs;
 mod request_id;
+mod told;
 
 use opentelemetry::metrics::{Meter, MeterProvider as _};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Registry, TextEncoder};
 pub use request_id::RequestId;
+pub(crate) use told::{REMINDER, Told};
 
 use crate::error::{Error, Result};
 
