@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use support::requests::{Request, Requests};
 use terrace::app::App;
 use terrace::config::Settings;
-use terrace::model::{Freshness, Principal, RecordId};
+use terrace::model::{Caller, Freshness, RecordId};
 use terrace::records::{Answer, Encoding, Outcome, Precondition, Records, Resource, WriteOutcome};
 
 #[global_allocator]
@@ -98,10 +98,10 @@ impl Side {
     async fn read(&self, request: &Request) -> Answer {
         let answer = match request {
             Request::Record(id) => {
-                self.records.record(&self.metrics, Principal::Anonymous, &RecordId::parse(id).unwrap(), "", &Freshness::ANY).await
+                self.records.record(&self.metrics, &Caller::ANONYMOUS, &RecordId::parse(id).unwrap(), "", &Freshness::ANY).await
             }
             Request::List(query) | Request::Search(query) => {
-                self.records.list(&self.metrics, Principal::Anonymous, query, &Freshness::ANY).await
+                self.records.list(&self.metrics, &Caller::ANONYMOUS, query, &Freshness::ANY).await
             }
             Request::Write(..) => unreachable!("writes are not read"),
         };
@@ -147,7 +147,7 @@ impl Run {
     async fn write(&mut self, id: &str, patch: serde_json::Value) {
         let Side { records, metrics } = &self.terrace;
         let id_of = RecordId::parse(id).unwrap();
-        let written = records.patch(metrics, Principal::Anonymous, id_of, patch, Precondition::None).await.unwrap();
+        let written = records.patch(metrics, &Caller::ANONYMOUS, id_of, patch, Precondition::None).await.unwrap();
         if written.outcome == WriteOutcome::Updated {
             self.writes += 1;
             self.written_at.insert(id.to_owned(), self.writes);

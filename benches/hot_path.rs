@@ -24,7 +24,7 @@ use terrace::app::App;
 use terrace::config::Settings;
 use terrace::http::{Front, Readiness, SecondTier, layer};
 use terrace::limits::BurstLimit;
-use terrace::model::{Freshness, Principal, RecordId};
+use terrace::model::{Caller, Freshness, RecordId};
 use terrace::records::{ImportMode, Outcome, canonical_query};
 use terrace::telemetry::Telemetry;
 
@@ -44,7 +44,7 @@ async fn installation(directory: &std::path::Path, max_ttl: Duration) -> (Settin
     app.migrate().await.unwrap();
     let metrics = app.records().resource("metrics").unwrap();
     for batch in support::corpus::metrics(1, RECORDS).collect::<Vec<_>>().chunks(1_000) {
-        app.records().import(metrics, Principal::Operator, batch.to_vec(), ImportMode::Create).await.unwrap();
+        app.records().import(metrics, &Caller::OPERATOR, batch.to_vec(), ImportMode::Create).await.unwrap();
     }
     (settings, app)
 }
@@ -88,7 +88,7 @@ fn misses(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("miss");
     group.bench_function("record", |bencher| {
         bencher.iter(|| {
-            let answer = system.block_on(records.record(metrics, Principal::Anonymous, &id, "", &Freshness::ANY)).unwrap();
+            let answer = system.block_on(records.record(metrics, &Caller::ANONYMOUS, &id, "", &Freshness::ANY)).unwrap();
             assert_eq!(black_box(answer.outcome()), Outcome::Miss);
         });
     });
@@ -100,7 +100,7 @@ fn misses(criterion: &mut Criterion) {
     ] {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let answer = system.block_on(records.list(metrics, Principal::Anonymous, raw, &Freshness::ANY)).unwrap();
+                let answer = system.block_on(records.list(metrics, &Caller::ANONYMOUS, raw, &Freshness::ANY)).unwrap();
                 assert_eq!(black_box(answer.outcome()), Outcome::Miss);
             });
         });

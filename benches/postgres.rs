@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use terrace::app::App;
 use terrace::config::Settings;
-use terrace::model::{Freshness, Principal, RecordId};
+use terrace::model::{Caller, Freshness, RecordId};
 use terrace::records::{ImportMode, Outcome, Records, Resource};
 use tokio_postgres::{Client, NoTls};
 
@@ -69,7 +69,7 @@ async fn import(app: &App, count: usize) {
     let resource = app.records().resource("metrics").unwrap();
     let started = Instant::now();
     for batch in metrics.chunks(1_000) {
-        let results = app.records().import(resource, Principal::Operator, batch.to_vec(), ImportMode::Create).await.unwrap();
+        let results = app.records().import(resource, &Caller::OPERATOR, batch.to_vec(), ImportMode::Create).await.unwrap();
         assert!(results.iter().all(Result::is_ok));
     }
     let loaded = started.elapsed().as_secs_f64();
@@ -104,8 +104,7 @@ impl Misses {
             let misses = measured(next.len(), async || {
                 for id in &next {
                     let id = RecordId::parse(id).unwrap();
-                    let answer =
-                        self.records.record(&self.metrics, Principal::Anonymous, &id, "", &Freshness::ANY).await.unwrap();
+                    let answer = self.records.record(&self.metrics, &Caller::ANONYMOUS, &id, "", &Freshness::ANY).await.unwrap();
                     assert_eq!(answer.outcome(), Outcome::Miss);
                 }
             });
@@ -121,7 +120,7 @@ impl Misses {
                 for _ in 0..PAGES_PER_ROUND {
                     let answer = self
                         .records
-                        .list(&self.metrics, Principal::Anonymous, "limit=50&count=none", &Freshness::ANY)
+                        .list(&self.metrics, &Caller::ANONYMOUS, "limit=50&count=none", &Freshness::ANY)
                         .await
                         .unwrap();
                     assert_eq!(answer.outcome(), Outcome::Miss);
@@ -141,7 +140,7 @@ impl Misses {
             for number in 0..100 {
                 let raw = query(number);
                 let started = Instant::now();
-                let answer = self.records.list(&self.metrics, Principal::Anonymous, &raw, &Freshness::ANY).await.unwrap();
+                let answer = self.records.list(&self.metrics, &Caller::ANONYMOUS, &raw, &Freshness::ANY).await.unwrap();
                 times.push(started.elapsed().as_secs_f64() * 1e3);
                 assert_eq!(answer.outcome(), Outcome::Miss, "{raw}");
             }
@@ -150,7 +149,7 @@ impl Misses {
         let mut times = Vec::new();
         for _ in 0..20 {
             let started = Instant::now();
-            self.records.stats(&self.metrics, Principal::Anonymous, "by=category,tier", &Freshness::ANY).await.unwrap();
+            self.records.stats(&self.metrics, &Caller::ANONYMOUS, "by=category,tier", &Freshness::ANY).await.unwrap();
             times.push(started.elapsed().as_secs_f64() * 1e3);
         }
         report_latencies("statistics by category and tier", times);

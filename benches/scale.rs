@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use support::process::{self, Process};
 use terrace::app::App;
-use terrace::model::Principal;
+use terrace::model::Caller;
 use terrace::records::ImportMode;
 
 #[global_allocator]
@@ -52,7 +52,7 @@ fn import(directory: &std::path::Path, count: usize) {
         let resource = app.records().resource("metrics").unwrap();
         let started = Instant::now();
         for batch in metrics.chunks(1_000) {
-            let results = app.records().import(resource, Principal::Operator, batch.to_vec(), ImportMode::Create).await.unwrap();
+            let results = app.records().import(resource, &Caller::OPERATOR, batch.to_vec(), ImportMode::Create).await.unwrap();
             assert!(results.iter().all(Result::is_ok));
         }
         let elapsed = started.elapsed();

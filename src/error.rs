@@ -11,6 +11,8 @@ pub enum ErrorKind {
     BadRequest,
     /// The caller is not known, and the resource is not public.
     Unauthenticated,
+    /// The caller is known, and may not do this.
+    Forbidden,
     /// No such record, collection or route, or not the caller's to see.
     NotFound,
     /// The resource exists and does not take this method. `allowed` names those it takes.

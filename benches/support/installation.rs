@@ -4,7 +4,7 @@ use std::path::Path;
 
 use terrace::app::App;
 use terrace::config::Settings;
-use terrace::model::Principal;
+use terrace::model::Caller;
 use terrace::records::ImportMode;
 use tokio_postgres::NoTls;
 
@@ -42,7 +42,7 @@ pub async fn import(app: &App, seed: u64, count: usize) {
     let resource = app.records().resource("metrics").unwrap();
     let metrics: Vec<_> = corpus::metrics(seed, count).collect();
     for batch in metrics.chunks(1_000) {
-        let results = app.records().import(resource, Principal::Operator, batch.to_vec(), ImportMode::Create).await.unwrap();
+        let results = app.records().import(resource, &Caller::OPERATOR, batch.to_vec(), ImportMode::Create).await.unwrap();
         assert!(results.iter().all(Result::is_ok));
     }
     app.store().analyze(&resource.collection().name).await.unwrap();

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::App;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::Principal;
+use crate::model::Caller;
 use crate::records::{ImportMode, Resource};
 
 /// How many sample records are written at a time.
@@ -50,7 +50,7 @@ impl App {
         });
         let documents: Vec<Value> = parsed.collect::<Result<_>>()?;
         for (batch, first) in documents.chunks(SAMPLE_BATCH).zip((1..).step_by(SAMPLE_BATCH)) {
-            let written = self.records.import(resource, Principal::Operator, batch.to_vec(), ImportMode::Upsert).await;
+            let written = self.records.import(resource, &Caller::OPERATOR, batch.to_vec(), ImportMode::Upsert).await;
             let results = written.map_err(|failure| refused(path, first + failure.index, failure.error))?;
             for (result, number) in results.into_iter().zip(first..) {
                 result.map_err(|error| refused(path, number, error))?;

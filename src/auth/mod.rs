@@ -1,19 +1,23 @@
-//! Who is asking, and what they may do. Until accounts exist (issue 5) there are no users to be viewers or editors, so
-//! only public collections answer the network; the operator at the command line may do everything.
+//! Who is asking, and what they may do.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{AccessRule, Principal};
+use crate::model::{AccessRule, Principal, Role};
 
 /// Checks that `principal` is at least what `rule` asks for.
-pub fn authorize(principal: Principal, rule: AccessRule) -> Result<()> {
-    match (principal, rule) {
-        (Principal::Operator, _) | (Principal::Anonymous, AccessRule::Public) => Ok(()),
-        (Principal::Anonymous, AccessRule::Viewer | AccessRule::Editor | AccessRule::Admin | AccessRule::Owner) => {
-            Err(Error::new(
-                ErrorKind::Unauthenticated,
-                "unauthenticated",
-                "This collection is not public, and this version of Terrace has no accounts to sign in with.",
-            ))
+pub fn authorize(principal: &Principal, rule: AccessRule) -> Result<()> {
+    let least = match rule {
+        AccessRule::Public => return Ok(()),
+        AccessRule::Viewer | AccessRule::Owner => Role::Viewer,
+        AccessRule::Editor => Role::Editor,
+        AccessRule::Admin => Role::Admin,
+    };
+    match principal {
+        Principal::Operator => Ok(()),
+        Principal::Known(identity) if identity.role >= least => Ok(()),
+        Principal::Known(_) => Err(Error::new(ErrorKind::Forbidden, "forbidden", format!("This is for the role {least}."))),
+        Principal::Anonymous => {
+            let detail = "This is not public: send Authorization: Bearer with an access token or an API key.";
+            Err(Error::new(ErrorKind::Unauthenticated, "unauthenticated", detail))
         }
     }
 }
@@ -24,10 +28,10 @@ mod tests {
 
     #[test]
     fn strangers_reach_only_what_is_public() {
-        assert!(authorize(Principal::Anonymous, AccessRule::Public).is_ok());
+        assert!(authorize(&Principal::Anonymous, AccessRule::Public).is_ok());
         for rule in [AccessRule::Viewer, AccessRule::Editor, AccessRule::Admin, AccessRule::Owner] {
-            assert_eq!(authorize(Principal::Anonymous, rule).unwrap_err().kind(), ErrorKind::Unauthenticated);
-            assert!(authorize(Principal::Operator, rule).is_ok());
+            assert_eq!(authorize(&Principal::Anonymous, rule).unwrap_err().kind(), ErrorKind::Unauthenticated);
+            assert!(authorize(&Principal::Operator, rule).is_ok());
         }
     }
 }

@@ -20,10 +20,11 @@ use super::reads::Read;
 use super::routes::{Admin, CollectionRoutes, Routes, Target};
 use super::system::SystemResources;
 use super::writes::WriteContext;
-use super::{admin, body, problem, reads, spans, writes};
+use super::{admin, body, client, problem, reads, spans, writes};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::BurstLimit;
+use crate::model::{Caller, Principal};
 use crate::records::{Records, Resources};
 use crate::telemetry::Telemetry;
 
@@ -129,21 +130,23 @@ impl Shared {
     /// The two reads that are hot. Everything else is boxed: a future is as large as its largest branch, and a hit would
     /// have to carry the state of a batch around.
     async fn dispatch(&self, request: &HttpRequest, payload: &mut Payload, target: Target<'_>) -> Result<HttpResponse> {
-        self.burst.check(request.peer_addr())?;
+        let address = client::address(request);
+        self.burst.check(address)?;
+        let caller = &Caller { principal: Principal::Anonymous, address };
         match (target, is_read(request)) {
-            (Target::Record(routes, segment), true) => reads::read_record(self.read(request)?, routes, segment).await,
-            (Target::List(routes), true) => reads::list_records(self.read(request)?, routes).await,
-            (target, true) => Box::pin(self.dispatch_read(request, target)).await,
-            (target, false) => Box::pin(self.dispatch_other(request, payload, target)).await,
+            (Target::Record(routes, segment), true) => reads::read_record(self.read(request, caller)?, routes, segment).await,
+            (Target::List(routes), true) => reads::list_records(self.read(request, caller)?, routes).await,
+            (target, true) => Box::pin(self.dispatch_read(request, caller, target)).await,
+            (target, false) => Box::pin(self.dispatch_other(request, payload, caller, target)).await,
         }
     }
 
-    async fn dispatch_read(&self, request: &HttpRequest, target: Target<'_>) -> Result<HttpResponse> {
+    async fn dispatch_read(&self, request: &HttpRequest, caller: &Caller, target: Target<'_>) -> Result<HttpResponse> {
         match target {
-            Target::Record(routes, segment) => reads::read_record(self.read(request)?, routes, segment).await,
-            Target::List(routes) => reads::list_records(self.read(request)?, routes).await,
-            Target::Stats(routes) => reads::count_records(self.read(request)?, routes).await,
-            Target::View(route) => reads::read_view(self.read(request)?, route).await,
+            Target::Record(routes, segment) => reads::read_record(self.read(request, caller)?, routes, segment).await,
+            Target::List(routes) => reads::list_records(self.read(request, caller)?, routes).await,
+            Target::Stats(routes) => reads::count_records(self.read(request, caller)?, routes).await,
+            Target::View(route) => reads::read_view(self.read(request, caller)?, route).await,
             Target::System(system) => self.system.answer(system, self.records.get().map(|records| &**records), request).await,
             Target::DocsFile(file) => self.system.docs_file(file),
             Target::Admin(_) if !admin::is_local(request) => Err(self.unmatched()),
@@ -154,21 +157,27 @@ impl Shared {
         }
     }
 
-    async fn dispatch_other(&self, request: &HttpRequest, payload: &mut Payload, target: Target<'_>) -> Result<HttpResponse> {
+    async fn dispatch_other(
+        &self,
+        request: &HttpRequest,
+        payload: &mut Payload,
+        caller: &Caller,
+        target: Target<'_>,
+    ) -> Result<HttpResponse> {
         match (target, request.method()) {
             (Target::Unmatched, _) => Err(self.unmatched()),
             (Target::Admin(_), _) if !admin::is_local(request) => Err(self.unmatched()),
             (Target::Admin(Admin::Invalidate), &Method::POST) => admin::invalidate_cache(self.records()?, request, payload).await,
-            (Target::List(routes), &Method::POST) => writes::create_record(self.write(routes, request)?, payload).await,
-            (Target::Batch(routes), &Method::POST) => writes::write_batch(self.write(routes, request)?, payload).await,
+            (Target::List(routes), &Method::POST) => writes::create_record(self.write(routes, request, caller)?, payload).await,
+            (Target::Batch(routes), &Method::POST) => writes::write_batch(self.write(routes, request, caller)?, payload).await,
             (Target::Record(routes, segment), &Method::PUT) => {
-                writes::replace_record(self.write(routes, request)?, segment, payload).await
+                writes::replace_record(self.write(routes, request, caller)?, segment, payload).await
             }
             (Target::Record(routes, segment), &Method::PATCH) => {
-                writes::patch_record(self.write(routes, request)?, segment, payload).await
+                writes::patch_record(self.write(routes, request, caller)?, segment, payload).await
             }
             (Target::Record(routes, segment), &Method::DELETE) => {
-                writes::delete_record(self.write(routes, request)?, segment).await
+                writes::delete_record(self.write(routes, request, caller)?, segment).await
             }
             (target, &Method::OPTIONS) => options(target),
             (target, method) => Err(method_not_allowed(target, method)),
@@ -187,12 +196,17 @@ impl Shared {
             .with_allowed(paths)
     }
 
-    fn read<'a>(&'a self, request: &'a HttpRequest) -> Result<Read<'a>> {
-        Ok(Read { records: self.records()?, request, directives: self.directives })
+    fn read<'a>(&'a self, request: &'a HttpRequest, caller: &'a Caller) -> Result<Read<'a>> {
+        Ok(Read { records: self.records()?, request, caller, directives: self.directives })
     }
 
-    fn write<'a>(&'a self, routes: &'a CollectionRoutes, request: &'a HttpRequest) -> Result<WriteContext<'a>> {
-        Ok(WriteContext { records: self.records()?, routes, request, max_body_bytes: self.max_body_bytes })
+    fn write<'a>(
+        &'a self,
+        routes: &'a CollectionRoutes,
+        request: &'a HttpRequest,
+        caller: &'a Caller,
+    ) -> Result<WriteContext<'a>> {
+        Ok(WriteContext { records: self.records()?, routes, request, caller, max_body_bytes: self.max_body_bytes })
     }
 }
 

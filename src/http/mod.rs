@@ -7,7 +7,7 @@
 //! | `front` | the one service all requests go through |
 //! | `routes` | which resource a path names, and what its answers have in common |
 //! | `reads`, `writes`, `system`, `admin` | handlers: parse, call, shape |
-//! | `negotiation`, `conditional`, `freshness`, `identifier`, `body` | what requests say |
+//! | `negotiation`, `conditional`, `freshness`, `identifier`, `body`, `client` | what requests say |
 //! | `cache_status` | how answers say that they came about |
 //! | `problem` | what failures look like |
 //! | `readiness` | whether requests should be sent here, and why not |
@@ -17,6 +17,7 @@
 mod admin;
 mod body;
 mod cache_status;
+mod client;
 mod conditional;
 mod docs;
 mod freshness;

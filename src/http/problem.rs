@@ -87,6 +87,7 @@ fn log(error: &Error) {
         ErrorKind::Unavailable => tracing::debug!(%error, "a request was refused"),
         ErrorKind::BadRequest
         | ErrorKind::Unauthenticated
+        | ErrorKind::Forbidden
         | ErrorKind::NotFound
         | ErrorKind::MethodNotAllowed
         | ErrorKind::NotAcceptable
@@ -108,6 +109,7 @@ fn status_and_title(kind: ErrorKind) -> (StatusCode, &'static str) {
     match kind {
         ErrorKind::BadRequest => (StatusCode::BAD_REQUEST, "The request cannot be understood"),
         ErrorKind::Unauthenticated => (StatusCode::UNAUTHORIZED, "The caller is not known"),
+        ErrorKind::Forbidden => (StatusCode::FORBIDDEN, "The caller may not do this"),
         ErrorKind::NotFound => (StatusCode::NOT_FOUND, "There is no such resource"),
         ErrorKind::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "The resource does not take this method"),
         ErrorKind::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "Nothing the client accepts can be sent"),

@@ -10,7 +10,7 @@ use super::freshness::{self, Directives};
 use super::routes::{CollectionRoutes, ViewRoute};
 use super::{cache_status, conditional, identifier, negotiation, problem};
 use crate::error::{Error, Result};
-use crate::model::{Freshness, Principal};
+use crate::model::{Caller, Freshness};
 use crate::records::{Answer, Encoding, Presence, Records, Representation};
 
 /// What every read needs.
@@ -18,6 +18,7 @@ use crate::records::{Answer, Encoding, Presence, Records, Representation};
 pub(super) struct Read<'a> {
     pub(super) records: &'a Records,
     pub(super) request: &'a HttpRequest,
+    pub(super) caller: &'a Caller,
     pub(super) directives: Directives,
 }
 
@@ -32,7 +33,7 @@ impl Read<'_> {
 /// Answers `GET path`.
 pub(super) async fn list_records(read: Read<'_>, routes: &CollectionRoutes) -> Result<HttpResponse> {
     let demand = read.demand()?;
-    let answer = read.records.list(&routes.resource, Principal::Anonymous, read.request.query_string(), &demand).await?;
+    let answer = read.records.list(&routes.resource, read.caller, read.request.query_string(), &demand).await?;
     shape(read.request, &answer, &routes.cache_control).await
 }
 
@@ -40,14 +41,14 @@ pub(super) async fn list_records(read: Read<'_>, routes: &CollectionRoutes) -> R
 pub(super) async fn read_record(read: Read<'_>, routes: &CollectionRoutes, segment: &str) -> Result<HttpResponse> {
     let demand = read.demand()?;
     let (id, raw) = (identifier::record_id(segment)?, read.request.query_string());
-    let answer = read.records.record(&routes.resource, Principal::Anonymous, &id, raw, &demand).await?;
+    let answer = read.records.record(&routes.resource, read.caller, &id, raw, &demand).await?;
     shape(read.request, &answer, &routes.cache_control).await
 }
 
 /// Answers `GET path/_stats`.
 pub(super) async fn count_records(read: Read<'_>, routes: &CollectionRoutes) -> Result<HttpResponse> {
     let demand = read.demand()?;
-    let answer = read.records.stats(&routes.resource, Principal::Anonymous, read.request.query_string(), &demand).await?;
+    let answer = read.records.stats(&routes.resource, read.caller, read.request.query_string(), &demand).await?;
     shape(read.request, &answer, &routes.cache_control).await
 }
 
@@ -55,7 +56,7 @@ pub(super) async fn count_records(read: Read<'_>, routes: &CollectionRoutes) -> 
 pub(super) async fn read_view(read: Read<'_>, route: &ViewRoute) -> Result<HttpResponse> {
     let demand = read.demand()?;
     no_parameters(read.request)?;
-    let answer = read.records.view(&route.resource, Principal::Anonymous, &demand).await?;
+    let answer = read.records.view(&route.resource, read.caller, &demand).await?;
     shape(read.request, &answer, &route.cache_control).await
 }
 

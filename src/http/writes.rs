@@ -13,7 +13,7 @@ use super::reads::no_parameters;
 use super::routes::CollectionRoutes;
 use super::{body, conditional, identifier, negotiation};
 use crate::error::{Error, Result};
-use crate::model::{Position, Principal};
+use crate::model::{Caller, Position};
 use crate::records::{Records, WriteOutcome, Written};
 
 static PREFER: HeaderName = HeaderName::from_static("prefer");
@@ -24,6 +24,7 @@ pub(super) struct WriteContext<'a> {
     pub(super) records: &'a Records,
     pub(super) routes: &'a CollectionRoutes,
     pub(super) request: &'a HttpRequest,
+    pub(super) caller: &'a Caller,
     pub(super) max_body_bytes: usize,
 }
 
@@ -32,7 +33,7 @@ pub(super) async fn create_record(context: WriteContext<'_>, payload: &mut Paylo
     context.check()?;
     conditional::no_precondition(context.request.headers())?;
     let document = body::object(context.request, payload, context.max_body_bytes, body::JSON).await?;
-    let written = context.records.create(&context.routes.resource, Principal::Anonymous, document).await?;
+    let written = context.records.create(&context.routes.resource, context.caller, document).await?;
     context.shape(written)
 }
 
@@ -43,7 +44,7 @@ pub(super) async fn replace_record(context: WriteContext<'_>, segment: &str, pay
     let precondition = conditional::precondition(context.request.headers())?;
     let document = body::object(context.request, payload, context.max_body_bytes, body::JSON).await?;
     let resource = &context.routes.resource;
-    let written = context.records.replace(resource, Principal::Anonymous, id, document, precondition).await?;
+    let written = context.records.replace(resource, context.caller, id, document, precondition).await?;
     context.shape(written)
 }
 
@@ -54,7 +55,7 @@ pub(super) async fn patch_record(context: WriteContext<'_>, segment: &str, paylo
     let precondition = conditional::precondition(context.request.headers())?;
     let patch = body::object(context.request, payload, context.max_body_bytes, body::MERGE_PATCH).await?;
     let resource = &context.routes.resource;
-    let written = context.records.patch(resource, Principal::Anonymous, id, patch, precondition).await?;
+    let written = context.records.patch(resource, context.caller, id, patch, precondition).await?;
     context.shape(written)
 }
 
@@ -63,7 +64,7 @@ pub(super) async fn delete_record(context: WriteContext<'_>, segment: &str) -> R
     context.check()?;
     let id = identifier::record_id(segment)?;
     let precondition = conditional::precondition(context.request.headers())?;
-    let written = context.records.delete(&context.routes.resource, Principal::Anonymous, id, precondition).await?;
+    let written = context.records.delete(&context.routes.resource, context.caller, id, precondition).await?;
     context.shape(written)
 }
 
@@ -72,7 +73,7 @@ pub(super) async fn write_batch(context: WriteContext<'_>, payload: &mut Payload
     context.check()?;
     conditional::no_precondition(context.request.headers())?;
     let body = body::json(context.request, payload, context.max_body_bytes, body::JSON).await?;
-    let written = context.records.batch(&context.routes.resource, Principal::Anonymous, body).await?;
+    let written = context.records.batch(&context.routes.resource, context.caller, body).await?;
     shape_batch(&written, wants_representation(context.request.headers()))
 }
 

@@ -26,7 +26,7 @@ impl BurstLimit {
     }
 
     /// Always allowed.
-    pub fn check(&self, _: Option<std::net::SocketAddr>) -> crate::error::Result<()> {
+    pub fn check(&self, _: Option<std::net::IpAddr>) -> crate::error::Result<()> {
         Ok(())
     }
 

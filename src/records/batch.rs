@@ -11,7 +11,7 @@ use super::write::{create_draft, document_draft};
 use super::{Records, Resource, Written};
 use crate::auth::authorize;
 use crate::error::{Error, Result, Violation};
-use crate::model::{Principal, RecordId};
+use crate::model::{Caller, RecordId};
 
 /// The most operations in a batch.
 pub const MAX_OPERATIONS: usize = 1_000;
@@ -39,8 +39,8 @@ enum Verb {
 impl Records {
     /// Runs the operations of `body`, `{"operations": […]}`. One that cannot be done stops all; every failure is named
     /// by its position.
-    pub async fn batch(&self, resource: &Arc<Resource>, principal: Principal, body: Value) -> Result<Vec<Written>> {
-        authorize(principal, resource.collection().access.write)?;
+    pub async fn batch(&self, resource: &Arc<Resource>, caller: &Caller, body: Value) -> Result<Vec<Written>> {
+        authorize(&caller.principal, resource.collection().access.write)?;
         let operations = operations(body)?;
         let mut drafts = Vec::with_capacity(operations.len());
         let mut failures = Vec::new();
@@ -51,7 +51,7 @@ impl Records {
                 Err(error) => failures.push(BatchError { index, error }),
             }
         }
-        if failures.is_empty() { self.write_all(resource, principal, drafts).await } else { Err(combined(total, failures)) }
+        if failures.is_empty() { self.write_all(resource, caller, drafts).await } else { Err(combined(total, failures)) }
     }
 }
 

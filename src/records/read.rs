@@ -14,7 +14,7 @@ use super::{Answer, Forwarded, Records, Resource, ViewResource, body};
 use crate::auth::authorize;
 use crate::cache::{Applied, Basis, Cache, CacheKey, Content, Held, Scope};
 use crate::error::{Error, Result};
-use crate::model::{Collection, CountMode, Filter, Footprint, Freshness, Guard, Paging, Principal, Query, RecordId, Selection};
+use crate::model::{Caller, Collection, CountMode, Filter, Footprint, Freshness, Guard, Paging, Query, RecordId, Selection};
 use crate::store::{Row, Store};
 
 impl Records {
@@ -22,13 +22,13 @@ impl Records {
     pub async fn record(
         &self,
         resource: &Arc<Resource>,
-        principal: Principal,
+        caller: &Caller,
         id: &RecordId,
         raw: &str,
         demand: &Freshness,
     ) -> Result<Answer> {
         let collection = resource.collection();
-        authorize(principal, collection.access.read)?;
+        authorize(&caller.principal, collection.access.read)?;
         let shape = if raw.is_empty() { Shape::WHOLE } else { Shape::parse(collection, raw)? };
         let key = CacheKey::of_record(&resource.records, id.as_str(), &shape.key_text());
         if demand.is_any()
@@ -48,9 +48,9 @@ impl Records {
     }
 
     /// One page of a list or search.
-    pub async fn list(&self, resource: &Arc<Resource>, principal: Principal, raw: &str, demand: &Freshness) -> Result<Answer> {
+    pub async fn list(&self, resource: &Arc<Resource>, caller: &Caller, raw: &str, demand: &Freshness) -> Result<Answer> {
         let collection = resource.collection();
-        authorize(principal, collection.access.read)?;
+        authorize(&caller.principal, collection.access.read)?;
         let prepared = resource.prepare(raw)?;
         if demand.is_any()
             && let Some(lookup) = self.cache.get(&resource.lists, &prepared.key)
@@ -75,9 +75,9 @@ impl Records {
     }
 
     /// Totals and value counts of a collection.
-    pub async fn stats(&self, resource: &Arc<Resource>, principal: Principal, raw: &str, demand: &Freshness) -> Result<Answer> {
+    pub async fn stats(&self, resource: &Arc<Resource>, caller: &Caller, raw: &str, demand: &Freshness) -> Result<Answer> {
         let collection = resource.collection();
-        authorize(principal, collection.access.read)?;
+        authorize(&caller.principal, collection.access.read)?;
         let (by, filter) = query::parse_stats(collection, raw)?;
         let key = CacheKey::of_query(&resource.stats, &query::stats_key(&by, filter.as_ref()));
         let guard = selection_guard(collection, filter.as_ref());
@@ -91,8 +91,8 @@ impl Records {
     }
 
     /// A view.
-    pub async fn view(&self, resource: &Arc<ViewResource>, principal: Principal, demand: &Freshness) -> Result<Answer> {
-        authorize(principal, resource.view().read)?;
+    pub async fn view(&self, resource: &Arc<ViewResource>, caller: &Caller, demand: &Freshness) -> Result<Answer> {
+        authorize(&caller.principal, resource.view().read)?;
         let (store, owned) = (self.store.clone(), Arc::clone(resource));
         let load = move || async move {
             let parts = owned.view().parts.iter().zip(&owned.collections);

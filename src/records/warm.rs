@@ -10,7 +10,7 @@ use super::query::Shape;
 use super::{Records, Resource};
 use crate::cache::{CacheKey, Held, Outcome, Presence};
 use crate::error::{Error, Result};
-use crate::model::{CountMode, Direction, Freshness, Paging, Principal, Query, RecordId, Selection, SortKey};
+use crate::model::{Caller, CountMode, Direction, Freshness, Paging, Query, RecordId, Selection, SortKey};
 
 /// What became of one entry that was to be warmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Records {
         if self.cache.held(&key) == Held::Fresh {
             return Ok(Warmed::Present);
         }
-        let answer = self.record(resource, Principal::Operator, id, "", &Freshness::ANY).await?;
+        let answer = self.record(resource, &Caller::OPERATOR, id, "", &Freshness::ANY).await?;
         warmed(answer.outcome(), answer.presence())
     }
 
@@ -63,7 +63,7 @@ impl Records {
         }
         // Whatever its age, but nothing that lags: that would be taken for an outage, and not be loaded.
         let demand = Freshness { max_age: Some(Duration::MAX), ..Freshness::ANY };
-        let answer = self.list(resource, Principal::Operator, raw, &demand).await?;
+        let answer = self.list(resource, &Caller::OPERATOR, raw, &demand).await?;
         warmed(answer.outcome(), answer.presence())
     }
 

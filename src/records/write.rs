@@ -13,7 +13,7 @@ use crate::auth::authorize;
 use crate::cache::Reconciler;
 use crate::error::{Error, ErrorKind, Result, Violation};
 use crate::faults;
-use crate::model::{Change, CollectionName, IdRule, Operation, Position, Principal, Record, RecordId};
+use crate::model::{Caller, Change, CollectionName, IdRule, Operation, Position, Record, RecordId};
 use crate::store::{Committed, Existing, Store};
 use crate::telemetry::RequestId;
 
@@ -43,52 +43,52 @@ pub enum ImportMode {
 
 impl Records {
     /// Creates a record under the id its document names, or a new one.
-    pub async fn create(&self, resource: &Arc<Resource>, principal: Principal, document: Value) -> Result<Written> {
-        authorize(principal, resource.collection().access.write)?;
+    pub async fn create(&self, resource: &Arc<Resource>, caller: &Caller, document: Value) -> Result<Written> {
+        authorize(&caller.principal, resource.collection().access.write)?;
         let draft = create_draft(resource, document, String::new(), "", Action::Create)?;
-        self.write_one(resource, principal, draft).await
+        self.write_one(resource, caller, draft).await
     }
 
     /// Creates or replaces the record `id`.
     pub async fn replace(
         &self,
         resource: &Arc<Resource>,
-        principal: Principal,
+        caller: &Caller,
         id: RecordId,
         document: Value,
         precondition: Precondition,
     ) -> Result<Written> {
-        authorize(principal, resource.collection().access.write)?;
+        authorize(&caller.principal, resource.collection().access.write)?;
         let draft = document_draft(resource, id, document, String::new(), "", Action::Upsert)?;
-        self.write_one(resource, principal, Draft { precondition, ..draft }).await
+        self.write_one(resource, caller, Draft { precondition, ..draft }).await
     }
 
     /// Merges `patch` into the record `id` (RFC 7396).
     pub async fn patch(
         &self,
         resource: &Arc<Resource>,
-        principal: Principal,
+        caller: &Caller,
         id: RecordId,
         patch: Value,
         precondition: Precondition,
     ) -> Result<Written> {
-        authorize(principal, resource.collection().access.write)?;
+        authorize(&caller.principal, resource.collection().access.write)?;
         let action = Action::Patch(Value::Object(document::client_members(patch)?));
         let draft = Draft { pointer: String::new(), data_pointer: "", id, action, precondition };
-        self.write_one(resource, principal, draft).await
+        self.write_one(resource, caller, draft).await
     }
 
     /// Deletes the record `id`.
     pub async fn delete(
         &self,
         resource: &Arc<Resource>,
-        principal: Principal,
+        caller: &Caller,
         id: RecordId,
         precondition: Precondition,
     ) -> Result<Written> {
-        authorize(principal, resource.collection().access.write)?;
+        authorize(&caller.principal, resource.collection().access.write)?;
         let draft = Draft { pointer: String::new(), data_pointer: "", id, action: Action::Delete, precondition };
-        self.write_one(resource, principal, draft).await
+        self.write_one(resource, caller, draft).await
     }
 
     /// Writes documents in one transaction, leaving out those that break rules: their errors stand at their positions.
@@ -96,11 +96,11 @@ impl Records {
     pub async fn import(
         &self,
         resource: &Arc<Resource>,
-        principal: Principal,
+        caller: &Caller,
         documents: Vec<Value>,
         mode: ImportMode,
     ) -> Result<Vec<Result<WriteOutcome>>, BatchError> {
-        authorize(principal, resource.collection().access.write).map_err(|error| BatchError { index: 0, error })?;
+        authorize(&caller.principal, resource.collection().access.write).map_err(|error| BatchError { index: 0, error })?;
         let action = match mode {
             ImportMode::Create => Action::Create,
             ImportMode::Upsert => Action::Upsert,
@@ -118,7 +118,7 @@ impl Records {
         }
         while !drafts.is_empty() {
             let attempt = drafts.iter().map(|(_, draft)| draft.clone()).collect();
-            match self.commit(resource, principal, attempt).await {
+            match self.commit(resource, caller, attempt).await {
                 Ok(written) => {
                     for ((index, _), written) in drafts.drain(..).zip(written) {
                         if let Some(slot) = results.get_mut(index) {
@@ -132,19 +132,14 @@ impl Records {
         Ok(results.into_iter().map(|result| result.unwrap_or_else(|| Err(Error::internal("a draft has no result")))).collect())
     }
 
-    pub(super) async fn write_all(
-        &self,
-        resource: &Arc<Resource>,
-        principal: Principal,
-        drafts: Vec<Draft>,
-    ) -> Result<Vec<Written>> {
+    pub(super) async fn write_all(&self, resource: &Arc<Resource>, caller: &Caller, drafts: Vec<Draft>) -> Result<Vec<Written>> {
         let total = drafts.len();
-        self.commit(resource, principal, drafts).await.map_err(|failures| combined(total, failures))
+        self.commit(resource, caller, drafts).await.map_err(|failures| combined(total, failures))
     }
 
-    async fn write_one(&self, resource: &Arc<Resource>, principal: Principal, draft: Draft) -> Result<Written> {
+    async fn write_one(&self, resource: &Arc<Resource>, caller: &Caller, draft: Draft) -> Result<Written> {
         let no_result = || Error::internal("a write has neither a result nor an error");
-        match self.commit(resource, principal, vec![draft]).await {
+        match self.commit(resource, caller, vec![draft]).await {
             Ok(written) => written.into_iter().next().ok_or_else(no_result),
             Err(failures) => Err(failures.into_iter().next().map_or_else(no_result, |failure| failure.error)),
         }
@@ -155,7 +150,7 @@ impl Records {
     async fn commit(
         &self,
         resource: &Arc<Resource>,
-        principal: Principal,
+        caller: &Caller,
         drafts: Vec<Draft>,
     ) -> Result<Vec<Written>, Vec<BatchError>> {
         let commit = Commit {
@@ -166,7 +161,7 @@ impl Records {
                 declared: Arc::clone(resource.declared()),
                 referrers: self.catalog.referrers(&resource.collection().name),
             },
-            actor: principal.actor(),
+            actor: caller.principal.actor().to_owned(),
         };
         let task = tokio::spawn(RequestId::carry(commit.run(drafts)));
         task.await.unwrap_or_else(|failure| Err(vec![BatchError { index: 0, error: Error::internal(failure) }]))
@@ -201,7 +196,7 @@ struct Commit {
     reconciler: Arc<Reconciler>,
     resource: Arc<Resource>,
     planner: Planner,
-    actor: &'static str,
+    actor: String,
 }
 
 /// What the planner leaves behind when it has run last.
@@ -221,7 +216,7 @@ impl Commit {
         let planned = Arc::new(Mutex::new(Planned::default()));
         let plan = planning(self.planner, Arc::clone(&drafts), Arc::clone(&planned));
         let collection = self.resource.collection();
-        let committed = self.store.record_write(collection, self.actor, ids, plan).await;
+        let committed = self.store.record_write(collection, &self.actor, ids, plan).await;
         let planned = std::mem::take(&mut *planned.lock().unwrap_or_else(PoisonError::into_inner));
         match committed {
             Ok(committed) => {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use terrace::app::App;
-use terrace::model::{Position, Principal, RecordId};
+use terrace::model::{Caller, Position, RecordId};
 use terrace::records::Precondition;
 
 use super::*;
@@ -29,7 +29,7 @@ impl Silent {
     async fn rename(&self, id: &str, name: &str) -> Position {
         let items = self.0.records().resource("items").unwrap();
         let id = RecordId::parse(id).unwrap();
-        let written = self.0.records().patch(items, Principal::Operator, id, json!({"name": name}), Precondition::None).await;
+        let written = self.0.records().patch(items, &Caller::OPERATOR, id, json!({"name": name}), Precondition::None).await;
         written.unwrap().position.unwrap()
     }
 }

@@ -20,7 +20,7 @@ use self::table::Table;
 use super::{Done, Failure, Format, ImportArguments, grouped, session};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Violation};
-use crate::model::{Collection, Principal};
+use crate::model::{Caller, Collection};
 use crate::records::{BatchError, ImportMode, Records, Resource, WriteOutcome};
 
 /// How much longer than a request body a line may be: a record that was taken as a body of the largest size is exported
@@ -143,7 +143,7 @@ impl Import<'_> {
 
     async fn write(&mut self, batch: Batch) -> Result<(), Failure> {
         let Batch { lines, documents, mut refused, .. } = batch;
-        let imported = self.records.import(self.resource, Principal::Operator, documents, self.mode).await;
+        let imported = self.records.import(self.resource, &Caller::OPERATOR, documents, self.mode).await;
         let outcomes = match imported {
             Ok(outcomes) => outcomes,
             Err(failure) => return Err(self.stopped(&lines, &failure)),
