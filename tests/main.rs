@@ -4,6 +4,7 @@
 
 mod administration;
 mod architecture;
+mod changes;
 mod cli;
 mod coherence;
 mod compression;

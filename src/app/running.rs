@@ -46,11 +46,12 @@ impl Entrance {
     pub fn admit(&self, app: App) -> Background {
         let Foundation { settings, telemetry, .. } = &*app.foundation;
         let warming = Warming::new(Arc::clone(&app.records), settings.cache.warm_loads_per_second, telemetry.meter());
+        let feeds = app.records.feeds();
         self.front.open(app.records);
         let warming = self.warm(warming, settings.cache.warm_before_ready);
         let retention = Retention::new(app.store, settings.changes.retention, telemetry.meter());
         let mut background = app.reconciler.start(settings.cache.reconcile_interval);
-        background.extend([tokio::spawn(retention.run()), tokio::spawn(warming)]);
+        background.extend([tokio::spawn(retention.run()), tokio::spawn(warming), tokio::spawn(feeds)]);
         background
     }
 
@@ -175,6 +176,7 @@ impl Running {
             }
         }
         self.entrance.readiness.set(Ready::Stopping);
+        self.entrance.front.close_feeds();
         self.handle.stop(true).await;
         self.background.iter().for_each(JoinHandle::abort);
         self.server.await.map_err(Error::internal)?.map_err(Error::internal)

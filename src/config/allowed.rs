@@ -48,6 +48,8 @@ const ALLOWED: &[(&str, &str)] = &[
     ("collections.views_dir", "the path of a directory"),
     ("collections.samples_dir", "the path of a directory"),
     ("changes.retention", "a duration of at least 10m such as \"90days\""),
+    ("changes.streams", "a whole number up to 10000; 0 is none"),
+    ("changes.heartbeat", "a duration from 10ms to 10m such as \"15s\""),
     ("limits.burst", "a whole number; 0 is no limit"),
     ("limits.per_second", "a whole number from 1"),
     ("log.format", "\"text\" or \"json\""),
@@ -99,6 +101,8 @@ pub(super) fn in_range(settings: &Settings) -> bool {
         && redis.compress_above.as_u64() > 0
         && [&collections.dir, &collections.views_dir, &collections.samples_dir].iter().all(|path| !path.as_os_str().is_empty())
         && changes.retention >= Duration::from_secs(10 * 60)
+        && changes.streams <= 10_000
+        && (Duration::from_millis(10)..=Duration::from_secs(10 * 60)).contains(&changes.heartbeat)
         && limits.per_second > 0
         && is_log_filter(&log.level)
         && positive.iter().all(|duration| !duration.is_zero())

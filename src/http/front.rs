@@ -20,7 +20,7 @@ use super::reads::Read;
 use super::routes::{Admin, CollectionRoutes, Routes, Target};
 use super::system::SystemResources;
 use super::writes::WriteContext;
-use super::{admin, body, client, problem, reads, spans, writes};
+use super::{admin, body, changes, client, problem, reads, spans, writes};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::BurstLimit;
@@ -79,6 +79,13 @@ impl Front {
     pub fn open(&self, records: Arc<Records>) {
         // A second call changes nothing: requests may be using the first one's.
         let _ = self.0.records.set(records);
+    }
+
+    /// Ends what would not end by itself, so that the server can stop.
+    pub fn close_feeds(&self) {
+        if let Some(records) = self.0.records.get() {
+            records.close_feeds();
+        }
     }
 
     /// Makes the front answer all requests of an actix application. Each worker's requests share one handle, so that
@@ -146,6 +153,11 @@ impl Shared {
             Target::Record(routes, segment) => reads::read_record(self.read(request, caller)?, routes, segment).await,
             Target::List(routes) => reads::list_records(self.read(request, caller)?, routes).await,
             Target::Stats(routes) => reads::count_records(self.read(request, caller)?, routes).await,
+            Target::Changes(routes) => {
+                let known = caller.clone();
+                let recheck = Box::new(move || std::future::ready(Ok(known.clone())).boxed());
+                changes::list_changes(self.read(request, caller)?, routes, recheck).await
+            }
             Target::View(route) => reads::read_view(self.read(request, caller)?, route).await,
             Target::System(system) => self.system.answer(system, self.records.get().map(|records| &**records), request).await,
             Target::DocsFile(file) => self.system.docs_file(file),

@@ -6,7 +6,7 @@
 //! | `server` | sockets, workers, time limits of connections |
 //! | `front` | the one service all requests go through |
 //! | `routes` | which resource a path names, and what its answers have in common |
-//! | `reads`, `writes`, `system`, `admin` | handlers: parse, call, shape |
+//! | `reads`, `writes`, `changes`, `system`, `admin` | handlers: parse, call, shape |
 //! | `negotiation`, `conditional`, `idempotency`, `freshness`, `identifier`, `body`, `client` | what requests say |
 //! | `cache_status` | how answers say that they came about |
 //! | `problem` | what failures look like |
@@ -17,6 +17,7 @@
 mod admin;
 mod body;
 mod cache_status;
+mod changes;
 mod client;
 mod conditional;
 mod docs;

@@ -16,6 +16,8 @@ use crate::records::{Resource, Resources, ViewResource};
 const BATCH: &str = "_batch";
 /// The sub-resource of a collection that counts.
 const STATS: &str = "_stats";
+/// The sub-resource of a collection that says what happened to it.
+const CHANGES: &str = "_changes";
 /// Where the page of the API description is.
 pub(super) const DOCS: &str = "/docs";
 
@@ -41,6 +43,7 @@ pub(super) struct CollectionRoutes {
     record: RouteMetrics,
     batch: RouteMetrics,
     stats: RouteMetrics,
+    changes: RouteMetrics,
 }
 
 /// A view with everything that its answers have in common, made once.
@@ -105,6 +108,8 @@ pub(super) enum Target<'a> {
     Batch(&'a CollectionRoutes),
     /// The statistics of a collection.
     Stats(&'a CollectionRoutes),
+    /// The change log of a collection.
+    Changes(&'a CollectionRoutes),
     /// A view.
     View(&'a ViewRoute),
     /// What is not data.
@@ -161,6 +166,7 @@ impl Routes {
         match (self.places.get(parent)?, segment) {
             (Place::System(System::Docs, _), file) => Some((Target::DocsFile(file), &self.docs)),
             (Place::Collection(routes), BATCH) => Some((Target::Batch(routes), &routes.batch)),
+            (Place::Collection(routes), CHANGES) => Some((Target::Changes(routes), &routes.changes)),
             (Place::Collection(routes), STATS) => Some((Target::Stats(routes), &routes.stats)),
             // A trailing slash names nothing, and what begins with an underscore is reserved.
             (Place::Collection(_), reserved) if reserved.is_empty() || reserved.starts_with('_') => None,
@@ -181,6 +187,7 @@ impl CollectionRoutes {
             record: metrics.route(format!("{path}/{{id}}")),
             batch: metrics.route(format!("{path}/{BATCH}")),
             stats: metrics.route(format!("{path}/{STATS}")),
+            changes: metrics.route(format!("{path}/{CHANGES}")),
         }
     }
 }
@@ -204,9 +211,12 @@ impl Target<'_> {
             Self::List(_) => &[Method::GET, Method::HEAD, Method::POST, Method::OPTIONS],
             Self::Record(..) => &[Method::GET, Method::HEAD, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS],
             Self::Batch(_) | Self::Admin(Admin::Invalidate) => &[Method::POST, Method::OPTIONS],
-            Self::Stats(_) | Self::View(_) | Self::System(_) | Self::Admin(Admin::Cache | Admin::Explain) | Self::DocsFile(_) => {
-                &[Method::GET, Method::HEAD, Method::OPTIONS]
-            }
+            Self::Stats(_)
+            | Self::Changes(_)
+            | Self::View(_)
+            | Self::System(_)
+            | Self::Admin(Admin::Cache | Admin::Explain)
+            | Self::DocsFile(_) => &[Method::GET, Method::HEAD, Method::OPTIONS],
             Self::Unmatched => &[],
         }
     }

@@ -10,6 +10,7 @@
 //! A write: `Store::record_write` → the same under the write lock, in a transaction → `write::write` reads what is
 //! stored, asks the planner, and writes records and change log together.
 
+mod audit;
 mod column;
 mod connection;
 mod contract;
@@ -49,6 +50,7 @@ use crate::error::Result;
 use crate::model::{ChangePage, Collection, CollectionName, Filter, Position, Query, Record, RecordId, Selection, Snapshot};
 use crate::telemetry::Telemetry;
 
+pub use audit::{ChangeFilter, ChangeList, ChangePlace, LogHead};
 pub use contract::{
     Author, Committed, Existing, FieldStats, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Shape, Stats, WritePlan,
 };
@@ -228,7 +230,7 @@ impl Store {
         let seen = Arc::new(seen.clone());
         self.run("changes_since", "", Access::Follow, move |connection| {
             let seen = Arc::clone(&seen);
-            async move { log::since(connection, &seen, after, limit).await }.boxed()
+            async move { log::since(connection, None, &seen, after, limit).await }.boxed()
         })
         .await
     }

@@ -127,6 +127,7 @@ fn collection(name: &str, fields: &[(&str, Field)], indexes: &[&[&str]]) -> Coll
         },
         warm: crate::model::WarmPlan::default(),
         access: Access::PUBLIC,
+        redact: Vec::new(),
         references: BTreeMap::new(),
         schema: json!({}),
     }
