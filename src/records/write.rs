@@ -7,9 +7,10 @@ use serde_json::Value;
 
 use super::document::{self, Members};
 use super::effect::Effect;
-use super::plan::{Action, BatchError, Draft, Findings, Planner, Precondition, WriteOutcome, combined, id_mismatch};
+use super::plan::{Action, BatchError, Draft, Findings, Planner, WriteOutcome, combined, id_mismatch};
+use super::precondition::Precondition;
+use super::rights::Rights;
 use super::{Records, Resource};
-use crate::auth::authorize;
 use crate::cache::Reconciler;
 use crate::error::{Error, ErrorKind, Result, Violation};
 use crate::faults;
@@ -24,7 +25,7 @@ pub struct Written {
     pub outcome: WriteOutcome,
     /// The id of the record.
     pub id: RecordId,
-    /// The record as stored; `None` after a deletion.
+    /// The record as stored, so far as the caller may see it; `None` after a deletion.
     pub record: Option<Record>,
     /// The entity tag of the record, with quotes.
     pub etag: Option<String>,
@@ -44,9 +45,9 @@ pub enum ImportMode {
 impl Records {
     /// Creates a record under the id its document names, or a new one.
     pub async fn create(&self, resource: &Arc<Resource>, caller: &Caller, document: Value) -> Result<Written> {
-        authorize(&caller.principal, resource.collection().access.write)?;
+        let rights = Rights::of(resource, &caller.principal)?;
         let draft = create_draft(resource, document, String::new(), "", Action::Create)?;
-        self.write_one(resource, caller, draft).await
+        self.write_one(resource, caller, rights, draft).await
     }
 
     /// Creates or replaces the record `id`.
@@ -58,9 +59,9 @@ impl Records {
         document: Value,
         precondition: Precondition,
     ) -> Result<Written> {
-        authorize(&caller.principal, resource.collection().access.write)?;
+        let rights = Rights::of(resource, &caller.principal)?;
         let draft = document_draft(resource, id, document, String::new(), "", Action::Upsert)?;
-        self.write_one(resource, caller, Draft { precondition, ..draft }).await
+        self.write_one(resource, caller, rights, Draft { precondition, ..draft }).await
     }
 
     /// Merges `patch` into the record `id` (RFC 7396).
@@ -72,10 +73,10 @@ impl Records {
         patch: Value,
         precondition: Precondition,
     ) -> Result<Written> {
-        authorize(&caller.principal, resource.collection().access.write)?;
+        let rights = Rights::of(resource, &caller.principal)?;
         let action = Action::Patch(Value::Object(document::client_members(patch)?));
         let draft = Draft { pointer: String::new(), data_pointer: "", id, action, precondition };
-        self.write_one(resource, caller, draft).await
+        self.write_one(resource, caller, rights, draft).await
     }
 
     /// Deletes the record `id`.
@@ -86,9 +87,9 @@ impl Records {
         id: RecordId,
         precondition: Precondition,
     ) -> Result<Written> {
-        authorize(&caller.principal, resource.collection().access.write)?;
+        let rights = Rights::of(resource, &caller.principal)?;
         let draft = Draft { pointer: String::new(), data_pointer: "", id, action: Action::Delete, precondition };
-        self.write_one(resource, caller, draft).await
+        self.write_one(resource, caller, rights, draft).await
     }
 
     /// Writes documents in one transaction, leaving out those that break rules: their errors stand at their positions.
@@ -100,7 +101,7 @@ impl Records {
         documents: Vec<Value>,
         mode: ImportMode,
     ) -> Result<Vec<Result<WriteOutcome>>, BatchError> {
-        authorize(&caller.principal, resource.collection().access.write).map_err(|error| BatchError { index: 0, error })?;
+        let rights = Rights::of(resource, &caller.principal).map_err(|error| BatchError { index: 0, error })?;
         let action = match mode {
             ImportMode::Create => Action::Create,
             ImportMode::Upsert => Action::Upsert,
@@ -118,7 +119,7 @@ impl Records {
         }
         while !drafts.is_empty() {
             let attempt = drafts.iter().map(|(_, draft)| draft.clone()).collect();
-            match self.commit(resource, caller, attempt).await {
+            match self.commit(resource, caller, rights.clone(), attempt).await {
                 Ok(written) => {
                     for ((index, _), written) in drafts.drain(..).zip(written) {
                         if let Some(slot) = results.get_mut(index) {
@@ -132,14 +133,20 @@ impl Records {
         Ok(results.into_iter().map(|result| result.unwrap_or_else(|| Err(Error::internal("a draft has no result")))).collect())
     }
 
-    pub(super) async fn write_all(&self, resource: &Arc<Resource>, caller: &Caller, drafts: Vec<Draft>) -> Result<Vec<Written>> {
+    pub(super) async fn write_all(
+        &self,
+        resource: &Arc<Resource>,
+        caller: &Caller,
+        rights: Rights,
+        drafts: Vec<Draft>,
+    ) -> Result<Vec<Written>> {
         let total = drafts.len();
-        self.commit(resource, caller, drafts).await.map_err(|failures| combined(total, failures))
+        self.commit(resource, caller, rights, drafts).await.map_err(|failures| combined(total, failures))
     }
 
-    async fn write_one(&self, resource: &Arc<Resource>, caller: &Caller, draft: Draft) -> Result<Written> {
+    async fn write_one(&self, resource: &Arc<Resource>, caller: &Caller, rights: Rights, draft: Draft) -> Result<Written> {
         let no_result = || Error::internal("a write has neither a result nor an error");
-        match self.commit(resource, caller, vec![draft]).await {
+        match self.commit(resource, caller, rights, vec![draft]).await {
             Ok(written) => written.into_iter().next().ok_or_else(no_result),
             Err(failures) => Err(failures.into_iter().next().map_or_else(no_result, |failure| failure.error)),
         }
@@ -151,6 +158,7 @@ impl Records {
         &self,
         resource: &Arc<Resource>,
         caller: &Caller,
+        rights: Rights,
         drafts: Vec<Draft>,
     ) -> Result<Vec<Written>, Vec<BatchError>> {
         let commit = Commit {
@@ -160,7 +168,9 @@ impl Records {
             planner: Planner {
                 declared: Arc::clone(resource.declared()),
                 referrers: self.catalog.referrers(&resource.collection().name),
+                rights: rights.clone(),
             },
+            rights,
             actor: caller.principal.actor().to_owned(),
         };
         let task = tokio::spawn(RequestId::carry(commit.run(drafts)));
@@ -196,6 +206,7 @@ struct Commit {
     reconciler: Arc<Reconciler>,
     resource: Arc<Resource>,
     planner: Planner,
+    rights: Rights,
     actor: String,
 }
 
@@ -223,7 +234,7 @@ impl Commit {
                 faults::point("before_announce").await;
                 let changes = changes(&collection.name, &planned, &committed.positions);
                 self.reconciler.announce(&changes, &committed.predecessors).await;
-                Ok(results(planned, committed))
+                results(planned, committed, &self.rights).map_err(|error| vec![BatchError { index: 0, error }])
             }
             Err(_) if !planned.failures.is_empty() => Err(planned.failures),
             Err(error) => Err(by_draft(&drafts, error)),
@@ -262,8 +273,8 @@ fn changes(collection: &CollectionName, planned: &Planned, positions: &[Position
     writes.map(change).collect()
 }
 
-/// The result of each draft, in their order. Drafts of one record share its final state.
-fn results(planned: Planned, committed: Committed) -> Vec<Written> {
+/// The result of each draft, in their order, as the caller may see it. Drafts of one record share its final state.
+fn results(planned: Planned, committed: Committed, rights: &Rights) -> Result<Vec<Written>> {
     let position = committed.positions.last().copied();
     let stored = planned.writes.into_iter().zip(committed.records).filter_map(|((id, _), record)| Some((id, record?)));
     let mut records: HashMap<RecordId, Record> = planned.findings.untouched.into_iter().chain(stored).collect();
@@ -281,8 +292,9 @@ fn results(planned: Planned, committed: Committed) -> Vec<Written> {
             WriteOutcome::Created | WriteOutcome::Updated | WriteOutcome::Unchanged if last => records.remove(&id),
             WriteOutcome::Created | WriteOutcome::Updated | WriteOutcome::Unchanged => records.get(&id).cloned(),
         };
+        let record = record.map(|record| rights.shown(record)).transpose()?;
         let etag = record.as_ref().map(|record| document::quoted_etag(record.data.as_bytes()));
-        Written { outcome, id, record, etag, position }
+        Ok(Written { outcome, id, record, etag, position })
     };
     planned.findings.outcomes.into_iter().map(result).collect()
 }

@@ -49,7 +49,7 @@ use crate::model::{ChangePage, Collection, CollectionName, Filter, Position, Que
 use crate::telemetry::Telemetry;
 
 pub use contract::{
-    Committed, Existing, FieldStats, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Shape, Stats, WritePlan,
+    Among, Committed, Existing, FieldStats, Owner, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Shape, Stats, WritePlan,
 };
 pub use copy::{BatchLimit, Contents, CopyMark, RawChange, RawRecord};
 pub use structure::Step;

@@ -14,14 +14,15 @@ use diesel::sql_types::{BigInt, Nullable, Text};
 use serde::Serialize;
 
 use super::connection::Connection;
-use super::contract::{Committed, Existing, Planner, RecordWrite, ReferenceCheck, Referrer, WritePlan};
+use super::contract::{Among, Committed, Existing, Owner, Planner, RecordWrite, ReferenceCheck, Referrer, WritePlan};
 use super::dialect::{Dialect, is_in, is_safe_name, literal};
 use super::failure::Failure;
+use super::filter::push_owner;
 use super::log::position;
 use super::read::{RecordRow, stored_id};
 use super::statement::Statement;
 use crate::error::{Error, Result, Violation};
-use crate::model::{Collection, CollectionName, Operation, Position, Record, RecordId};
+use crate::model::{Collection, CollectionName, Field, Operation, Position, Record, RecordId, ScalarType};
 
 /// So many records are planned on the thread that they come in on: going to another one costs as much.
 const PLANNED_IN_PLACE: usize = 16;
@@ -263,18 +264,24 @@ fn deleted(plan: &WritePlan) -> impl Iterator<Item = &RecordWrite> {
     plan.writes.iter().filter(|write| write.operation == Operation::Delete)
 }
 
-/// One statement for each collection that is referred to.
+/// One statement for each collection that is referred to, and each owner whose records count. What does not count is told like
+/// what there is not.
 async fn check_references(connection: &mut Connection<'_>, checks: &[ReferenceCheck]) -> Result<(), Failure> {
-    let mut wanted: BTreeMap<&CollectionName, Vec<&str>> = BTreeMap::new();
+    let mut wanted: BTreeMap<(&CollectionName, &Among), Vec<&str>> = BTreeMap::new();
     for check in checks {
-        wanted.entry(&check.collection).or_default().push(&check.id);
+        wanted.entry((&check.collection, &check.among)).or_default().push(&check.id);
     }
-    let mut present: HashSet<(&CollectionName, String)> = HashSet::new();
-    for (collection, ids) in wanted {
-        let rows: Vec<IdRow> = connection.load(reference_statement(connection.dialect(), collection, &ids)).await?;
-        present.extend(rows.into_iter().map(|row| (collection, row.id)));
+    let mut present: HashSet<((&CollectionName, &Among), String)> = HashSet::new();
+    for ((collection, among), ids) in wanted {
+        let owner = match among {
+            Among::All => None,
+            Among::Of(owner) => Some(owner),
+            Among::Nothing => continue,
+        };
+        let rows: Vec<IdRow> = connection.load(reference_statement(connection.dialect(), collection, &ids, owner)?).await?;
+        present.extend(rows.into_iter().map(|row| ((collection, among), row.id)));
     }
-    let missing = checks.iter().filter(|check| !present.contains(&(&check.collection, check.id.clone())));
+    let missing = checks.iter().filter(|check| !present.contains(&((&check.collection, &check.among), check.id.clone())));
     let violations: Vec<Violation> = missing
         .map(|check| {
             let detail = format!("There is no record {:?} in {}.", check.id, check.collection);
@@ -286,15 +293,21 @@ async fn check_references(connection: &mut Connection<'_>, checks: &[ReferenceCh
 
 /// Those of `ids` that there are. They cannot be deleted before this transaction ends; and whoever has deleted one and
 /// not yet committed is waited for.
-pub(super) fn reference_statement(dialect: &dyn Dialect, collection: &CollectionName, ids: &[&str]) -> Statement {
+pub(super) fn reference_statement(
+    dialect: &dyn Dialect,
+    collection: &CollectionName,
+    ids: &[&str],
+    owner: Option<&Owner>,
+) -> Result<Statement> {
     let mut statement = Statement::new(format!(
         "SELECT records.id FROM {} WHERE {} AND records.id",
         dialect.table(collection, "records"),
         is_in(collection, "records")
     ));
     dialect.push_in_texts(&mut statement, ids);
+    push_owner(&mut statement, dialect, owner)?;
     statement.sql(" ORDER BY records.id").sql(dialect.lock_to_refer());
-    statement
+    Ok(statement)
 }
 
 /// One statement for each field that may hold a deleted id. It runs after the deletions, so records that refer to each
@@ -331,7 +344,7 @@ pub(super) fn referrer_statement(dialect: &dyn Dialect, referrer: &Referrer, ids
     if !is_safe_name(field) {
         return Err(Error::internal(format!("the field {field:?} of {collection} cannot stand in SQL")));
     }
-    let value = dialect.value("records.", field, crate::model::Field { scalar: crate::model::ScalarType::Text, array: false });
+    let value = dialect.value("records.", field, Field { scalar: ScalarType::Text, array: false });
     let mut statement = Statement::new(format!(
         "SELECT {value} AS id, count(*) AS records FROM {} WHERE {} AND {value}",
         dialect.table(collection, "records"),
