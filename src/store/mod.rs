@@ -28,6 +28,7 @@ mod order;
 mod postgres;
 mod projection;
 mod read;
+mod references;
 mod sqlite;
 mod statement;
 mod stats;
@@ -50,7 +51,8 @@ use crate::model::{ChangePage, Collection, CollectionName, Filter, Position, Que
 use crate::telemetry::Telemetry;
 
 pub use contract::{
-    Author, Committed, Existing, FieldStats, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Shape, Stats, WritePlan,
+    Among, Author, Committed, Existing, FieldStats, Owner, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Shape, Stats,
+    WritePlan,
 };
 pub use copy::{BatchLimit, Contents, CopyMark, RawChange, RawRecord};
 pub use idempotency::{Answering, KeptAnswer, Once, OnceOutcome};
