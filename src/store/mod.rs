@@ -29,6 +29,7 @@ mod order;
 mod postgres;
 mod projection;
 mod read;
+mod references;
 mod sqlite;
 mod statement;
 mod stats;
@@ -52,7 +53,8 @@ use crate::telemetry::Telemetry;
 
 pub use audit::{ChangeFilter, ChangeList, ChangePlace, LogHead};
 pub use contract::{
-    Author, Committed, Existing, FieldStats, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Shape, Stats, WritePlan,
+    Among, Author, Committed, Existing, FieldStats, Owner, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Shape, Stats,
+    WritePlan,
 };
 pub use copy::{BatchLimit, Contents, CopyMark, RawChange, RawRecord};
 pub use idempotency::{Answering, KeptAnswer, Once, OnceOutcome};

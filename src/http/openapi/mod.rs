@@ -4,6 +4,7 @@
 //! only its internal references are moved to their new place.
 
 mod admin;
+mod changes;
 mod examples;
 mod parameters;
 mod paths;
