@@ -18,7 +18,7 @@ const ROOMS: [(&str, &[&str]); 18] = [
     ("store", &["config", "telemetry", "tls"]),
     ("cache", &["config", "faults", "telemetry", "redis_client"]),
     ("catalog", &["config"]),
-    ("auth", &["cache", "store", "redis_client"]),
+    ("auth", &["cache", "config", "faults", "store", "telemetry"]),
     ("limits", &["config", "cache", "store", "redis_client"]),
     ("records", &["faults", "cache", "store", "catalog", "auth", "telemetry"]),
     ("jobs", &["records", "store"]),

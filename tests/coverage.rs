@@ -260,7 +260,7 @@ async fn requests(server: &Server) -> Vec<(&'static str, &'static str, u16, Repl
         (Method::GET, "/openapi.json", "/openapi.json", None, &[], 200),
         (Method::GET, "/api/items/{id}", "/api/items/B?fields=sku", None, &[("cache-control", "only-if-cached")], 504),
         (Method::GET, "/admin/cache", "/admin/cache", None, &[], 200),
-        (Method::GET, "/admin/cache", "/admin/cache", None, &[("via", "1.1 proxy")], 404),
+        (Method::GET, "/admin/cache", "/admin/cache", None, &[("authorization", "Bearer x")], 401),
         (Method::GET, "/admin/cache/explain", "/admin/cache/explain?path=/api/items", None, &[], 200),
         (Method::GET, "/admin/cache/explain", "/admin/cache/explain", None, &[], 400),
         (Method::POST, "/admin/cache/invalidate", "/admin/cache/invalidate", Some(json!({"all": true})), &[], 200),

@@ -15,6 +15,7 @@
 //! | `openapi`, `docs` | the API description and its page |
 
 mod admin;
+mod auth;
 mod body;
 mod cache_status;
 mod client;

@@ -62,10 +62,10 @@ struct PositionRow {
 
 /// What the log has of the writes.
 #[derive(Default)]
-struct Logged {
+pub(super) struct Logged {
     /// By record.
-    positions: HashMap<String, Position>,
-    predecessors: BTreeSet<u64>,
+    pub positions: HashMap<String, Position>,
+    pub predecessors: BTreeSet<u64>,
 }
 
 #[derive(QueryableByName)]
@@ -343,7 +343,7 @@ pub(super) fn referrer_statement(dialect: &dyn Dialect, referrer: &Referrer, ids
 }
 
 /// Adds the change log's rows, in the order of the writes.
-async fn log(connection: &mut Connection<'_>, collection: &CollectionName, actor: &str, texts: &str) -> Result<Logged, Failure> {
+pub(super) async fn log(connection: &mut Connection<'_>, collection: &CollectionName, actor: &str, texts: &str) -> Result<Logged, Failure> {
     let dialect = connection.dialect();
     let member = |name| dialect.write_member(name);
     let mut statement = Statement::new(format!(

@@ -1,0 +1,147 @@
+//! Passwords: Argon2id, with the parameters that OWASP recommends (19 MiB, 2 passes, 1 lane), on threads that may be held up, and a
+//! few at a time: each takes its memory and a core for some hundredths of a second.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use argon2::{Algorithm, Argon2, Params, Version};
+use aws_lc_rs::{constant_time, rand};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::Semaphore;
+
+use crate::error::{Error, Result, Violation};
+
+/// Shorter ones are guessed.
+const MIN_CHARACTERS: usize = 12;
+/// Longer ones are no better.
+const MAX_BYTES: usize = 1_024;
+/// How long somebody waits for a turn.
+const PATIENCE: Duration = Duration::from_secs(5);
+const HASH_BYTES: usize = 32;
+
+/// Hashes and checks passwords.
+#[derive(Clone, Debug)]
+pub(super) struct Passwords {
+    turns: Arc<Semaphore>,
+}
+
+/// Whether a password is the one that was hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Match {
+    Yes,
+    No,
+}
+
+impl Passwords {
+    pub fn new() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { turns: Arc::new(Semaphore::new(cores)) }
+    }
+
+    /// The hash of a new password, with its salt and parameters (PHC string format). Fails if it is too short or too long.
+    pub async fn hash(&self, password: SecretString) -> Result<SecretString> {
+        check(&password)?;
+        self.in_turn(move || {
+            let mut salt = [0; 16];
+            rand::fill(&mut salt).map_err(|_| Error::internal("the system has no random numbers"))?;
+            let params = Params::DEFAULT;
+            let hash = derived(&password, &salt, params.clone())?;
+            let [salt, hash] = [&salt[..], &hash[..]].map(|bytes| STANDARD_NO_PAD.encode(bytes));
+            let (memory, passes, lanes) = (params.m_cost(), params.t_cost(), params.p_cost());
+            Ok(format!("$argon2id$v=19$m={memory},t={passes},p={lanes}${salt}${hash}").into())
+        })
+        .await
+    }
+
+    /// Whether `password` is the one of `stored`. Without it, which is to say for a user that there is not, it takes as long.
+    pub async fn check(&self, password: SecretString, stored: Option<SecretString>) -> Result<Match> {
+        self.in_turn(move || {
+            let nobody = || (Params::DEFAULT, vec![0; 16], vec![0; HASH_BYTES]);
+            let known = stored.as_ref().map(|stored| {
+                parsed(stored.expose_secret()).ok_or_else(|| Error::internal("a stored password hash cannot be read"))
+            });
+            let is_known = known.is_some();
+            let (params, salt, expected) = known.transpose()?.unwrap_or_else(nobody);
+            let found = derived(&password, &salt, params)?;
+            let is_equal = constant_time::verify_slices_are_equal(&found, &expected).is_ok();
+            Ok(if is_equal && is_known { Match::Yes } else { Match::No })
+        })
+        .await
+    }
+
+    async fn in_turn<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.turns).acquire_owned()).await.map_err(|_| {
+            Error::unavailable("Too many are logging in at this moment.", Duration::from_secs(2), "no turn for hashing a password")
+        })?;
+        let turn = turn.map_err(Error::internal)?;
+        let worked = tokio::task::spawn_blocking(move || {
+            // Whoever gave up waiting has not made room for somebody else.
+            let _turn = turn;
+            work()
+        });
+        worked.await.map_err(Error::internal)?
+    }
+}
+
+fn check(password: &SecretString) -> Result<()> {
+    let password = password.expose_secret();
+    if password.chars().count() >= MIN_CHARACTERS && password.len() <= MAX_BYTES {
+        return Ok(());
+    }
+    let detail = format!("A password has at least {MIN_CHARACTERS} characters and at most {MAX_BYTES} bytes.");
+    Err(Error::invalid(vec![Violation::new("/password", "password", detail)]))
+}
+
+fn derived(password: &SecretString, salt: &[u8], params: Params) -> Result<[u8; HASH_BYTES]> {
+    let mut hash = [0; HASH_BYTES];
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into(password.expose_secret().as_bytes(), salt, &mut hash)
+        .map_err(Error::internal)?;
+    Ok(hash)
+}
+
+fn parsed(text: &str) -> Option<(Params, Vec<u8>, Vec<u8>)> {
+    let mut parts = text.strip_prefix("$argon2id$v=19$")?.split('$');
+    let (parameters, salt, hash) = (parts.next()?, parts.next()?, parts.next()?);
+    let mut costs = parameters.split(',');
+    let mut cost = |name: &str| costs.next()?.strip_prefix(name)?.strip_prefix('=')?.parse::<u32>().ok();
+    let params = Params::new(cost("m")?, cost("t")?, cost("p")?, Some(HASH_BYTES)).ok()?;
+    let bytes = |text: &str| STANDARD_NO_PAD.decode(text).ok();
+    let (salt, hash) = (bytes(salt)?, bytes(hash)?);
+    (parts.next().is_none() && hash.len() == HASH_BYTES).then_some((params, salt, hash))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_password_matches_its_own_hash_and_no_other() {
+        let passwords = Passwords::new();
+        let hash = |text: &str| passwords.hash(text.to_owned().into());
+        let (one, again) = (hash("correct horse battery").await.unwrap(), hash("correct horse battery").await.unwrap());
+        assert_ne!(one.expose_secret(), again.expose_secret(), "no salt");
+        assert!(one.expose_secret().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", one.expose_secret());
+        let check = |text: &str, stored: Option<&SecretString>| passwords.check(text.to_owned().into(), stored.cloned());
+        assert_eq!(check("correct horse battery", Some(&one)).await.unwrap(), Match::Yes);
+        assert_eq!(check("correct horse batterz", Some(&one)).await.unwrap(), Match::No);
+        assert_eq!(check("correct horse battery", None).await.unwrap(), Match::No);
+        assert!(check("x", Some(&"$argon2id$v=19$m=1".to_owned().into())).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_password_that_is_guessed_at_once_is_refused() {
+        for wrong in ["", "eleven char", &"x".repeat(MAX_BYTES + 1)] {
+            let error = Passwords::new().hash(wrong.to_owned().into()).await.unwrap_err();
+            assert!(error.violations()[0].detail.contains("at least 12 characters"), "{error}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_password_is_shown() {
+        let password: SecretString = "correct horse battery".to_owned().into();
+        assert!(!format!("{password:?}").contains("horse"));
+    }
+}
