@@ -86,6 +86,7 @@ fn check(document: &Value, operation: &Value, what: &str, reply: &Reply) {
             "x-total-count",
             "consistency-token",
             "preference-applied",
+            "idempotency-replayed",
             "retry-after",
         ];
         let sent = reply.headers.contains_key(name.as_str());

@@ -14,6 +14,7 @@ mod freshness;
 mod histories;
 mod hostile;
 mod http;
+mod idempotency;
 mod model;
 mod observability;
 mod outages;

@@ -16,8 +16,8 @@ use crate::cache::{Cache, Reconciler};
 use crate::config::AuthSettings;
 use crate::error::{Error, Result, Violation};
 use crate::faults;
-use crate::model::{Change, Principal, Quota, Role, Scope, timestamp_text};
-use crate::store::{ApiKey, NewKey, NewUser, Store, User, UserState};
+use crate::model::{Caller, Change, Principal, Quota, Role, Scope, timestamp_text};
+use crate::store::{ApiKey, Author, NewKey, NewUser, Store, User, UserState};
 use crate::telemetry::RequestId;
 
 /// What the first key of an installation is called.
@@ -95,12 +95,12 @@ impl Accounts {
     }
 
     /// Adds a user.
-    pub async fn add_user(self: &Arc<Self>, email: &str, password: SecretString, role: Role, actor: &str) -> Result<()> {
+    pub async fn add_user(self: &Arc<Self>, email: &str, password: SecretString, role: Role, caller: &Caller) -> Result<()> {
         let email = email_text(email)?;
         let password_hash = self.passwords.hash(password).await?;
         let user = NewUser { id: Uuid::now_v7().to_string(), email, password_hash, role };
-        let actor = actor.to_owned();
-        self.committed(move |accounts| async move { Ok(((), accounts.store.user_insert(user, &actor, &now()).await?)) }).await
+        let author = author(caller);
+        self.committed(move |accounts| async move { Ok(((), accounts.store.user_insert(user, &author, &now()).await?)) }).await
     }
 
     /// All users, by address.
@@ -109,31 +109,31 @@ impl Accounts {
     }
 
     /// Disables a user, with all keys and sessions, or lets the user act again.
-    pub async fn set_user_state(self: &Arc<Self>, email: &str, state: UserState, actor: &str) -> Result<()> {
-        let (email, actor) = (email_text(email)?, actor.to_owned());
+    pub async fn set_user_state(self: &Arc<Self>, email: &str, state: UserState, caller: &Caller) -> Result<()> {
+        let (email, author) = (email_text(email)?, author(caller));
         self.committed(move |accounts| async move {
-            let changes = accounts.store.user_set_state(&email, state, &actor, &now()).await?;
+            let changes = accounts.store.user_set_state(&email, state, &author, &now()).await?;
             Ok(((), changes.ok_or_else(|| no_user(&email))?))
         })
         .await
     }
 
     /// Gives a user another password, which ends all sessions.
-    pub async fn set_password(self: &Arc<Self>, email: &str, password: SecretString, actor: &str) -> Result<()> {
-        let (email, actor) = (email_text(email)?, actor.to_owned());
+    pub async fn set_password(self: &Arc<Self>, email: &str, password: SecretString, caller: &Caller) -> Result<()> {
+        let (email, author) = (email_text(email)?, author(caller));
         let hash = self.passwords.hash(password).await?;
         self.committed(move |accounts| async move {
-            let changes = accounts.store.user_set_password(&email, hash, &actor, &now()).await?;
+            let changes = accounts.store.user_set_password(&email, hash, &author, &now()).await?;
             Ok(((), changes.ok_or_else(|| no_user(&email))?))
         })
         .await
     }
 
     /// Makes an API key.
-    pub async fn create_key(self: &Arc<Self>, request: KeyRequest, actor: &str) -> Result<CreatedKey> {
+    pub async fn create_key(self: &Arc<Self>, request: KeyRequest, caller: &Caller) -> Result<CreatedKey> {
         let (key, created) = new_key(request)?;
-        let actor = actor.to_owned();
-        self.committed(move |accounts| async move { Ok(((), accounts.store.key_insert(key, &actor, &now()).await?)) }).await?;
+        let author = author(caller);
+        self.committed(move |accounts| async move { Ok(((), accounts.store.key_insert(key, &author, &now()).await?)) }).await?;
         Ok(created)
     }
 
@@ -142,7 +142,7 @@ impl Accounts {
     pub async fn first_key(self: &Arc<Self>) -> Result<Option<CreatedKey>> {
         let (key, created) = new_key(KeyRequest::new(FIRST_KEY, Role::Admin))?;
         self.committed(move |accounts| async move {
-            let made = accounts.store.key_insert_first(key, "operator", &now()).await?;
+            let made = accounts.store.key_insert_first(key, &author(&Caller::OPERATOR), &now()).await?;
             let is_made = made.is_some();
             Ok((is_made.then_some(created), made.unwrap_or_default()))
         })
@@ -155,10 +155,10 @@ impl Accounts {
     }
 
     /// Ends a key.
-    pub async fn revoke_key(self: &Arc<Self>, prefix: &str, actor: &str) -> Result<()> {
-        let (prefix, actor) = (prefix.to_owned(), actor.to_owned());
+    pub async fn revoke_key(self: &Arc<Self>, prefix: &str, caller: &Caller) -> Result<()> {
+        let (prefix, author) = (prefix.to_owned(), author(caller));
         self.committed(move |accounts| async move {
-            let changes = accounts.store.key_revoke(&prefix, &actor, &now()).await?;
+            let changes = accounts.store.key_revoke(&prefix, &author, &now()).await?;
             Ok(((), changes.ok_or_else(|| Error::not_found(format!("There is no key with the prefix {prefix:?}.")))?))
         })
         .await
@@ -183,6 +183,10 @@ impl Accounts {
         }));
         task.await.map_err(Error::internal)?
     }
+}
+
+fn author(caller: &Caller) -> Author {
+    Author { actor: caller.principal.actor().to_owned(), origin: caller.address }
 }
 
 fn now() -> String {

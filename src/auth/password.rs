@@ -73,7 +73,11 @@ impl Passwords {
 
     async fn in_turn<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.turns).acquire_owned()).await.map_err(|_| {
-            Error::unavailable("Too many are logging in at this moment.", Duration::from_secs(2), "no turn for hashing a password")
+            Error::unavailable(
+                "Too many are logging in at this moment.",
+                Duration::from_secs(2),
+                "no turn for hashing a password",
+            )
         })?;
         let turn = turn.map_err(Error::internal)?;
         let worked = tokio::task::spawn_blocking(move || {

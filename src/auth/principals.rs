@@ -18,7 +18,9 @@ use super::token::SigningKeys;
 use crate::cache::{Basis, Cache, CacheKey, Content, Fingerprint, Kind, Lifetime, Lifetimes, Lookup, Outcome, Presence, Scope};
 use crate::config::{AuthSettings, CacheSettings};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{CollectionName, Freshness, Guard, Identity, Principal, Quota, RecordId, Role, Scope as Permission, timestamp_text};
+use crate::model::{
+    CollectionName, Freshness, Guard, Identity, Principal, Quota, RecordId, Role, Scope as Permission, timestamp_text,
+};
 use crate::store::{ApiKey, KEYS, SESSIONS, Session, Store, USERS};
 
 /// For how long a principal is cached if nothing changes.

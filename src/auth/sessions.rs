@@ -4,6 +4,7 @@
 //! and nobody can tell which: the session ends. Only within [`GRACE`] the last one brings the same next one once more, for a client
 //! that lost the answer, or asked twice at once. (Both are then served; who of two uses the next one second ends the session.)
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ fn refused_refresh() -> Error {
 
 impl Accounts {
     /// Begins a session. It takes the same time whether there is such a user or not.
-    pub async fn login(self: &Arc<Self>, email: &str, password: SecretString) -> Result<Tokens> {
+    pub async fn login(self: &Arc<Self>, email: &str, password: SecretString, origin: Option<IpAddr>) -> Result<Tokens> {
         let user = match email_text(email) {
             Ok(email) => self.store.user_by_email(&email).await?,
             // As long as any other: a look-up for what cannot be there.
@@ -82,7 +83,7 @@ impl Accounts {
         };
         let hash = user.password_hash;
         let begun = self.committed(move |accounts| async move {
-            let begun = accounts.store.session_insert(session, hash, &timestamp_text(now)).await?;
+            let begun = accounts.store.session_insert(session, hash, origin, &timestamp_text(now)).await?;
             let is_begun = begun.is_some();
             Ok((is_begun.then_some(()), begun.unwrap_or_default()))
         });
@@ -91,7 +92,7 @@ impl Accounts {
     }
 
     /// Takes a refresh token for new tokens.
-    pub async fn refresh(self: &Arc<Self>, token: &str) -> Result<Tokens> {
+    pub async fn refresh(self: &Arc<Self>, token: &str, origin: Option<IpAddr>) -> Result<Tokens> {
         let sent = Arc::new(RefreshToken::read(token).ok_or_else(refused_refresh)?);
         let (now, step) = (Utc::now(), random(32)?);
         let outcome: Arc<Mutex<Outcome>> = Arc::default();
@@ -101,7 +102,7 @@ impl Accounts {
             *told.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
             rotation
         };
-        self.rotate(session, now, Arc::new(decide)).await?;
+        self.rotate(session, origin, now, Arc::new(decide)).await?;
         let outcome = std::mem::take(&mut *outcome.lock().unwrap_or_else(PoisonError::into_inner));
         match outcome {
             Outcome::Renewed(renewed) => self.tokens(now, renewed).await,
@@ -111,7 +112,7 @@ impl Accounts {
 
     /// Ends the session that a refresh token belongs to, whichever of its tokens it is. What is none ends nothing, and nobody is told
     /// (RFC 7009, 2.2).
-    pub async fn logout(self: &Arc<Self>, token: &str) -> Result<()> {
+    pub async fn logout(self: &Arc<Self>, token: &str, origin: Option<IpAddr>) -> Result<()> {
         let Some(sent) = RefreshToken::read(token) else { return Ok(()) };
         let (now, session) = (Utc::now(), sent.session.clone());
         let decide = move |session: Option<&Session>| match session {
@@ -120,17 +121,18 @@ impl Accounts {
             }
             Some(_) | None => Rotation::Keep,
         };
-        self.rotate(session, now, Arc::new(decide)).await
+        self.rotate(session, origin, now, Arc::new(decide)).await
     }
 
     async fn rotate(
         self: &Arc<Self>,
         session: String,
+        origin: Option<IpAddr>,
         now: DateTime<Utc>,
         decide: Arc<dyn Fn(Option<&Session>) -> Rotation + Send + Sync>,
     ) -> Result<()> {
         self.committed(move |accounts| async move {
-            let changes = accounts.store.session_rotate(&session, &timestamp_text(now), decide).await?;
+            let changes = accounts.store.session_rotate(&session, origin, &timestamp_text(now), decide).await?;
             Ok(((), changes))
         })
         .await

@@ -15,27 +15,42 @@ use super::system::state;
 use super::{body, negotiation};
 use crate::auth::{Accounts, Tokens, authorize};
 use crate::error::{Error, Result, Violation};
-use crate::model::{AccessRule, Principal};
+use crate::model::{AccessRule, Caller, Principal};
 
 /// What a body needs at most: an address and a password, or a token.
 const MAX_BODY_BYTES: usize = 8 * 1024;
 
 /// Answers `POST /api/v1/auth/login`.
-pub(super) async fn log_in(accounts: &Arc<Accounts>, request: &HttpRequest, payload: &mut Payload) -> Result<HttpResponse> {
+pub(super) async fn log_in(
+    accounts: &Arc<Accounts>,
+    caller: &Caller,
+    request: &HttpRequest,
+    payload: &mut Payload,
+) -> Result<HttpResponse> {
     let [email, password] = members(request, payload, ["email", "password"]).await?;
-    Ok(tokens(&accounts.login(email.expose_secret(), password).await?))
+    Ok(tokens(&accounts.login(email.expose_secret(), password, caller.address).await?))
 }
 
 /// Answers `POST /api/v1/auth/refresh`.
-pub(super) async fn refresh(accounts: &Arc<Accounts>, request: &HttpRequest, payload: &mut Payload) -> Result<HttpResponse> {
+pub(super) async fn refresh(
+    accounts: &Arc<Accounts>,
+    caller: &Caller,
+    request: &HttpRequest,
+    payload: &mut Payload,
+) -> Result<HttpResponse> {
     let [token] = members(request, payload, ["refresh_token"]).await?;
-    Ok(tokens(&accounts.refresh(token.expose_secret()).await?))
+    Ok(tokens(&accounts.refresh(token.expose_secret(), caller.address).await?))
 }
 
 /// Answers `POST /api/v1/auth/logout`.
-pub(super) async fn log_out(accounts: &Arc<Accounts>, request: &HttpRequest, payload: &mut Payload) -> Result<HttpResponse> {
+pub(super) async fn log_out(
+    accounts: &Arc<Accounts>,
+    caller: &Caller,
+    request: &HttpRequest,
+    payload: &mut Payload,
+) -> Result<HttpResponse> {
     let [token] = members(request, payload, ["refresh_token"]).await?;
-    accounts.logout(token.expose_secret()).await?;
+    accounts.logout(token.expose_secret(), caller.address).await?;
     let mut response = HttpResponse::with_body(StatusCode::NO_CONTENT, BoxBody::new(()));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)

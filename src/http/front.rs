@@ -204,9 +204,9 @@ impl Shared {
                 administer(&caller.principal, Verb::Write)?;
                 admin::invalidate_cache(self.records()?, request, payload).await
             }
-            (Target::Auth(Auth::Login), &Method::POST) => auth::log_in(self.accounts()?, request, payload).await,
-            (Target::Auth(Auth::Refresh), &Method::POST) => auth::refresh(self.accounts()?, request, payload).await,
-            (Target::Auth(Auth::Logout), &Method::POST) => auth::log_out(self.accounts()?, request, payload).await,
+            (Target::Auth(Auth::Login), &Method::POST) => auth::log_in(self.accounts()?, caller, request, payload).await,
+            (Target::Auth(Auth::Refresh), &Method::POST) => auth::refresh(self.accounts()?, caller, request, payload).await,
+            (Target::Auth(Auth::Logout), &Method::POST) => auth::log_out(self.accounts()?, caller, request, payload).await,
             (Target::List(routes), &Method::POST) => writes::create_record(self.write(routes, request, caller)?, payload).await,
             (Target::Batch(routes), &Method::POST) => writes::write_batch(self.write(routes, request, caller)?, payload).await,
             (Target::Record(routes, segment), &Method::PUT) => {

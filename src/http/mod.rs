@@ -7,7 +7,7 @@
 //! | `front` | the one service all requests go through |
 //! | `routes` | which resource a path names, and what its answers have in common |
 //! | `reads`, `writes`, `system`, `admin` | handlers: parse, call, shape |
-//! | `negotiation`, `conditional`, `freshness`, `identifier`, `body`, `client` | what requests say |
+//! | `negotiation`, `conditional`, `idempotency`, `freshness`, `identifier`, `body`, `client` | what requests say |
 //! | `cache_status` | how answers say that they came about |
 //! | `problem` | what failures look like |
 //! | `readiness` | whether requests should be sent here, and why not |
@@ -23,6 +23,7 @@ mod conditional;
 mod docs;
 mod freshness;
 mod front;
+mod idempotency;
 mod identifier;
 mod negotiation;
 mod observe;

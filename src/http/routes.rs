@@ -233,7 +233,9 @@ impl Target<'_> {
         match self {
             Self::List(_) | Self::Record(..) | Self::Batch(_) | Self::Stats(_) | Self::View(_) => true,
             Self::Admin(_) | Self::Auth(Auth::Me) => true,
-            Self::System(_) | Self::DocsFile(_) | Self::Unmatched | Self::Auth(Auth::Login | Auth::Refresh | Auth::Logout) => false,
+            Self::System(_) | Self::DocsFile(_) | Self::Unmatched | Self::Auth(Auth::Login | Auth::Refresh | Auth::Logout) => {
+                false
+            }
         }
     }
 
@@ -250,9 +252,7 @@ impl Target<'_> {
             | Self::System(_)
             | Self::Admin(Admin::Cache | Admin::Explain)
             | Self::Auth(Auth::Me)
-            | Self::DocsFile(_) => {
-                &[Method::GET, Method::HEAD, Method::OPTIONS]
-            }
+            | Self::DocsFile(_) => &[Method::GET, Method::HEAD, Method::OPTIONS],
             Self::Unmatched => &[],
         }
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::document;
 use super::plan::{Action, BatchError, Draft, Precondition, combined};
 use super::write::{create_draft, document_draft};
-use super::{Records, Resource, Written};
+use super::{Idempotent, Records, Reply, Resource, Written};
 use crate::auth::authorize;
 use crate::error::{Error, Result, Violation};
 use crate::model::{Caller, RecordId};
@@ -39,7 +39,13 @@ enum Verb {
 impl Records {
     /// Runs the operations of `body`, `{"operations": […]}`. One that cannot be done stops all; every failure is named
     /// by its position.
-    pub async fn batch(&self, resource: &Arc<Resource>, caller: &Caller, body: Value) -> Result<Vec<Written>> {
+    pub async fn batch(
+        &self,
+        resource: &Arc<Resource>,
+        caller: &Caller,
+        body: Value,
+        once: Option<Idempotent>,
+    ) -> Result<Reply<Vec<Written>>> {
         authorize(&caller.principal, resource.collection().access.write)?;
         let operations = operations(body)?;
         let mut drafts = Vec::with_capacity(operations.len());
@@ -51,7 +57,7 @@ impl Records {
                 Err(error) => failures.push(BatchError { index, error }),
             }
         }
-        if failures.is_empty() { self.write_all(resource, caller, drafts).await } else { Err(combined(total, failures)) }
+        if failures.is_empty() { self.write_all(resource, caller, drafts, once).await } else { Err(combined(total, failures)) }
     }
 }
 

@@ -8,10 +8,12 @@ mod administration;
 mod answer;
 mod batch;
 mod body;
+mod commit;
 mod cursor;
 mod document;
 mod effect;
 mod log;
+mod once;
 mod plan;
 mod prepared;
 mod query;
@@ -28,6 +30,7 @@ pub use administration::{Administration, Invalidated, Question};
 pub use answer::{Answer, Forwarded};
 pub use batch::MAX_OPERATIONS;
 pub use log::CatalogedLog;
+pub use once::{IDEMPOTENCY_RETENTION, Idempotent, Reply, Shaping};
 pub use plan::{BatchError, Precondition, WriteOutcome};
 pub use query::{canonical_query, check_list};
 pub use resource::{Resource, ViewResource};
@@ -38,6 +41,7 @@ use crate::cache::{Cache, Reconciler};
 pub use crate::cache::{Encoding, Occupancy, Outcome, Presence, Representation, Tier};
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
+pub use crate::store::KeptAnswer;
 use crate::store::Store;
 
 /// The service behind all collections and views.

@@ -78,7 +78,7 @@ pub struct BatchError {
 }
 
 /// What a plan found out beside the rows.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Findings {
     /// What each draft does, in their order.
     pub(super) outcomes: Vec<(RecordId, WriteOutcome)>,

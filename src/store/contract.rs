@@ -1,6 +1,7 @@
 //! What goes into the store and comes out of it, besides the `model`.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -45,6 +46,15 @@ pub struct FieldStats {
     /// Values and the number of records that have them, most frequent first, then by value; `None` for records that
     /// lack the field (or, for an array, have no element). At most 1,000.
     pub values: Vec<(Option<Scalar>, u64)>,
+}
+
+/// Who writes, and from where, for the change log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Author {
+    /// The name in the log.
+    pub actor: String,
+    /// The address; `None` if not over a network.
+    pub origin: Option<IpAddr>,
 }
 
 /// The stored records that a write is about, by id.

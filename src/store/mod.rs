@@ -20,6 +20,7 @@ mod dialect;
 mod failure;
 mod filter;
 mod highlight;
+mod idempotency;
 mod installation;
 mod log;
 mod metrics;
@@ -50,19 +51,21 @@ use crate::model::{ChangePage, Collection, CollectionName, Filter, Position, Que
 use crate::telemetry::Telemetry;
 
 pub use accounts::{
-    AccountRows, ApiKey, KEYS, KeyHolder, NewKey, NewSession, NewUser, Rotation, SESSIONS, Session, SessionHolder, SigningKey, USERS,
-    User, UserState,
+    AccountRows, ApiKey, KEYS, KeyHolder, NewKey, NewSession, NewUser, Rotation, SESSIONS, Session, SessionHolder, SigningKey,
+    USERS, User, UserState,
 };
 pub use contract::{
-    Committed, Existing, FieldStats, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Shape, Stats, WritePlan,
+    Author, Committed, Existing, FieldStats, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Shape, Stats, WritePlan,
 };
 pub use copy::{BatchLimit, Contents, CopyMark, RawChange, RawRecord};
+pub use idempotency::{Answering, KeptAnswer, Once, OnceOutcome};
 pub use structure::Step;
 
 use connection::{Access, Connection};
 use database::Database;
 use failure::Failure;
 use metrics::Metrics;
+use turns::Name;
 
 /// The database. Clones share it.
 #[derive(Clone)]
@@ -197,16 +200,16 @@ impl Store {
     pub async fn record_write(
         &self,
         collection: &Arc<Collection>,
-        actor: &str,
+        author: Author,
         ids: Vec<RecordId>,
         planner: Planner,
     ) -> Result<Committed> {
         let database = &self.inner.database;
-        let request = Arc::new((Arc::clone(collection), actor.to_owned(), ids, planner));
+        let request = Arc::new((Arc::clone(collection), author, ids, planner));
         let work = async {
             // A batch goes without: batches that wait for each other in turn would wait for most others.
             let _turn = match &*request.2 {
-                [only] => database.turn(&collection.name, only).await?,
+                [only] => database.turn(|| Name::Record(collection.name.clone(), only.clone())).await?,
                 _ => None,
             };
             let request = Arc::clone(&request);

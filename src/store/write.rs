@@ -14,7 +14,7 @@ use diesel::sql_types::{BigInt, Nullable, Text};
 use serde::Serialize;
 
 use super::connection::Connection;
-use super::contract::{Committed, Existing, Planner, RecordWrite, ReferenceCheck, Referrer, WritePlan};
+use super::contract::{Author, Committed, Existing, Planner, RecordWrite, ReferenceCheck, Referrer, WritePlan};
 use super::dialect::{Dialect, is_in, is_safe_name, literal};
 use super::failure::Failure;
 use super::log::position;
@@ -80,7 +80,7 @@ struct ReferrerRow {
 pub(super) async fn write(
     connection: &mut Connection<'_>,
     collection: &Collection,
-    actor: &str,
+    author: &Author,
     ids: &[RecordId],
     planner: &Planner,
 ) -> Result<Committed, Failure> {
@@ -117,7 +117,7 @@ pub(super) async fn write(
     }
     check_references(connection, &plan.references).await?;
     check_referrers(connection, &plan).await?;
-    let Logged { mut positions, predecessors } = log(connection, &collection.name, actor, &texts).await?;
+    let Logged { mut positions, predecessors } = log(connection, &collection.name, author, &texts).await?;
     let mut committed = Committed { predecessors, ..Committed::default() };
     for write in &plan.writes {
         committed.records.push(stored.remove(&write.id));
@@ -343,17 +343,22 @@ pub(super) fn referrer_statement(dialect: &dyn Dialect, referrer: &Referrer, ids
 }
 
 /// Adds the change log's rows, in the order of the writes.
-pub(super) async fn log(connection: &mut Connection<'_>, collection: &CollectionName, actor: &str, texts: &str) -> Result<Logged, Failure> {
+pub(super) async fn log(
+    connection: &mut Connection<'_>,
+    collection: &CollectionName,
+    author: &Author,
+    texts: &str,
+) -> Result<Logged, Failure> {
     let dialect = connection.dialect();
     let member = |name| dialect.write_member(name);
     let mut statement = Statement::new(format!(
-        "INSERT INTO changes (collection, id, operation, version, actor, at, before, after) SELECT {}, {}, {}, {}, ",
+        "INSERT INTO changes (collection, id, operation, version, actor, origin, at, before, after) SELECT {}, {}, {}, {}, ",
         literal(collection),
         member("id"),
         member("operation"),
         member("version"),
     ));
-    statement.text(actor);
+    statement.text(&author.actor).sql(", ").optional_text(author.origin.map(|address| address.to_string()));
     statement.sql(format!(
         ", {}, {}, {} FROM ",
         member("updated_at"),

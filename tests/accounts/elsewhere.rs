@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use terrace::auth::{KeyRequest, UserState};
-use terrace::model::Role;
+use terrace::model::{Caller, Role};
 
 use super::keys::prefix;
 use crate::support::{Server, redis};
@@ -43,8 +43,8 @@ async fn what_ends_on_one_server_has_ended_on_all_that_are_on_the_bus() {
     }
     // The command beside them is on the bus as well.
     let app = third.app().await;
-    app.accounts().revoke_key(prefix(&lone), "operator").await.unwrap();
-    app.accounts().set_user_state(EMAIL, UserState::Disabled, "operator").await.unwrap();
+    app.accounts().revoke_key(prefix(&lone), &Caller::OPERATOR).await.unwrap();
+    app.accounts().set_user_state(EMAIL, UserState::Disabled, &Caller::OPERATOR).await.unwrap();
     for server in &servers {
         for credential in [&key, &lone, &token] {
             server.eventually("it is refused", async || server.get_as(credential, ME).await.status == 401).await;
@@ -56,10 +56,11 @@ async fn what_ends_on_one_server_has_ended_on_all_that_are_on_the_bus() {
 async fn nothing_of_a_credential_is_in_redis() {
     let private = redis::PrivateRedis::start();
     let server = Server::fixture_with(|settings| settings.redis.url = private.url());
-    server.eventually("the second tier is open", async || {
-        server.get("/metrics").await.text.contains("terrace_cache_second_tier_open 1")
-    })
-    .await;
+    server
+        .eventually("the second tier is open", async || {
+            server.get("/metrics").await.text.contains("terrace_cache_second_tier_open 1")
+        })
+        .await;
     server.add_user(EMAIL, Role::Viewer).await;
     let (key, token) = (server.key_for(Role::Viewer, &[]).await, server.token(EMAIL).await);
     for credential in [&key, &token] {

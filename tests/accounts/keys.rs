@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 use terrace::auth::{KeyRequest, UserState};
-use terrace::model::Role;
+use terrace::model::{Caller, Role};
 
 use crate::support::accounts::PASSWORD;
 use crate::support::{Reply, Server};
@@ -37,7 +37,8 @@ async fn a_key_is_its_role_its_scopes_and_its_quota() {
     }
     server.get(ME).await.problem(401, "unauthenticated");
     server.send_as(&key, Method::POST, "/api/shelves", Some(&json!({"id": "s"}))).await.expect(201);
-    let changes = server.app().await.store().copy_changes(0, terrace::store::BatchLimit { rows: 100, size_bytes: 1 << 20 }).await.unwrap();
+    let changes =
+        server.app().await.store().copy_changes(0, terrace::store::BatchLimit { rows: 100, size_bytes: 1 << 20 }).await.unwrap();
     let written = changes.iter().find(|change| change.collection == "shelves").unwrap();
     assert_eq!(written.actor, actor, "the log does not say who wrote");
 }
@@ -79,10 +80,10 @@ async fn a_revoked_key_is_refused_at_once_and_an_expired_one_by_itself() {
     let key = server.key_for(Role::Viewer, &[]).await;
     server.get_as(&key, ME).await.expect(200);
     // As a command beside the server does it, which the server finds in the log.
-    app.accounts().revoke_key(prefix(&key), "operator").await.unwrap();
+    app.accounts().revoke_key(prefix(&key), &Caller::OPERATOR).await.unwrap();
     server.eventually("the key is refused", async || server.get_as(&key, ME).await.status == 401).await;
-    app.accounts().revoke_key(prefix(&key), "operator").await.unwrap();
-    assert!(app.accounts().revoke_key("nosuchprefix", "operator").await.is_err());
+    app.accounts().revoke_key(prefix(&key), &Caller::OPERATOR).await.unwrap();
+    assert!(app.accounts().revoke_key("nosuchprefix", &Caller::OPERATOR).await.is_err());
 
     let short = KeyRequest { expires_in: Some(Duration::from_millis(1_500)), ..KeyRequest::new("short", Role::Viewer) };
     let short = server.key(short).await;
@@ -100,13 +101,13 @@ async fn a_key_acts_for_its_user_as_long_as_the_user_may_act() {
     let id = app.accounts().users().await.unwrap()[0].id.clone();
     let me = server.get_as(&key, ME).await.expect(200);
     assert_eq!((&me["subject"], &me["role"]), (&json!(id), &json!("editor")), "{me}");
-    app.accounts().set_user_state("ada@example.org", UserState::Disabled, "operator").await.unwrap();
+    app.accounts().set_user_state("ada@example.org", UserState::Disabled, &Caller::OPERATOR).await.unwrap();
     server.eventually("the key is refused", async || server.get_as(&key, ME).await.status == 401).await;
-    let refused = app.accounts().create_key(request(), "operator").await.err().unwrap();
+    let refused = app.accounts().create_key(request(), &Caller::OPERATOR).await.err().unwrap();
     assert_eq!(refused.code(), "user_disabled");
-    app.accounts().set_user_state("ada@example.org", UserState::Active, "operator").await.unwrap();
+    app.accounts().set_user_state("ada@example.org", UserState::Active, &Caller::OPERATOR).await.unwrap();
     server.get_as(&key, ME).await.expect(200);
-    app.accounts().set_password("ada@example.org", format!("{PASSWORD}!").into(), "operator").await.unwrap();
+    app.accounts().set_password("ada@example.org", format!("{PASSWORD}!").into(), &Caller::OPERATOR).await.unwrap();
     server.get_as(&key, ME).await.expect(200);
 }
 
@@ -160,6 +161,6 @@ async fn without_a_cache_the_database_is_asked_for_each_request() {
     let server = Server::fixture_with(|settings| settings.cache.enabled = false);
     let key = server.key_for(Role::Viewer, &[]).await;
     server.get_as(&key, ME).await.expect(200);
-    server.app().await.accounts().revoke_key(prefix(&key), "operator").await.unwrap();
+    server.app().await.accounts().revoke_key(prefix(&key), &Caller::OPERATOR).await.unwrap();
     server.get_as(&key, ME).await.problem(401, "invalid_token");
 }

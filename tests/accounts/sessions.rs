@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::{Value, json};
 use terrace::auth::UserState;
-use terrace::model::Role;
+use terrace::model::{Caller, Role};
 
 use crate::support::accounts::PASSWORD;
 use crate::support::{Reply, Server};
@@ -86,16 +86,16 @@ async fn who_is_disabled_has_no_session_any_more_and_gets_none_back() {
     server.add_user(EMAIL, Role::Viewer).await;
     let tokens = server.log_in(EMAIL, PASSWORD).await.expect(200);
     me(&server, &tokens).await.expect(200);
-    app.accounts().set_user_state(EMAIL, UserState::Disabled, "operator").await.unwrap();
+    app.accounts().set_user_state(EMAIL, UserState::Disabled, &Caller::OPERATOR).await.unwrap();
     server.eventually("the token is refused", async || me(&server, &tokens).await.status == 401).await;
     refreshed(&server, &tokens["refresh_token"]).await.problem(401, "invalid_refresh_token");
     server.log_in(EMAIL, PASSWORD).await.problem(401, "invalid_credentials");
-    app.accounts().set_user_state(EMAIL, UserState::Active, "operator").await.unwrap();
+    app.accounts().set_user_state(EMAIL, UserState::Active, &Caller::OPERATOR).await.unwrap();
     me(&server, &tokens).await.problem(401, "invalid_token");
     let tokens = server.log_in(EMAIL, PASSWORD).await.expect(200);
     me(&server, &tokens).await.expect(200);
     let new = format!("{PASSWORD} more");
-    app.accounts().set_password(EMAIL, new.clone().into(), "operator").await.unwrap();
+    app.accounts().set_password(EMAIL, new.clone().into(), &Caller::OPERATOR).await.unwrap();
     server.eventually("the token is refused", async || me(&server, &tokens).await.status == 401).await;
     server.log_in(EMAIL, PASSWORD).await.problem(401, "invalid_credentials");
     server.log_in(EMAIL, &new).await.expect(200);
@@ -107,7 +107,7 @@ async fn a_login_that_is_refused_does_not_say_why() {
     let app = server.app().await;
     server.add_user(EMAIL, Role::Viewer).await;
     server.add_user("gone@example.org", Role::Viewer).await;
-    app.accounts().set_user_state("gone@example.org", UserState::Disabled, "operator").await.unwrap();
+    app.accounts().set_user_state("gone@example.org", UserState::Disabled, &Caller::OPERATOR).await.unwrap();
     let cases = [(EMAIL, "wrong password"), ("nobody@example.org", PASSWORD), ("gone@example.org", PASSWORD), ("no address", "")];
     let mut fastest = [Duration::MAX; 4];
     for _ in 0..7 {

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use terrace::app::App;
 use terrace::auth::KeyRequest;
-use terrace::model::Role;
+use terrace::model::{Caller, Role};
 
 use super::{Reply, Server};
 
@@ -20,7 +20,7 @@ impl Server {
     /// Makes an API key; returns the value of an `Authorization` field.
     pub async fn key(&self, request: KeyRequest) -> String {
         use secrecy::ExposeSecret as _;
-        let created = self.app().await.accounts().create_key(request, "operator").await.unwrap();
+        let created = self.app().await.accounts().create_key(request, &Caller::OPERATOR).await.unwrap();
         format!("Bearer {}", created.text.expose_secret())
     }
 
@@ -32,7 +32,7 @@ impl Server {
 
     /// Adds a user with [`PASSWORD`].
     pub async fn add_user(&self, email: &str, role: Role) {
-        self.app().await.accounts().add_user(email, PASSWORD.to_owned().into(), role, "operator").await.unwrap();
+        self.app().await.accounts().add_user(email, PASSWORD.to_owned().into(), role, &Caller::OPERATOR).await.unwrap();
     }
 
     /// Logs a user in; returns the answer.

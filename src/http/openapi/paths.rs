@@ -254,7 +254,7 @@ impl Operations<'_> {
     }
 
     fn write_headers(&self, names: &[&str]) -> Map<String, Value> {
-        let mut headers = header_references(&["X-Request-Id", "Consistency-Token"]);
+        let mut headers = header_references(&["X-Request-Id", "Consistency-Token", "Idempotency-Replayed"]);
         headers.extend(header_references(names));
         headers
     }
@@ -264,7 +264,7 @@ impl Operations<'_> {
             write.answers.into_iter().map(|(status, answer)| (status.to_owned(), answer)).collect();
         responses.extend(problem_references(&WRITE_PROBLEMS));
         let mut parameters = write.parameters;
-        parameters.extend(parameters::references(&["RequestId"]));
+        parameters.extend(parameters::references(&["IdempotencyKey", "RequestId"]));
         let mut operation = Map::from_iter([
             ("operationId".to_owned(), json!(write.id)),
             ("summary".to_owned(), json!(write.summary)),

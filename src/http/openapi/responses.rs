@@ -136,7 +136,7 @@ const PROBLEMS: [ProblemResponse; 13] = [
 ];
 
 /// Every header of an answer: its name, what it says, and an example.
-const HEADERS: [(&str, &str, &str); 18] = [
+const HEADERS: [(&str, &str, &str); 19] = [
     (
         "X-Request-Id",
         "The id of the request, as sent by the client or made by the server.",
@@ -169,6 +169,7 @@ const HEADERS: [(&str, &str, &str); 18] = [
         "1042-1042",
     ),
     ("Preference-Applied", "RFC 7240.", "return=representation"),
+    ("Idempotency-Replayed", "The write was done before, under the same Idempotency-Key; this was its answer.", "true"),
     ("Allow", "The methods that the resource takes.", "GET, HEAD, OPTIONS"),
     ("Retry-After", "Seconds after which a retry makes sense.", "1"),
 ];

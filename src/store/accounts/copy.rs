@@ -19,7 +19,17 @@ const TABLES: [(&str, &[&str]); 4] = [
     (
         "api_keys",
         &[
-            "prefix", "name", "hash", "role", "user_id", "scopes", "quota", "created_at", "expires_at", "revoked_at", "last_used_at",
+            "prefix",
+            "name",
+            "hash",
+            "role",
+            "user_id",
+            "scopes",
+            "quota",
+            "created_at",
+            "expires_at",
+            "revoked_at",
+            "last_used_at",
         ],
     ),
     (
@@ -88,7 +98,8 @@ impl Store {
             async move {
                 let mut rows = Vec::new();
                 for (table, (name, columns)) in TABLES.iter().enumerate() {
-                    let named = (0..WIDTH).map(|at| format!("{} AS c{at}", columns.get(at).copied().unwrap_or("CAST(NULL AS text)")));
+                    let named =
+                        (0..WIDTH).map(|at| format!("{} AS c{at}", columns.get(at).copied().unwrap_or("CAST(NULL AS text)")));
                     let named: Vec<String> = named.collect();
                     let key = columns.first().copied().unwrap_or_default();
                     let query = format!("SELECT {} FROM {name} ORDER BY {key}", named.join(", "));

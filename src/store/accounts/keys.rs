@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 
 use super::super::Store;
 use super::super::connection::{Access, Connection};
+use super::super::contract::Author;
 use super::super::failure::Failure;
 use super::super::statement::Statement;
 use super::logged::{self, Event};
@@ -146,8 +147,8 @@ fn parse_scopes(text: &str) -> Result<Vec<Scope>> {
 
 impl Store {
     /// Makes a key. Fails if the user for whom it shall act is not there, or may do nothing.
-    pub async fn key_insert(&self, key: NewKey, actor: &str, now: &str) -> Result<Vec<Change>> {
-        let request = Arc::new((key, actor.to_owned(), now.to_owned()));
+    pub async fn key_insert(&self, key: NewKey, author: &Author, now: &str) -> Result<Vec<Change>> {
+        let request = Arc::new((key, author.clone(), now.to_owned()));
         self.run("key_insert", "", Access::Write, move |connection| {
             let request = Arc::clone(&request);
             async move { insert(connection, &request.0, &request.1, &request.2).await }.boxed()
@@ -157,16 +158,16 @@ impl Store {
 
     /// Makes the first key of all; `None` if there has been one, or there are keys or users. Of several that ask at once one
     /// makes it.
-    pub async fn key_insert_first(&self, key: NewKey, actor: &str, now: &str) -> Result<Option<Vec<Change>>> {
+    pub async fn key_insert_first(&self, key: NewKey, author: &Author, now: &str) -> Result<Option<Vec<Change>>> {
         // Reading alone comes first: a database that takes no writes for now can be served.
         if !self.run("key_insert_first", "", Access::Read, |connection| mark(connection, "").boxed()).await?.is_empty() {
             return Ok(None);
         }
-        let request = Arc::new((key, actor.to_owned(), now.to_owned()));
+        let request = Arc::new((key, author.clone(), now.to_owned()));
         self.run("key_insert_first", "", Access::Write, move |connection| {
             let request = Arc::clone(&request);
             async move {
-                let (key, actor, now) = &*request;
+                let (key, author, now) = &*request;
                 let lock = connection.dialect().lock_to_write();
                 if !mark(connection, lock).await?.is_empty() {
                     return Ok(None);
@@ -179,7 +180,7 @@ impl Store {
                 if known.iter().any(|row| !row.name.is_empty()) {
                     return Ok(None);
                 }
-                insert(connection, key, actor, now).await.map(Some)
+                insert(connection, key, author, now).await.map(Some)
             }
             .boxed()
         })
@@ -216,17 +217,17 @@ impl Store {
     }
 
     /// Ends a key. `None` if there is no such key; no change if it was ended before.
-    pub async fn key_revoke(&self, prefix: &str, actor: &str, now: &str) -> Result<Option<Vec<Change>>> {
-        let request = Arc::new((prefix.to_owned(), actor.to_owned(), now.to_owned()));
+    pub async fn key_revoke(&self, prefix: &str, author: &Author, now: &str) -> Result<Option<Vec<Change>>> {
+        let request = Arc::new((prefix.to_owned(), author.clone(), now.to_owned()));
         self.run("key_revoke", "", Access::Write, move |connection| {
             let request = Arc::clone(&request);
             async move {
-                let (prefix, actor, now) = &*request;
+                let (prefix, author, now) = &*request;
                 let mut update = Statement::new("UPDATE api_keys SET revoked_at = ");
                 update.text(now).sql(" WHERE revoked_at IS NULL AND prefix = ").text(prefix);
                 if connection.execute(update).await? > 0 {
                     let event = Event::of_key(prefix, Operation::Update, "revoked");
-                    return logged::log(connection, actor, now, &[event]).await.map(Some);
+                    return logged::log(connection, author, now, &[event]).await.map(Some);
                 }
                 let mut statement = Statement::new("SELECT prefix AS name FROM api_keys WHERE prefix = ");
                 statement.text(prefix);
@@ -263,7 +264,7 @@ struct NameRow {
     name: String,
 }
 
-async fn insert(connection: &mut Connection<'_>, key: &NewKey, actor: &str, now: &str) -> Result<Vec<Change>, Failure> {
+async fn insert(connection: &mut Connection<'_>, key: &NewKey, author: &Author, now: &str) -> Result<Vec<Change>, Failure> {
     let user = match &key.user {
         None => None,
         Some(email) => {
@@ -288,5 +289,5 @@ async fn insert(connection: &mut Connection<'_>, key: &NewKey, actor: &str, now:
     statement.sql(", ").optional_text(key.quota.as_ref().map(Quota::to_string)).sql(", ").text(now);
     statement.sql(", ").optional_text(key.expires_at.clone()).sql(")");
     connection.execute(statement).await?;
-    logged::log(connection, actor, now, &[Event::of_key(&key.prefix, Operation::Create, "created")]).await
+    logged::log(connection, author, now, &[Event::of_key(&key.prefix, Operation::Create, "created")]).await
 }

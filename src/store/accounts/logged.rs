@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::super::connection::Connection;
+use super::super::contract::Author;
 use super::super::failure::Failure;
 use super::super::write;
 use crate::error::{Error, Result};
@@ -41,7 +42,7 @@ impl<'a> Event<'a> {
 /// Logs `events`; returns what has to be announced after the commit.
 pub(super) async fn log(
     connection: &mut Connection<'_>,
-    actor: &str,
+    author: &Author,
     now: &str,
     events: &[Event<'_>],
 ) -> Result<Vec<Change>, Failure> {
@@ -64,7 +65,7 @@ pub(super) async fn log(
             .collect();
         let texts = serde_json::to_string(&texts).map_err(Error::internal)?;
         let collection = CollectionName::parse(collection)?;
-        let mut positions = write::log(connection, &collection, actor, &texts).await?.positions;
+        let mut positions = write::log(connection, &collection, author, &texts).await?.positions;
         for event in own {
             let position = positions.remove(event.id);
             changes.push(Change {

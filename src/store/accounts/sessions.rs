@@ -1,6 +1,7 @@
 //! Sessions: a login, and the refresh tokens that follow from it.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use diesel::prelude::QueryableByName;
@@ -10,6 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::super::Store;
 use super::super::connection::{Access, Connection};
+use super::super::contract::Author;
 use super::super::failure::Failure;
 use super::super::statement::Statement;
 use super::logged::{self, Event};
@@ -137,7 +139,13 @@ impl SessionRow {
 impl Store {
     /// Begins a session, unless the user may do nothing by now or has another password than the one whose hash is `password_hash`:
     /// then `None`.
-    pub async fn session_insert(&self, session: NewSession, password_hash: SecretString, now: &str) -> Result<Option<Vec<Change>>> {
+    pub async fn session_insert(
+        &self,
+        session: NewSession,
+        password_hash: SecretString,
+        origin: Option<IpAddr>,
+        now: &str,
+    ) -> Result<Option<Vec<Change>>> {
         let request = Arc::new((session, password_hash, now.to_owned()));
         self.run("session_insert", "", Access::Write, move |connection| {
             let request = Arc::clone(&request);
@@ -160,9 +168,9 @@ impl Store {
                 insert.text(&session.id).sql(", ").text(&session.user).sql(", ").text(&session.family).sql(", ");
                 insert.text(&session.newest).sql(", ").text(now).sql(", ").text(now).sql(", ").text(&session.expires_at).sql(")");
                 connection.execute(insert).await?;
-                let actor = format!("user:{}", session.user);
+                let author = Author { actor: format!("user:{}", session.user), origin };
                 let event = Event::of_session(&session.id, Operation::Create, "login");
-                logged::log(connection, &actor, now, &[event]).await.map(Some)
+                logged::log(connection, &author, now, &[event]).await.map(Some)
             }
             .boxed()
         })
@@ -184,6 +192,7 @@ impl Store {
     pub async fn session_rotate(
         &self,
         id: &str,
+        origin: Option<IpAddr>,
         now: &str,
         decide: Arc<dyn Fn(Option<&Session>) -> Rotation + Send + Sync>,
     ) -> Result<Vec<Change>> {
@@ -213,8 +222,8 @@ impl Store {
                         let mut update = Statement::new("UPDATE sessions SET ended_at = ");
                         update.text(now).sql(" WHERE id = ").text(id);
                         connection.execute(update).await?;
-                        let actor = format!("user:{}", session.holder.id);
-                        logged::log(connection, &actor, now, &[Event::of_session(id, Operation::Update, what)]).await
+                        let author = Author { actor: format!("user:{}", session.holder.id), origin };
+                        logged::log(connection, &author, now, &[Event::of_session(id, Operation::Update, what)]).await
                     }
                 }
             }

@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::super::Store;
 use super::super::connection::{Access, Connection};
+use super::super::contract::Author;
 use super::super::failure::Failure;
 use super::super::statement::Statement;
 use super::logged::{self, Event};
@@ -94,12 +95,12 @@ struct PrefixRow {
 
 impl Store {
     /// Adds a user. Fails if there is one with this address.
-    pub async fn user_insert(&self, user: NewUser, actor: &str, now: &str) -> Result<Vec<Change>> {
-        let request = Arc::new((user, actor.to_owned(), now.to_owned()));
+    pub async fn user_insert(&self, user: NewUser, author: &Author, now: &str) -> Result<Vec<Change>> {
+        let request = Arc::new((user, author.clone(), now.to_owned()));
         self.run("user_insert", "", Access::Write, move |connection| {
             let request = Arc::clone(&request);
             async move {
-                let (user, actor, now) = &*request;
+                let (user, author, now) = &*request;
                 let mut insert =
                     Statement::new("INSERT INTO users (id, email, password_hash, role, created_at, updated_at) VALUES (");
                 insert.text(&user.id).sql(", ").text(&user.email).sql(", ").text(user.password_hash.expose_secret());
@@ -109,7 +110,7 @@ impl Store {
                     let detail = format!("There is a user {:?} already.", user.email);
                     return Err(Error::conflict("email_taken", detail).into());
                 }
-                logged::log(connection, actor, now, &[Event::of_user(&user.id, Operation::Create, "added")]).await
+                logged::log(connection, author, now, &[Event::of_user(&user.id, Operation::Create, "added")]).await
             }
             .boxed()
         })
@@ -144,12 +145,12 @@ impl Store {
     }
 
     /// Lets a user act, or not any more; then the sessions end too. `None` if there is no such user; no change if nothing changes.
-    pub async fn user_set_state(&self, email: &str, state: UserState, actor: &str, now: &str) -> Result<Option<Vec<Change>>> {
-        let request = Arc::new((email.to_owned(), actor.to_owned(), now.to_owned()));
+    pub async fn user_set_state(&self, email: &str, state: UserState, author: &Author, now: &str) -> Result<Option<Vec<Change>>> {
+        let request = Arc::new((email.to_owned(), author.clone(), now.to_owned()));
         self.run("user_set_state", "", Access::Write, move |connection| {
             let request = Arc::clone(&request);
             async move {
-                let (email, actor, now) = &*request;
+                let (email, author, now) = &*request;
                 let Some(user) = locked_by_email(connection, email).await? else { return Ok(None) };
                 let (what, disabled_at) = match (state, &user.disabled_at) {
                     (UserState::Active, None) | (UserState::Disabled, Some(_)) => return Ok(Some(Vec::new())),
@@ -162,7 +163,7 @@ impl Store {
                 if state == UserState::Disabled {
                     end_sessions(connection, &user.id, now).await?;
                 }
-                log_with_keys(connection, actor, now, &user.id, what).await.map(Some)
+                log_with_keys(connection, author, now, &user.id, what).await.map(Some)
             }
             .boxed()
         })
@@ -174,21 +175,21 @@ impl Store {
         &self,
         email: &str,
         password_hash: SecretString,
-        actor: &str,
+        author: &Author,
         now: &str,
     ) -> Result<Option<Vec<Change>>> {
-        let request = Arc::new((email.to_owned(), password_hash, actor.to_owned(), now.to_owned()));
+        let request = Arc::new((email.to_owned(), password_hash, author.clone(), now.to_owned()));
         self.run("user_set_password", "", Access::Write, move |connection| {
             let request = Arc::clone(&request);
             async move {
-                let (email, password_hash, actor, now) = &*request;
+                let (email, password_hash, author, now) = &*request;
                 let Some(user) = locked_by_email(connection, email).await? else { return Ok(None) };
                 let mut update = Statement::new("UPDATE users SET password_hash = ");
                 update.text(password_hash.expose_secret()).sql(", updated_at = ").text(now);
                 update.sql(" WHERE id = ").text(&user.id);
                 connection.execute(update).await?;
                 end_sessions(connection, &user.id, now).await?;
-                log_with_keys(connection, actor, now, &user.id, "password changed").await.map(Some)
+                log_with_keys(connection, author, now, &user.id, "password changed").await.map(Some)
             }
             .boxed()
         })
@@ -226,7 +227,7 @@ async fn end_sessions(connection: &mut Connection<'_>, user: &str, now: &str) ->
 /// A change of a user is one of each of the user's keys: what is cached of a key depends on the key alone.
 async fn log_with_keys(
     connection: &mut Connection<'_>,
-    actor: &str,
+    author: &Author,
     now: &str,
     user: &str,
     what: &'static str,
@@ -236,5 +237,5 @@ async fn log_with_keys(
     let keys: Vec<PrefixRow> = connection.load(statement).await?;
     let mut events = vec![Event::of_user(user, Operation::Update, what)];
     events.extend(keys.iter().map(|key| Event::of_key(&key.prefix, Operation::Update, "its user changed")));
-    logged::log(connection, actor, now, &events).await
+    logged::log(connection, author, now, &events).await
 }

@@ -85,7 +85,7 @@ async fn a_plan_that_another_write_overtook_is_made_again() {
         }
         Ok(next("a", existing))
     });
-    let committed = fixture.store.record_write(&fixture.items, "x", vec![id("a")], planner).await.unwrap();
+    let committed = fixture.store.record_write(&fixture.items, author(), vec![id("a")], planner).await.unwrap();
     assert_eq!((committed.records[0].as_ref().unwrap().version, calls.load(Ordering::Relaxed)), (2, 2));
     let logged = fixture.store.changes_since(&start, None, 10).await.unwrap().changes;
     let logged: Vec<(Operation, bool)> = logged.iter().map(|change| (change.operation, change.before.is_some())).collect();
@@ -101,7 +101,7 @@ async fn a_plan_that_is_always_overtaken_ends_with_the_setting() {
     let start = store.snapshot().await.unwrap();
     // As if it was never there when the plan is made.
     let planner: Planner = Arc::new(|_| Ok(next("a", &crate::store::Existing::new())));
-    let error = store.record_write(&items, "x", vec![id("a")], planner).await.unwrap_err();
+    let error = store.record_write(&items, author(), vec![id("a")], planner).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.detail().contains("database.acquire_timeout") && error.retry_after().is_some(), "{error}");
     assert_eq!(changes(&store, &start).await, 0);
@@ -127,7 +127,7 @@ async fn a_batch_that_a_deadlock_ended_is_written_after_the_other() {
         let writes = ["a", "b"].into_iter().flat_map(|key| next(key, existing).writes).collect();
         Ok(WritePlan { writes, ..WritePlan::default() })
     });
-    let writing = spawned(async move { writer.record_write(&items, "x", vec![id("a"), id("b")], planner).await });
+    let writing = spawned(async move { writer.record_write(&items, author(), vec![id("a"), id("b")], planner).await });
     until_waiting(&mut watcher, &name, 1).await;
     tokio::task::block_in_place(|| other.execute(&increment("a")));
     other.execute("COMMIT");
@@ -228,7 +228,7 @@ async fn a_caller_who_goes_away_leaves_no_lock_behind() {
     let writer = store.clone();
     holder.execute("BEGIN; LOCK TABLE changes IN SHARE ROW EXCLUSIVE MODE");
     let planner: Planner = Arc::new(|existing| Ok(next("a", existing)));
-    let writing = spawned(async move { writer.record_write(&items, "x", vec![id("a")], planner).await });
+    let writing = spawned(async move { writer.record_write(&items, author(), vec![id("a")], planner).await });
     until_waiting(&mut other, &name, 1).await;
     writing.abort();
     assert!(writing.await.unwrap_err().is_cancelled());
@@ -259,6 +259,6 @@ async fn a_large_batch_is_planned_without_blocking_the_runtime() {
         sender.send(()).unwrap();
     };
     let ids = (0..100).map(|at| id(&format!("k{at}"))).collect();
-    let (written, ()) = futures_util::join!(store.record_write(&items, "x", ids, planner), other);
+    let (written, ()) = futures_util::join!(store.record_write(&items, author(), ids, planner), other);
     written.unwrap();
 }
