@@ -104,12 +104,13 @@ pub struct Entry {
     vouched: Option<Box<Vouched>>,
     lifetime: Lifetime,
     refreshing: AtomicBool,
-    /// Hashes of the ids of the records that the body shows, sorted; the outer is empty until somebody asks, the inner if nobody
-    /// can tell. Two records with one hash only make an answer look touched.
-    shown: OnceLock<Option<Box<[u64]>>>,
     /// What its only reader made of the body: see [`Entry::attachment`].
     attached: OnceLock<Box<dyn Any + Send + Sync>>,
 }
+
+/// Hashes of the ids of the records that the body of a page shows, sorted; `None` if nobody can tell. Two records with one hash only
+/// make an answer look touched.
+struct Shown(Option<Box<[u64]>>);
 
 /// In the order of [`Encoding::COMPRESSED`].
 type Encodings = [OnceCell<Representation>; Encoding::COMPRESSED.len()];
@@ -148,7 +149,6 @@ impl Entry {
             vouched: None,
             lifetime,
             refreshing: AtomicBool::new(false),
-            shown: OnceLock::new(),
             attached: OnceLock::new(),
         }
     }
@@ -261,9 +261,9 @@ impl Entry {
             hashes.sort_unstable();
             Some(hashes.into_boxed_slice())
         };
-        let is_shown = |change: &Change| match self.shown.get_or_init(hashes) {
-            Some(hashes) => hashes.binary_search(&hash(&change.id)).is_ok(),
-            None => true,
+        let is_shown = |change: &Change| match self.attachment(|_| Some(Shown(hashes()))) {
+            Some(Shown(Some(hashes))) => hashes.binary_search(&hash(&change.id)).is_ok(),
+            Some(Shown(None)) | None => true,
         };
         selection.follow(footprint, is_shown);
     }
