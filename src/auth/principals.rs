@@ -198,7 +198,8 @@ impl Known {
 }
 
 fn unavailable(error: Error) -> Error {
-    if error.kind() != ErrorKind::Unavailable {
+    // That this server has too much to do is another thing.
+    if error.kind() != ErrorKind::Unavailable || error.code() != "unavailable" {
         return error;
     }
     let wait = error.retry_after().unwrap_or(Duration::from_secs(1));

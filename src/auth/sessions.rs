@@ -18,7 +18,7 @@ use super::password::Match;
 use super::token::Claims;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Role, timestamp_text};
-use crate::store::{NewSession, Rotation, Session};
+use crate::store::{NewSession, Rotation, Rotator, Session};
 
 /// For how long a refresh token that was used brings the same next one again.
 const GRACE: TimeDelta = TimeDelta::seconds(10);
@@ -129,7 +129,7 @@ impl Accounts {
         session: String,
         origin: Option<IpAddr>,
         now: DateTime<Utc>,
-        decide: Arc<dyn Fn(Option<&Session>) -> Rotation + Send + Sync>,
+        decide: Rotator,
     ) -> Result<()> {
         self.committed(move |accounts| async move {
             let changes = accounts.store.session_rotate(&session, origin, &timestamp_text(now), decide).await?;

@@ -37,7 +37,7 @@ enum Place {
 /// A collection with everything that its answers have in common, made once.
 pub(super) struct CollectionRoutes {
     pub(super) resource: Arc<Resource>,
-    pub(super) cache_control: HeaderValue,
+    pub(super) sharing: Sharing,
     list: RouteMetrics,
     record: RouteMetrics,
     batch: RouteMetrics,
@@ -47,7 +47,7 @@ pub(super) struct CollectionRoutes {
 /// A view with everything that its answers have in common, made once.
 pub(super) struct ViewRoute {
     pub(super) resource: Arc<ViewResource>,
-    pub(super) cache_control: HeaderValue,
+    pub(super) sharing: Sharing,
     metrics: RouteMetrics,
 }
 
@@ -154,7 +154,7 @@ impl Routes {
             let view = resource.view();
             let route = ViewRoute {
                 resource: Arc::clone(resource),
-                cache_control: cache_control(view.read, view.stale_if_error),
+                sharing: Sharing::new(Audience::of(view.read == AccessRule::Public), view.stale_if_error, Misses::Told),
                 metrics: metrics.route(view.path.as_str()),
             };
             places.insert(view.path.as_str().into(), Place::View(Box::new(route)));
@@ -203,9 +203,10 @@ impl CollectionRoutes {
     fn new(resource: &Arc<Resource>, metrics: &HttpMetrics) -> Self {
         let collection = resource.collection();
         let path = collection.path.as_str();
+        let misses = if collection.access.read == AccessRule::Owner { Misses::Kept } else { Misses::Told };
         Self {
             resource: Arc::clone(resource),
-            cache_control: cache_control(collection.access.read, collection.cache.stale_if_error),
+            sharing: Sharing::new(Audience::of(resource.is_same_for_all()), collection.cache.stale_if_error, misses),
             list: metrics.route(path),
             record: metrics.route(format!("{path}/{{id}}")),
             batch: metrics.route(format!("{path}/{BATCH}")),
@@ -214,16 +215,51 @@ impl CollectionRoutes {
     }
 }
 
-/// The `Cache-Control` of a resource. `max-age=0` lets clients and proxies keep an answer but makes them ask each time
-/// whether it still holds: they are answered from L1 with a 304 and no body, and never show what has been overwritten.
-/// When Terrace itself is away they may serve what they have for as long as the collection allows.
-fn cache_control(read: AccessRule, stale_if_error: Duration) -> HeaderValue {
-    let scope = match read {
-        AccessRule::Public => "public",
-        AccessRule::Viewer | AccessRule::Editor | AccessRule::Admin | AccessRule::Owner => "private",
-    };
-    let text = format!("{scope}, max-age=0, stale-if-error={}", stale_if_error.as_secs());
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("no-cache"))
+/// Who may keep the answers of a resource, and what they tell of how they came about.
+pub(super) struct Sharing {
+    pub(super) cache_control: HeaderValue,
+    pub(super) vary: HeaderValue,
+    pub(super) misses: Misses,
+}
+
+/// Whether a 404 says what the caches knew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Misses {
+    /// It does.
+    Told,
+    /// It does not: "there is no such record for you" is outdated by whoever writes the record, so that a hit that becomes a
+    /// miss would tell that somebody has it.
+    Kept,
+}
+
+#[derive(Clone, Copy)]
+enum Audience {
+    /// All callers are shown the same.
+    All,
+    /// What is shown depends on who asks.
+    Caller,
+}
+
+impl Audience {
+    fn of(is_same_for_all: bool) -> Self {
+        if is_same_for_all { Self::All } else { Self::Caller }
+    }
+}
+
+impl Sharing {
+    /// `max-age=0` lets clients and proxies keep an answer but makes them ask each time whether it still holds: they are
+    /// answered from L1 with a 304 and no body, and never show what has been overwritten. When Terrace itself is away they may
+    /// serve what they have for as long as the collection allows. `public` lets proxies serve one caller what another got, even
+    /// with credentials (RFC 9111, 3.5).
+    fn new(audience: Audience, stale_if_error: Duration, misses: Misses) -> Self {
+        let (scope, vary) = match audience {
+            Audience::All => ("public", "accept-encoding"),
+            Audience::Caller => ("private", "accept-encoding, authorization"),
+        };
+        let text = format!("{scope}, max-age=0, stale-if-error={}", stale_if_error.as_secs());
+        let cache_control = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("no-cache"));
+        Self { cache_control, vary: HeaderValue::from_static(vary), misses }
+    }
 }
 
 impl Target<'_> {

@@ -90,8 +90,9 @@ pub(super) async fn write_batch(context: WriteContext<'_>, payload: &mut Payload
 }
 
 impl WriteContext<'_> {
-    /// What every write checks before it reads the body.
+    /// What every write checks before it reads the body: strangers send none.
     fn check(&self) -> Result<()> {
+        self.routes.resource.check_writer(&self.caller.principal)?;
         negotiation::require_json(self.request.headers())?;
         no_parameters(self.request)
     }

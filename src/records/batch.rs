@@ -6,10 +6,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::document;
-use super::plan::{Action, BatchError, Draft, Precondition, combined};
+use super::plan::{Action, BatchError, Draft, combined};
+use super::precondition::Precondition;
+use super::rights::Rights;
 use super::write::{create_draft, document_draft};
 use super::{Idempotent, Records, Reply, Resource, Written};
-use crate::auth::authorize;
 use crate::error::{Error, Result, Violation};
 use crate::model::{Caller, RecordId};
 
@@ -46,7 +47,7 @@ impl Records {
         body: Value,
         once: Option<Idempotent>,
     ) -> Result<Reply<Vec<Written>>> {
-        authorize(&caller.principal, resource.collection().access.write)?;
+        let rights = Rights::of(resource, &caller.principal)?;
         let operations = operations(body)?;
         let mut drafts = Vec::with_capacity(operations.len());
         let mut failures = Vec::new();
@@ -57,7 +58,11 @@ impl Records {
                 Err(error) => failures.push(BatchError { index, error }),
             }
         }
-        if failures.is_empty() { self.write_all(resource, caller, drafts, once).await } else { Err(combined(total, failures)) }
+        if failures.is_empty() {
+            self.write_all(resource, (caller, rights), drafts, once).await
+        } else {
+            Err(combined(total, failures))
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::effect::Effect;
 use super::once::{self, Idempotent, Reply};
 use super::plan::{BatchError, Draft, Findings, Planner, WriteOutcome};
+use super::rights::Rights;
 use super::{Resource, Written, document};
 use crate::cache::Reconciler;
 use crate::error::{Error, Result, Violation};
@@ -38,12 +39,13 @@ impl Commit {
         ids.dedup();
         let drafts = Arc::new(drafts);
         let planned = Arc::new(Mutex::new(Planned::default()));
+        let rights = self.planner.rights.clone();
         let plan = planning(self.planner, Arc::clone(&drafts), Arc::clone(&planned));
         let collection = self.resource.collection();
         let author = Author { actor: self.caller.principal.actor().to_owned(), origin: self.caller.address };
         let committed = match &once {
             None => self.store.record_write(collection, author, ids, plan).await.map(OnceOutcome::Done),
-            Some(idempotent) => match idempotent.once(&self.caller, answering(idempotent, &planned)) {
+            Some(idempotent) => match idempotent.once(&self.caller, answering(idempotent, &planned, &rights)) {
                 Ok(once) => self.store.record_write_once(collection, author, ids, plan, once).await,
                 Err(error) => Err(error),
             },
@@ -54,7 +56,8 @@ impl Commit {
                 faults::point("before_announce").await;
                 let changes = changes(&collection.name, &planned, &committed.positions);
                 self.reconciler.announce(&changes, &committed.predecessors).await;
-                Ok(Reply::Done(results(planned, committed)))
+                let results = results(planned, committed, &rights);
+                results.map(Reply::Done).map_err(|error| vec![BatchError { index: 0, error }])
             }
             Ok(OnceOutcome::Kept(answer)) => {
                 // Whoever did it may not have announced it yet, or have died before: it shows here before it is answered here.
@@ -78,11 +81,11 @@ fn taken(planned: &Mutex<Planned>) -> Planned {
 }
 
 /// The answer as the store asks for it, of what was planned last.
-fn answering(idempotent: &Idempotent, planned: &Arc<Mutex<Planned>>) -> Answering {
-    let (shape, planned) = (Arc::clone(&idempotent.shape), Arc::clone(planned));
+fn answering(idempotent: &Idempotent, planned: &Arc<Mutex<Planned>>, rights: &Rights) -> Answering {
+    let (shape, planned, rights) = (Arc::clone(&idempotent.shape), Arc::clone(planned), rights.clone());
     Arc::new(move |committed| {
         let planned = planned.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        shape(&results(planned, committed.clone()))
+        shape(&results(planned, committed.clone(), &rights)?)
     })
 }
 
@@ -117,8 +120,8 @@ fn changes(collection: &CollectionName, planned: &Planned, positions: &[Position
     writes.map(change).collect()
 }
 
-/// The result of each draft, in their order. Drafts of one record share its final state.
-fn results(planned: Planned, committed: Committed) -> Vec<Written> {
+/// The result of each draft, in their order, as the caller may see it. Drafts of one record share its final state.
+fn results(planned: Planned, committed: Committed, rights: &Rights) -> Result<Vec<Written>> {
     let position = committed.positions.last().copied();
     let stored = planned.writes.into_iter().zip(committed.records).filter_map(|((id, _), record)| Some((id, record?)));
     let mut records: HashMap<RecordId, Record> = planned.findings.untouched.into_iter().chain(stored).collect();
@@ -136,8 +139,9 @@ fn results(planned: Planned, committed: Committed) -> Vec<Written> {
             WriteOutcome::Created | WriteOutcome::Updated | WriteOutcome::Unchanged if last => records.remove(&id),
             WriteOutcome::Created | WriteOutcome::Updated | WriteOutcome::Unchanged => records.get(&id).cloned(),
         };
+        let record = record.map(|record| rights.shown(record)).transpose()?;
         let etag = record.as_ref().map(|record| document::quoted_etag(record.data.as_bytes()));
-        Written { outcome, id, record, etag, position }
+        Ok(Written { outcome, id, record, etag, position })
     };
     planned.findings.outcomes.into_iter().map(result).collect()
 }

@@ -8,9 +8,10 @@ use serde_json::Value;
 use super::commit::Commit;
 use super::document::{self, Members};
 use super::once::{self, Idempotent, Reply};
-use super::plan::{Action, BatchError, Draft, Planner, Precondition, WriteOutcome, combined, id_mismatch};
+use super::plan::{Action, BatchError, Draft, Planner, WriteOutcome, combined, id_mismatch};
+use super::precondition::Precondition;
+use super::rights::Rights;
 use super::{Records, Resource};
-use crate::auth::authorize;
 use crate::error::{Error, ErrorKind, Result, Violation};
 use crate::model::{Caller, IdRule, Position, Record, RecordId};
 use crate::telemetry::RequestId;
@@ -22,7 +23,7 @@ pub struct Written {
     pub outcome: WriteOutcome,
     /// The id of the record.
     pub id: RecordId,
-    /// The record as stored; `None` after a deletion.
+    /// The record as stored, so far as the caller may see it; `None` after a deletion.
     pub record: Option<Record>,
     /// The entity tag of the record, with quotes.
     pub etag: Option<String>,
@@ -48,9 +49,9 @@ impl Records {
         document: Value,
         once: Option<Idempotent>,
     ) -> Result<Reply<Written>> {
-        authorize(&caller.principal, resource.collection().access.write)?;
+        let rights = Rights::of(resource, &caller.principal)?;
         let draft = create_draft(resource, document, String::new(), "", Action::Create)?;
-        self.write_one(resource, caller, draft, once).await
+        self.write_one(resource, (caller, rights), draft, once).await
     }
 
     /// Creates or replaces the record `id`.
@@ -63,9 +64,9 @@ impl Records {
         precondition: Precondition,
         once: Option<Idempotent>,
     ) -> Result<Reply<Written>> {
-        authorize(&caller.principal, resource.collection().access.write)?;
+        let rights = Rights::of(resource, &caller.principal)?;
         let draft = document_draft(resource, id, document, String::new(), "", Action::Upsert)?;
-        self.write_one(resource, caller, Draft { precondition, ..draft }, once).await
+        self.write_one(resource, (caller, rights), Draft { precondition, ..draft }, once).await
     }
 
     /// Merges `patch` into the record `id` (RFC 7396).
@@ -78,10 +79,10 @@ impl Records {
         precondition: Precondition,
         once: Option<Idempotent>,
     ) -> Result<Reply<Written>> {
-        authorize(&caller.principal, resource.collection().access.write)?;
+        let rights = Rights::of(resource, &caller.principal)?;
         let action = Action::Patch(Value::Object(document::client_members(patch)?));
         let draft = Draft { pointer: String::new(), data_pointer: "", id, action, precondition };
-        self.write_one(resource, caller, draft, once).await
+        self.write_one(resource, (caller, rights), draft, once).await
     }
 
     /// Deletes the record `id`.
@@ -93,9 +94,9 @@ impl Records {
         precondition: Precondition,
         once: Option<Idempotent>,
     ) -> Result<Reply<Written>> {
-        authorize(&caller.principal, resource.collection().access.write)?;
+        let rights = Rights::of(resource, &caller.principal)?;
         let draft = Draft { pointer: String::new(), data_pointer: "", id, action: Action::Delete, precondition };
-        self.write_one(resource, caller, draft, once).await
+        self.write_one(resource, (caller, rights), draft, once).await
     }
 
     /// Writes documents in one transaction, leaving out those that break rules: their errors stand at their positions.
@@ -107,7 +108,7 @@ impl Records {
         documents: Vec<Value>,
         mode: ImportMode,
     ) -> Result<Vec<Result<WriteOutcome>>, BatchError> {
-        authorize(&caller.principal, resource.collection().access.write).map_err(|error| BatchError { index: 0, error })?;
+        let rights = Rights::of(resource, &caller.principal).map_err(|error| BatchError { index: 0, error })?;
         let action = match mode {
             ImportMode::Create => Action::Create,
             ImportMode::Upsert => Action::Upsert,
@@ -125,7 +126,7 @@ impl Records {
         }
         while !drafts.is_empty() {
             let attempt = drafts.iter().map(|(_, draft)| draft.clone()).collect();
-            match self.commit(resource, caller, attempt, None).await {
+            match self.commit(resource, (caller, rights.clone()), attempt, None).await {
                 Ok(Reply::Kept(_)) => return Err(BatchError { index: 0, error: Error::internal("an import has no key") }),
                 Ok(Reply::Done(written)) => {
                     for ((index, _), written) in drafts.drain(..).zip(written) {
@@ -143,12 +144,12 @@ impl Records {
     pub(super) async fn write_all(
         &self,
         resource: &Arc<Resource>,
-        caller: &Caller,
+        writer: (&Caller, Rights),
         drafts: Vec<Draft>,
         once: Option<Idempotent>,
     ) -> Result<Reply<Vec<Written>>> {
         let total = drafts.len();
-        self.commit(resource, caller, drafts, once).await.map_err(|failures| match <[BatchError; 1]>::try_from(failures) {
+        self.commit(resource, writer, drafts, once).await.map_err(|failures| match <[BatchError; 1]>::try_from(failures) {
             // It is about the request, and not about what it asks for.
             Ok([BatchError { error, .. }]) if error.code() == once::REUSED => error,
             Ok(failures) => combined(total, failures.into()),
@@ -159,12 +160,12 @@ impl Records {
     async fn write_one(
         &self,
         resource: &Arc<Resource>,
-        caller: &Caller,
+        writer: (&Caller, Rights),
         draft: Draft,
         once: Option<Idempotent>,
     ) -> Result<Reply<Written>> {
         let no_result = || Error::internal("a write has neither a result nor an error");
-        match self.commit(resource, caller, vec![draft], once).await {
+        match self.commit(resource, writer, vec![draft], once).await {
             Ok(Reply::Done(written)) => written.into_iter().next().map(Reply::Done).ok_or_else(no_result),
             Ok(Reply::Kept(answer)) => Ok(Reply::Kept(answer)),
             Err(failures) => Err(failures.into_iter().next().map_or_else(no_result, |failure| failure.error)),
@@ -176,10 +177,13 @@ impl Records {
     async fn commit(
         &self,
         resource: &Arc<Resource>,
-        caller: &Caller,
+        writer: (&Caller, Rights),
         drafts: Vec<Draft>,
         once: Option<Idempotent>,
     ) -> Result<Reply<Vec<Written>>, Vec<BatchError>> {
+        let (caller, rights) = writer;
+        // Only now: who sends a body slowly holds up nobody but itself.
+        let slot = self.cache.capacity().take().map_err(|error| vec![BatchError { index: 0, error }])?;
         let commit = Commit {
             store: self.store.clone(),
             reconciler: Arc::clone(&self.reconciler),
@@ -187,10 +191,15 @@ impl Records {
             planner: Planner {
                 declared: Arc::clone(resource.declared()),
                 referrers: self.catalog.referrers(&resource.collection().name),
+                rights,
             },
             caller: caller.clone(),
         };
-        let task = tokio::spawn(RequestId::carry(commit.run(drafts, once)));
+        let task = tokio::spawn(RequestId::carry(async move {
+            // Kept until it is done, also if the client has hung up.
+            let _slot = slot;
+            commit.run(drafts, once).await
+        }));
         task.await.unwrap_or_else(|failure| Err(vec![BatchError { index: 0, error: Error::internal(failure) }]))
     }
 }

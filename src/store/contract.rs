@@ -16,6 +16,29 @@ pub struct Shape {
     pub fields: Option<Vec<String>>,
     /// Reference fields whose records are embedded under `_include`.
     pub include: Vec<String>,
+    /// There is no record unless it is theirs.
+    pub owner: Option<Owner>,
+}
+
+/// Whose records count.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Owner {
+    /// The text field that says whose a record is.
+    pub field: String,
+    /// What it holds in theirs.
+    pub subject: String,
+}
+
+/// Which records of a collection count.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Among {
+    /// All.
+    #[default]
+    All,
+    /// Theirs.
+    Of(Owner),
+    /// None.
+    Nothing,
 }
 
 /// One record as it goes into a body. Rows of one page may share the memory of their texts.
@@ -105,6 +128,8 @@ pub struct ReferenceCheck {
     pub collection: CollectionName,
     /// The record referred to.
     pub id: String,
+    /// It only counts if it is one of these.
+    pub among: Among,
 }
 
 /// A field that holds ids of the written collection.

@@ -29,6 +29,7 @@ mod order;
 mod postgres;
 mod projection;
 mod read;
+mod references;
 mod sqlite;
 mod statement;
 mod stats;
@@ -51,11 +52,12 @@ use crate::model::{ChangePage, Collection, CollectionName, Filter, Position, Que
 use crate::telemetry::Telemetry;
 
 pub use accounts::{
-    AccountRows, ApiKey, KEYS, KeyHolder, NewKey, NewSession, NewUser, Rotation, SESSIONS, Session, SessionHolder, SigningKey,
-    USERS, User, UserState,
+    AccountRows, ApiKey, KEYS, KeyHolder, NewKey, NewSession, NewUser, Rotation, Rotator, SESSIONS, Session, SessionHolder,
+    SigningKey, USERS, User, UserState,
 };
 pub use contract::{
-    Author, Committed, Existing, FieldStats, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Shape, Stats, WritePlan,
+    Among, Author, Committed, Existing, FieldStats, Owner, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Shape, Stats,
+    WritePlan,
 };
 pub use copy::{BatchLimit, Contents, CopyMark, RawChange, RawRecord};
 pub use idempotency::{Answering, KeptAnswer, Once, OnceOutcome};

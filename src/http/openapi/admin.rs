@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::responses::{header_references, problem_references};
 use super::{component, parameters};
 
-const PROBLEMS: [&str; 7] = ["400", "401", "403", "406", "429", "500", "503"];
-const WRITE_PROBLEMS: [&str; 10] = ["400", "401", "403", "406", "413", "415", "422", "429", "500", "503"];
+const PROBLEMS: [&str; 8] = ["400", "401", "403", "406", "414", "429", "500", "503"];
+const WRITE_PROBLEMS: [&str; 12] = ["400", "401", "403", "406", "408", "413", "414", "415", "422", "429", "500", "503"];
 
 /// The paths.
 pub(super) fn paths() -> Vec<(String, Value)> {

@@ -6,7 +6,7 @@ use super::responses::{header_references, problem_references};
 use super::{component, parameters};
 
 /// Of what takes a body.
-const PROBLEMS: [&str; 9] = ["400", "401", "406", "413", "415", "422", "429", "500", "503"];
+const PROBLEMS: [&str; 11] = ["400", "401", "406", "408", "413", "414", "415", "422", "429", "500", "503"];
 
 /// The paths.
 pub(super) fn paths() -> Vec<(String, Value)> {
@@ -64,7 +64,7 @@ impl Operation {
 }
 
 fn describe_caller() -> Value {
-    let mut responses = problem_references(&["400", "401", "406", "429", "500", "503"]);
+    let mut responses = problem_references(&["400", "401", "406", "414", "429", "500", "503"]);
     let content = json!({"application/json": {"schema": component("schemas", "Caller")}});
     responses.insert("200".to_owned(), answer("Who is asking.", &content));
     json!({

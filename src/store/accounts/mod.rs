@@ -14,7 +14,7 @@ mod users;
 pub use copy::AccountRows;
 pub use keys::{ApiKey, KeyHolder, NewKey};
 pub use logged::{KEYS, SESSIONS, USERS};
-pub use sessions::{NewSession, Rotation, Session, SessionHolder};
+pub use sessions::{NewSession, Rotation, Rotator, Session, SessionHolder};
 pub use signing::SigningKey;
 pub use users::{NewUser, User, UserState};
 

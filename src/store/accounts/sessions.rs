@@ -84,6 +84,9 @@ pub enum Rotation {
     End(&'static str),
 }
 
+/// Decides what becomes of a session, inside of the transaction; it may be asked again.
+pub type Rotator = Arc<dyn Fn(Option<&Session>) -> Rotation + Send + Sync>;
+
 impl fmt::Debug for Session {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Session").field("id", &self.id).finish_non_exhaustive()
@@ -189,13 +192,7 @@ impl Store {
 
     /// Does with the session `id` what `decide` says, which may be asked again; two requests at once are one after the other. Returns
     /// the changes.
-    pub async fn session_rotate(
-        &self,
-        id: &str,
-        origin: Option<IpAddr>,
-        now: &str,
-        decide: Arc<dyn Fn(Option<&Session>) -> Rotation + Send + Sync>,
-    ) -> Result<Vec<Change>> {
+    pub async fn session_rotate(&self, id: &str, origin: Option<IpAddr>, now: &str, decide: Rotator) -> Result<Vec<Change>> {
         let request = Arc::new((id.to_owned(), now.to_owned(), decide));
         self.run("session_rotate", "", Access::Write, move |connection| {
             let request = Arc::clone(&request);

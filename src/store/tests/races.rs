@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::schema::{Schema, Session};
 use super::*;
 use crate::error::{Error, ErrorKind};
+use crate::store::Among;
 use crate::store::connection::{Access, Connection};
 
 /// The database of `fixture` as another process opens it: with further `options` of a session, and a name by which its
@@ -147,7 +148,12 @@ async fn no_reference_is_left_to_what_is_deleted_meanwhile_whoever_is_first() {
             let (one, other) = (opened(&fixture, options, &name).await, opened(&fixture, options, &name).await);
             let (items, groups) = (Arc::clone(&fixture.items), Arc::clone(&fixture.groups));
             let creation = async move {
-                let check = ReferenceCheck { pointer: "/group".into(), collection: groups.name.clone(), id: "g".into() };
+                let check = ReferenceCheck {
+                    pointer: "/group".into(),
+                    collection: groups.name.clone(),
+                    id: "g".into(),
+                    among: Among::All,
+                };
                 try_put(&one, &items, &[json!({"key": "a", "group": "g"})], vec![check]).await.map(drop)
             };
             let (items, groups) = (fixture.items.name.clone(), Arc::clone(&fixture.groups));
@@ -205,7 +211,8 @@ async fn a_batch_takes_one_transaction_and_as_many_round_trips_whatever_its_size
     counting.await.unwrap();
     let cost = async |documents: Vec<Value>| {
         asked.store(0, Ordering::Relaxed);
-        let check = |at| ReferenceCheck { pointer: format!("/{at}"), collection: groups.name.clone(), id: "g".into() };
+        let check =
+            |at| ReferenceCheck { pointer: format!("/{at}"), collection: groups.name.clone(), id: "g".into(), among: Among::All };
         let checks = (0..documents.len()).map(check).collect();
         let committed = try_put(&store, &items, &documents, checks).await.unwrap();
         let first = committed.positions[0].transaction;

@@ -5,9 +5,15 @@ use std::time::Instant;
 
 use super::*;
 use crate::error::{Error, ErrorKind, Violation};
+use crate::store::Among;
 
 fn reference(pointer: &str, group: &str) -> ReferenceCheck {
-    ReferenceCheck { pointer: pointer.into(), collection: CollectionName::parse("groups").unwrap(), id: group.into() }
+    ReferenceCheck {
+        pointer: pointer.into(),
+        collection: CollectionName::parse("groups").unwrap(),
+        id: group.into(),
+        among: Among::All,
+    }
 }
 
 fn referrers() -> Vec<Referrer> {
