@@ -16,6 +16,7 @@ use crate::catalog::Catalog;
 use crate::config::{Mistake, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Collection;
+use crate::overload::Capacity;
 use crate::records::{CatalogedLog, Records, Resources, check_list};
 use crate::redis_client::RedisClient;
 use crate::store::{Step, Store};
@@ -120,7 +121,8 @@ impl Foundation {
     fn lay(settings: Settings) -> Result<Arc<Self>, StartError> {
         let telemetry = Telemetry::new()?;
         let catalog = Arc::new(Catalog::load(&settings.collections, check_list)?);
-        let cache = Cache::new(&settings.cache, &telemetry)?;
+        let capacity = Capacity::in_flight(settings.http.max_in_flight, telemetry.registry())?;
+        let cache = Cache::bounded(&settings.cache, &telemetry, capacity)?;
         let resources = Resources::new(&catalog, &cache)?;
         let redis = match RedisClient::connect(&settings.redis, &telemetry)? {
             Some(client) => Some((client, BusMetrics::new(&telemetry)?)),

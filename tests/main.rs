@@ -18,6 +18,7 @@ mod idempotency;
 mod model;
 mod observability;
 mod outages;
+mod overload;
 mod plans;
 mod redis;
 mod rest;

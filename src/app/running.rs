@@ -85,7 +85,7 @@ impl Running {
         let burst = BurstLimit::new(&settings.limits)?;
         let resources = Arc::clone(&foundation.resources);
         let front = Front::new(settings, Arc::clone(&resources), foundation.telemetry.clone(), readiness.clone(), burst.clone())?;
-        let listening = http::serve(&settings.http, front.clone())?;
+        let listening = http::serve(&settings.http, front.clone(), &foundation.telemetry)?;
         for address in &listening.addresses {
             tracing::info!(%address, "listening");
         }
@@ -95,7 +95,7 @@ impl Running {
             server: tokio::spawn(listening.server),
             resources,
             entrance: Entrance { front, readiness },
-            background: vec![tokio::spawn(burst.forget_idle_clients())],
+            background: vec![listening.watch, tokio::spawn(burst.forget_idle_clients())],
             opening: None,
         })
     }

@@ -49,6 +49,7 @@ pub use warm::Held;
 use crate::config::CacheSettings;
 use crate::error::Result;
 use crate::model::{Change, CollectionName};
+use crate::overload::Capacity;
 use crate::telemetry::Telemetry;
 use flight::Flights;
 use l1::L1;
@@ -127,6 +128,8 @@ pub struct Cache {
     guards: Guards,
     flights: Arc<Flights>,
     vectors: MetricVectors,
+    /// What a caller takes a slot of before it waits for a load.
+    capacity: Capacity,
     /// Joined when the database is open: it knows which installation this is.
     second_tier: OnceLock<Arc<SecondTier>>,
     /// All collections that have a scope. The lock is never held across an await.
@@ -134,8 +137,13 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty cache.
+    /// An empty cache, which lets any number of callers wait for loads.
     pub fn new(settings: &CacheSettings, telemetry: &Telemetry) -> Result<Arc<Self>> {
+        Self::bounded(settings, telemetry, Capacity::unlimited()?)
+    }
+
+    /// An empty cache. Who must wait for a load takes a slot of `capacity`; a hit needs none.
+    pub fn bounded(settings: &CacheSettings, telemetry: &Telemetry, capacity: Capacity) -> Result<Arc<Self>> {
         Ok(Arc::new(Self {
             enabled: settings.enabled,
             trust: Arc::default(),
@@ -146,6 +154,7 @@ impl Cache {
             guards: Guards::default(),
             flights: Arc::default(),
             vectors: MetricVectors::new(telemetry.registry())?,
+            capacity,
             second_tier: OnceLock::new(),
             collections: Mutex::default(),
         }))
@@ -170,6 +179,11 @@ impl Cache {
     /// The second tier, if there is one.
     pub fn second_tier(&self) -> Option<&Arc<SecondTier>> {
         self.second_tier.get()
+    }
+
+    /// What callers take a slot of before they wait for a load. Whoever does other work than loads takes its slots here too.
+    pub fn capacity(&self) -> &Capacity {
+        &self.capacity
     }
 
     /// Who this process is among the instances.

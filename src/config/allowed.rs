@@ -20,6 +20,10 @@ const ALLOWED: &[(&str, &str)] = &[
     ("http.listen", "an IP address with a port such as \"127.0.0.1:8080\" or \"[::]:8080\""),
     ("http.workers", "a whole number from 0 (one per core) to 1024"),
     ("http.max_body_bytes", SIZE),
+    ("http.max_connections", "a whole number from 1 to 1000000"),
+    ("http.max_in_flight", "a whole number from 1 to 1000000"),
+    ("http.head_timeout", DURATION),
+    ("http.body_timeout", DURATION),
     ("http.shutdown_timeout", "a duration such as \"30s\""),
     ("http.keep_alive", DURATION),
     ("database.url", "sqlite://PATH such as \"sqlite://data/terrace.db\", or postgres://USER:PASSWORD@HOST:PORT/DATABASE"),
@@ -69,6 +73,8 @@ pub(super) fn allowed(key: &str) -> &'static str {
 pub(super) fn in_range(settings: &Settings) -> bool {
     let Settings { http, database, cache, redis, collections, changes, limits, log } = settings;
     let positive = [
+        http.head_timeout,
+        http.body_timeout,
         http.keep_alive,
         database.acquire_timeout,
         database.connect_timeout,
@@ -83,6 +89,8 @@ pub(super) fn in_range(settings: &Settings) -> bool {
     http.listen.parse::<SocketAddr>().is_ok()
         && http.workers <= 1024
         && http.max_body_bytes.as_u64() > 0
+        && (1..=1_000_000).contains(&http.max_connections)
+        && (1..=1_000_000).contains(&http.max_in_flight)
         && ["sqlite://", "postgres://", "postgresql://"]
             .iter()
             .any(|scheme| database.url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))

@@ -38,6 +38,20 @@ pub struct HttpSettings {
     pub workers: usize,
     /// The largest request body. Too low refuses honest batches, too high lets one client fill the memory.
     pub max_body_bytes: ByteSize,
+    /// Connections at once. One beyond is answered from memory or with a 503, and closed. Too low refuses honest clients, too
+    /// high fills memory and file descriptors.
+    pub max_connections: usize,
+    /// Requests at once that cannot be answered from memory; one beyond gets a 503. Too low refuses bursts that the database
+    /// would have managed, too high lets requests queue until nobody waits for their answers any more.
+    pub max_in_flight: usize,
+    /// How long the head of a request may take to arrive. Too low cuts off clients on slow lines, too high lets those who send
+    /// slowly on purpose hold connections.
+    #[serde(with = "humantime_text")]
+    pub head_timeout: Duration,
+    /// How long the body of a request may take to arrive. Too low cuts off large batches on slow lines, too high lets those who
+    /// send slowly on purpose hold connections and memory.
+    #[serde(with = "humantime_text")]
+    pub body_timeout: Duration,
     /// How long requests in flight may take to end after SIGTERM. Too low cuts them off, too high delays a restart.
     #[serde(with = "humantime_text")]
     pub shutdown_timeout: Duration,
@@ -52,6 +66,10 @@ impl Default for HttpSettings {
             listen: "127.0.0.1:8080".to_owned(),
             workers: 0,
             max_body_bytes: ByteSize::mib(1),
+            max_connections: 10_000,
+            max_in_flight: 1_000,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(75),
         }

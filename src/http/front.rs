@@ -13,10 +13,12 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::FutureExt as _;
 
+use super::arrival::Arrivals;
+use super::connections::Connection;
 use super::freshness::Directives;
 use super::observe::{HttpMetrics, RequestLog};
 use super::readiness::Readiness;
-use super::reads::Read;
+use super::reads::{Reach, Read};
 use super::routes::{Admin, CollectionRoutes, Routes, Target};
 use super::system::SystemResources;
 use super::writes::WriteContext;
@@ -29,6 +31,9 @@ use crate::records::{Records, Resources};
 use crate::telemetry::Telemetry;
 
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest path with its query; twice what RFC 9110 (4.1) asks every server to take.
+const MAX_ADDRESS_BYTES: usize = 16 * 1024;
 
 /// Everything that requests share. Clones are cheap.
 #[derive(Clone)]
@@ -45,6 +50,7 @@ struct Shared {
     log: RequestLog,
     system: SystemResources,
     max_body_bytes: usize,
+    arrivals: Arrivals,
     directives: Directives,
 }
 
@@ -61,6 +67,7 @@ impl Front {
         let Settings { http, cache, log, .. } = settings;
         let directives = if cache.honor_request_directives { Directives::Honored } else { Directives::Ignored };
         let metrics = HttpMetrics::new(telemetry.registry())?;
+        let max_body_bytes = usize::try_from(http.max_body_bytes.as_u64()).unwrap_or(usize::MAX);
         Ok(Self(Arc::new(Shared {
             routes: Routes::new(&resources, &metrics),
             system: SystemResources::new(&resources, telemetry, readiness.clone())?,
@@ -70,7 +77,8 @@ impl Front {
             burst,
             metrics,
             log: RequestLog { access: log.access, slow_request: log.slow_request },
-            max_body_bytes: usize::try_from(http.max_body_bytes.as_u64()).unwrap_or(usize::MAX),
+            max_body_bytes,
+            arrivals: Arrivals::new(http.body_timeout, max_body_bytes),
             directives,
         })))
     }
@@ -104,6 +112,9 @@ impl Shared {
         if status.is_client_error() && request.headers().contains_key(TRANSFER_ENCODING) {
             response = body::holding(response, payload);
         }
+        if let Some(connection) = Connection::of(&request) {
+            response = connection.end(response, started + elapsed);
+        }
         let headers = response.headers_mut();
         // An accepted id and a UUID are valid header values.
         if let Ok(value) = request_id.with_text(HeaderValue::from_str) {
@@ -120,9 +131,14 @@ impl Shared {
 
     /// Calls the handler. A panic in it is a failure of this one request.
     async fn respond(&self, request: &HttpRequest, payload: &mut Payload, target: Target<'_>) -> HttpResponse {
-        match AssertUnwindSafe(self.dispatch(request, payload, target)).catch_unwind().await {
+        let answer = async {
+            Connection::of(request).map_or(Ok(()), Connection::begin)?;
+            check_address(request)?;
+            self.dispatch(request, payload, target).await
+        };
+        match AssertUnwindSafe(answer).catch_unwind().await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => problem::response(&error),
+            Ok(Err(error)) => problem::response(&Connection::explain(request, error)),
             Err(_) => problem::response(&Error::internal("a handler panicked; its message is on standard error")),
         }
     }
@@ -164,6 +180,10 @@ impl Shared {
         caller: &Caller,
         target: Target<'_>,
     ) -> Result<HttpResponse> {
+        if let (Reach::Caches, Some(connection)) = (Connection::reach(request), Connection::of(request)) {
+            return Err(connection.refusal());
+        }
+        *payload = self.arrivals.limited(payload.take());
         match (target, request.method()) {
             (Target::Unmatched, _) => Err(self.unmatched()),
             (Target::Admin(_), _) if !admin::is_local(request) => Err(self.unmatched()),
@@ -197,7 +217,7 @@ impl Shared {
     }
 
     fn read<'a>(&'a self, request: &'a HttpRequest, caller: &'a Caller) -> Result<Read<'a>> {
-        Ok(Read { records: self.records()?, request, caller, directives: self.directives })
+        Ok(Read { records: self.records()?, request, caller, directives: self.directives, reach: Connection::reach(request) })
     }
 
     fn write<'a>(
@@ -208,6 +228,16 @@ impl Shared {
     ) -> Result<WriteContext<'a>> {
         Ok(WriteContext { records: self.records()?, routes, request, caller, max_body_bytes: self.max_body_bytes })
     }
+}
+
+/// Refuses an address that no client needs. The system that reads heads takes up to 64 KiB, and each part of it is read again.
+fn check_address(request: &HttpRequest) -> Result<()> {
+    let uri = request.uri();
+    if uri.path().len() + uri.query().map_or(0, str::len) <= MAX_ADDRESS_BYTES {
+        return Ok(());
+    }
+    let detail = format!("A path and its query have at most {MAX_ADDRESS_BYTES} bytes here.");
+    Err(Error::new(ErrorKind::UriTooLong, "uri_too_long", detail))
 }
 
 fn is_read(request: &HttpRequest) -> bool {

@@ -94,6 +94,8 @@ fn log(error: &Error) {
         | ErrorKind::Conflict
         | ErrorKind::PreconditionFailed
         | ErrorKind::PayloadTooLarge
+        | ErrorKind::UriTooLong
+        | ErrorKind::RequestTimeout
         | ErrorKind::UnsupportedMediaType
         | ErrorKind::Invalid
         | ErrorKind::TooManyRequests
@@ -116,6 +118,8 @@ fn status_and_title(kind: ErrorKind) -> (StatusCode, &'static str) {
         ErrorKind::Conflict => (StatusCode::CONFLICT, "The request contradicts what is stored"),
         ErrorKind::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "The record is in another state"),
         ErrorKind::PayloadTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
+        ErrorKind::UriTooLong => (StatusCode::URI_TOO_LONG, "The address is too long"),
+        ErrorKind::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "The request took too long to arrive"),
         ErrorKind::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body's media type is not taken"),
         ErrorKind::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "The document is not valid"),
         ErrorKind::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, "Too many requests"),

@@ -20,13 +20,28 @@ pub(super) struct Read<'a> {
     pub(super) request: &'a HttpRequest,
     pub(super) caller: &'a Caller,
     pub(super) directives: Directives,
+    pub(super) reach: Reach,
+}
+
+/// How far a request may go for its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// As far as it takes.
+    Everything,
+    /// Not beyond the caches: it came over a connection that is one too many.
+    Caches,
 }
 
 impl Read<'_> {
     /// What the request demands of its answer. Fails if that cannot be JSON.
     fn demand(&self) -> Result<Freshness> {
         negotiation::require_json(self.request.headers())?;
-        freshness::demand(self.request.headers(), self.directives)
+        let mut demand = freshness::demand(self.request.headers(), self.directives)?;
+        match self.reach {
+            Reach::Everything => {}
+            Reach::Caches => demand.only_if_cached = true,
+        }
+        Ok(demand)
     }
 }
 

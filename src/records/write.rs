@@ -182,6 +182,8 @@ impl Records {
         once: Option<Idempotent>,
     ) -> Result<Reply<Vec<Written>>, Vec<BatchError>> {
         let (caller, rights) = writer;
+        // Only now: who sends a body slowly holds up nobody but itself.
+        let slot = self.cache.capacity().take().map_err(|error| vec![BatchError { index: 0, error }])?;
         let commit = Commit {
             store: self.store.clone(),
             reconciler: Arc::clone(&self.reconciler),
@@ -193,7 +195,11 @@ impl Records {
             },
             caller: caller.clone(),
         };
-        let task = tokio::spawn(RequestId::carry(commit.run(drafts, once)));
+        let task = tokio::spawn(RequestId::carry(async move {
+            // Kept until it is done, also if the client has hung up.
+            let _slot = slot;
+            commit.run(drafts, once).await
+        }));
         task.await.unwrap_or_else(|failure| Err(vec![BatchError { index: 0, error: Error::internal(failure) }]))
     }
 }

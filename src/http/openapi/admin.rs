@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::responses::{header_references, problem_references};
 use super::{component, parameters};
 
-const PROBLEMS: [&str; 6] = ["400", "404", "406", "429", "500", "503"];
-const WRITE_PROBLEMS: [&str; 9] = ["400", "404", "406", "413", "415", "422", "429", "500", "503"];
+const PROBLEMS: [&str; 7] = ["400", "404", "406", "414", "429", "500", "503"];
+const WRITE_PROBLEMS: [&str; 11] = ["400", "404", "406", "408", "413", "414", "415", "422", "429", "500", "503"];
 
 /// The paths.
 pub(super) fn paths() -> Vec<(String, Value)> {

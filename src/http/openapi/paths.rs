@@ -12,8 +12,9 @@ const READ_HEADERS: [&str; 9] =
 /// The headers that lists have beside those.
 const PAGE_HEADERS: [&str; 4] = ["X-Total-Count", "X-Page", "X-Per-Page", "X-Total-Pages"];
 /// The problems of reads, of writes of one record, and of creations and batches.
-const READ_PROBLEMS: [&str; 8] = ["400", "401", "404", "406", "429", "500", "503", "504"];
-const WRITE_PROBLEMS: [&str; 12] = ["400", "401", "404", "406", "409", "412", "413", "415", "422", "429", "500", "503"];
+const READ_PROBLEMS: [&str; 9] = ["400", "401", "404", "406", "414", "429", "500", "503", "504"];
+const WRITE_PROBLEMS: [&str; 14] =
+    ["400", "401", "404", "406", "408", "409", "412", "413", "414", "415", "422", "429", "500", "503"];
 
 /// The paths of a collection.
 pub(super) fn collection(collection: &Collection) -> Vec<(String, Value)> {
@@ -173,7 +174,7 @@ impl Operations<'_> {
             summary: "Reads a record.".to_owned(),
             tag: self.name,
             parameters: parameters::shape(self.collection),
-            schema: self.schema("record"),
+            schema: self.schema("shown"),
             page: Page::No,
         };
         let replace = Write {

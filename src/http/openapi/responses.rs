@@ -15,7 +15,7 @@ struct ProblemResponse {
     headers: &'static [&'static str],
 }
 
-const PROBLEMS: [ProblemResponse; 13] = [
+const PROBLEMS: [ProblemResponse; 15] = [
     ProblemResponse {
         name: "BadRequest",
         status: "400",
@@ -53,6 +53,15 @@ const PROBLEMS: [ProblemResponse; 13] = [
         headers: &[],
     },
     ProblemResponse {
+        name: "RequestTimeout",
+        status: "408",
+        description: "The body did not arrive within `http.body_timeout`.",
+        code: "body_timeout",
+        title: "The request took too long to arrive",
+        detail: "The body did not arrive in time (http.body_timeout).",
+        headers: &[],
+    },
+    ProblemResponse {
         name: "Conflict",
         status: "409",
         description: "A record with this id exists, or others refer to the record that would be deleted.",
@@ -77,6 +86,15 @@ const PROBLEMS: [ProblemResponse; 13] = [
         code: "payload_too_large",
         title: "The body is too large",
         detail: "A request body has at most 1048576 bytes here (http.max_body_bytes); split a large batch.",
+        headers: &[],
+    },
+    ProblemResponse {
+        name: "UriTooLong",
+        status: "414",
+        description: "The path and its query are longer than 16 KiB.",
+        code: "uri_too_long",
+        title: "The address is too long",
+        detail: "A path and its query have at most 16384 bytes here.",
         headers: &[],
     },
     ProblemResponse {
@@ -118,7 +136,7 @@ const PROBLEMS: [ProblemResponse; 13] = [
     ProblemResponse {
         name: "Unavailable",
         status: "503",
-        description: "The database is not open yet, does not answer, or is busy, and there is no stale answer to stand in.",
+        description: "The database is not open yet, does not answer, or is busy, or the server has as much to do as it takes at once (`overloaded`), and there is no stale answer to stand in.",
         code: "unavailable",
         title: "The service is not available at the moment",
         detail: "The database does not answer.",
