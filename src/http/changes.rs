@@ -1,17 +1,22 @@
 //! The change log of a collection: a page of it, or the live feed as server-sent events (the WHATWG's HTML, 9.2). Parse, call,
 //! shape. What may be asked, and who is shown what, is decided in `records`.
 
-use actix_web::HttpResponse;
+use std::future::ready;
+use std::sync::Arc;
+
 use actix_web::body::{BodyStream, BoxBody};
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
+use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{FutureExt as _, stream};
 
 use super::negotiation;
 use super::reads::Read;
 use super::routes::CollectionRoutes;
+use crate::auth::Accounts;
 use crate::error::{Error, Result};
+use crate::model::Caller;
 use crate::records::{ChangesRequest, FeedEnd, FeedItem, FeedItems, Recheck};
 
 static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -37,6 +42,26 @@ pub(super) async fn list_changes(read: Read<'_>, routes: &CollectionRoutes, rech
             Ok(events(if is_head { BoxBody::new(()) } else { BoxBody::new(BodyStream::new(events_of(items))) }))
         }
     }
+}
+
+/// Asks again who sends the credential of this request: keys are revoked and tokens expire while a feed goes on.
+pub(super) fn recheck(accounts: &Arc<Accounts>, request: &HttpRequest, caller: &Caller) -> Recheck {
+    let (address, known) = (caller.address, caller.clone());
+    let Some(field) = request.headers().get(AUTHORIZATION).cloned() else {
+        return Box::new(move || ready(Ok(known.clone())).boxed());
+    };
+    let accounts = Arc::clone(accounts);
+    Box::new(move || {
+        let (accounts, field) = (Arc::clone(&accounts), field.clone());
+        async move {
+            let principal = match accounts.recognize(field.as_bytes())? {
+                Some(principal) => principal,
+                None => accounts.look_up(field.as_bytes()).await?,
+            };
+            Ok(Caller { principal, address })
+        }
+        .boxed()
+    })
 }
 
 /// The place of a client that comes back. An empty one is that of a client which has had no event yet.

@@ -47,7 +47,7 @@ impl Records {
         let (lens, shape) = (Arc::clone(sight.lens), shape.among(sight.owner()));
         let load = move || async move {
             let row = store.record_read(&owned_collection, &id, &shape).await?;
-            row.map_or_else(|| Ok(body::missing()), |row| body::record(concealed(&lens, row)?))
+            row.map_or_else(|| Ok(body::missing()), |row| body::record(concealed(&lens, row, &shape.include)?))
         };
         let place = Place { scope: &resource.records, key: &key, guards: &guards };
         // Boxed, so that a hit does not carry the state of a load around.
@@ -227,7 +227,7 @@ impl PageLoader {
             return Ok(Vec::new());
         }
         let rows = self.store.record_list(self.resource.collection(), query).await?;
-        rows.into_iter().map(|row| concealed(&self.lens, row)).collect()
+        rows.into_iter().map(|row| concealed(&self.lens, row, &query.include)).collect()
     }
 
     /// The count of a selection is an entry of its own, shared by all pages: one load finds it out, which waits for what
@@ -275,9 +275,9 @@ fn total_shown(paging: &Paging, rows: usize) -> Option<u64> {
     is_end.then(|| skipped.saturating_add(rows as u64))
 }
 
-/// A row as those see it whose lens it is.
-fn concealed(lens: &Lens, row: Row) -> Result<Row> {
-    let shown = match lens.concealed.conceal(&row.data)? {
+/// A row that embeds `include`, as those see it whose lens it is.
+fn concealed(lens: &Lens, row: Row, include: &[String]) -> Result<Row> {
+    let shown = match lens.concealed.conceal(&row.data, include)? {
         Cow::Borrowed(_) => None,
         Cow::Owned(kept) => Some(Bytes::from(kept.into_boxed_slice())),
     };

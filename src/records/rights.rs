@@ -82,7 +82,7 @@ impl Rights {
 
     /// The entity tag of a stored text, as the caller knows it.
     pub(super) fn etag(&self, text: &str) -> Result<String> {
-        Ok(quoted_etag(self.lens.concealed.conceal(text.as_bytes())?.as_ref()))
+        Ok(quoted_etag(self.lens.concealed.conceal_text(text)?.as_bytes()))
     }
 
     /// The record as the caller may see it.

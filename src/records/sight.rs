@@ -170,10 +170,11 @@ impl Concealed {
         (!self.own.is_empty() || !embedded.is_empty()).then(|| json!([self.own, embedded]))
     }
 
-    /// The text of a record without what is hidden, its other members as they are and in their order. What this returns is
-    /// what the caller's entity tags are of, so every answer to them goes through here. What cannot be read is not shown.
-    pub(super) fn conceal<'a>(&self, document: &'a [u8]) -> Result<Cow<'a, [u8]>> {
-        if self.own.is_empty() && self.embedded.is_empty() {
+    /// The text of a record that embeds `include` without what is hidden, its other members as they are and in their order. What
+    /// this returns is what the caller's entity tags are of, so every answer to them goes through here. It is the text itself for
+    /// exactly those answers whose keys say that nothing is hidden. What cannot be read is not shown.
+    pub(super) fn conceal<'a>(&self, document: &'a [u8], include: &[String]) -> Result<Cow<'a, [u8]>> {
+        if self.hidden_text(include).is_none() {
             return Ok(Cow::Borrowed(document));
         }
         let unread = |error| Error::internal(format!("a record cannot be read, so it is not shown: {error}"));
@@ -199,9 +200,9 @@ impl Concealed {
         Ok(Cow::Owned(kept))
     }
 
-    /// The same of a text.
+    /// The same of the text of a record alone.
     pub(super) fn conceal_text<'a>(&self, document: &'a str) -> Result<Cow<'a, str>> {
-        match self.conceal(document.as_bytes())? {
+        match self.conceal(document.as_bytes(), &[])? {
             Cow::Borrowed(_) => Ok(Cow::Borrowed(document)),
             Cow::Owned(kept) => String::from_utf8(kept).map(Cow::Owned).map_err(Error::internal),
         }
@@ -223,7 +224,7 @@ impl Concealed {
                 Some(_) if record.get() == "null" => kept.extend_from_slice(b"null"),
                 Some(hidden) => {
                     let concealed = Self { own: hidden.clone(), embedded: BTreeMap::new() };
-                    kept.extend_from_slice(&concealed.conceal(record.get().as_bytes())?);
+                    kept.extend_from_slice(&concealed.conceal(record.get().as_bytes(), &[])?);
                 }
                 None => kept.extend_from_slice(record.get().as_bytes()),
             }
@@ -284,7 +285,7 @@ mod tests {
         let text = r#"{ "as": "it is" }"#;
         assert!(matches!(concealed(&[], &[]).conceal_text(text).unwrap(), Cow::Borrowed(same) if same == text));
         assert!(
-            salary.conceal(b"[1]").is_err() && salary.conceal(b"{\"a\":1").is_err(),
+            salary.conceal_text("[1]").is_err() && salary.conceal_text("{\"a\":1").is_err(),
             "nothing is shown that is not understood"
         );
     }
@@ -294,8 +295,15 @@ mod tests {
         let rules = concealed(&[], &[("boss", &["salary", "note"])]);
         let document = r#"{"salary":1,"_include":{"boss":{"id":"b","salary":2,"note":3,"x":4},"team":{"salary":5}}}"#;
         let expected = r#"{"salary":1,"_include":{"boss":{"id":"b","x":4},"team":{"salary":5}}}"#;
-        assert_eq!(rules.conceal_text(document).unwrap(), expected);
-        assert_eq!(rules.conceal_text(r#"{"_include":{"boss":null}}"#).unwrap(), r#"{"_include":{"boss":null}}"#);
+        let conceal = |document: &'static str, include: &[&str]| {
+            let include: Vec<String> = include.iter().map(|field| (*field).to_owned()).collect();
+            String::from_utf8(rules.conceal(document.as_bytes(), &include).unwrap().into_owned()).unwrap()
+        };
+        assert_eq!(conceal(document, &["boss", "team"]), expected);
+        assert_eq!(conceal(r#"{"_include":{"boss":null}}"#, &["boss"]), r#"{"_include":{"boss":null}}"#);
+        // The same entry as without rules, so the same text.
+        let spaced = r#"{"a": 1, "_include": {"team": {"salary": 5}}}"#;
+        assert_eq!((conceal(spaced, &["team"]).as_str(), conceal(r#"{"a": 1}"#, &[]).as_str()), (spaced, r#"{"a": 1}"#));
     }
 
     #[test]

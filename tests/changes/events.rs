@@ -26,7 +26,15 @@ pub struct Events {
 impl Events {
     /// Follows from now on, or from behind `last`, and waits until the server has said where that is.
     pub async fn open(server: &Server, path: &str, last: Option<&str>) -> Self {
+        Self::open_as(server, path, last, None).await
+    }
+
+    /// The same by whom the value of an `Authorization` field says.
+    pub async fn open_as(server: &Server, path: &str, last: Option<&str>, authorization: Option<&str>) -> Self {
         let mut request = server.request(Method::GET, path).timeout(Duration::from_secs(120));
+        if let Some(authorization) = authorization {
+            request = request.header("authorization", authorization);
+        }
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }

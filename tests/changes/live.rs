@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::json;
+use terrace::model::{Caller, Role};
 
 use super::events::Events;
 use super::{public, public_with};
+use crate::support::Server;
 use crate::support::database::Database;
 use crate::support::fixture::{ITEMS, item};
 
@@ -180,4 +182,46 @@ async fn a_client_that_takes_nothing_is_ended_and_comes_back_to_where_it_was() {
     let all: Vec<String> = (0..20).map(|number| format!("A{number:02}")).collect();
     assert_eq!(feed.ids(20).await, all);
     drop(lazy);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_ends_when_its_key_is_revoked_by_another_process() {
+    let server = Server::fixture_with(|settings| settings.changes.heartbeat = Duration::from_millis(50));
+    let key = server.key_for(Role::Admin, &["items:read", "items:write"]).await;
+    let mut feed = Events::open_as(&server, LIVE, None, Some(&key)).await;
+    server.send_as(&key, Method::POST, ITEMS, Some(&item("A", "a"))).await.expect(201);
+    let change = feed.change().await;
+    let prefix = change["actor"].as_str().unwrap().strip_prefix("key:").unwrap().to_owned();
+    assert!(key.contains(&prefix) && key.len() > prefix.len() + 40, "{prefix}");
+    // A key for another collection does not open it.
+    let other = server.key_for(Role::Admin, &["shelves:*"]).await;
+    server.get_as(&other, LIVE).await.problem(403, "insufficient_scope");
+    let viewer = server.key_for(Role::Viewer, &[]).await;
+    server.get_as(&viewer, "/api/items/_changes").await.problem(403, "forbidden");
+    server.app().await.accounts().revoke_key(&prefix, &Caller::OPERATOR).await.unwrap();
+    let end = feed.next().await.unwrap();
+    assert_eq!((end.name.as_str(), &end.data["reason"]), ("end", &json!("forbidden")));
+    assert_eq!(feed.next().await, None);
+    server.get_as(&key, LIVE).await.problem(401, "invalid_token");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_that_a_role_may_not_see_are_not_there_in_its_changes() {
+    let edit = "read = \"public\"\nchanges = \"viewer\"\nfields = { price = { read = \"admin\", write = \"admin\" } }\nwrite";
+    let server = Server::fixture_with(|settings| {
+        let file = settings.collections.dir.join("items.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replace("read = \"public\"\nwrite", edit)).unwrap();
+    });
+    let [viewer, admin] = [server.key_for(Role::Viewer, &[]).await, server.key_for(Role::Admin, &[]).await];
+    let mut feeds =
+        [Events::open_as(&server, LIVE, None, Some(&viewer)).await, Events::open_as(&server, LIVE, None, Some(&admin)).await];
+    let mut secret = item("A", "a");
+    secret["price"] = json!(12.5);
+    server.send_as(&admin, Method::POST, ITEMS, Some(&secret)).await.expect(201);
+    let listed = server.get_as(&viewer, "/api/items/_changes").await.expect(200);
+    let [seen, whole] = [feeds[0].change().await, feeds[1].change().await];
+    assert_eq!(listed["data"][0], seen);
+    assert!(seen["after"].get("price").is_none() && seen.get("redacted").is_none(), "{seen}");
+    assert_eq!(whole["after"]["price"], json!(12.5));
 }

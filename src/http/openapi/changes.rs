@@ -6,7 +6,7 @@ use super::responses::{header_references, problem_references};
 use super::{component, parameters};
 use crate::model::{Collection, DEFAULT_LIMIT, MAX_LIMIT};
 
-const PROBLEMS: [&str; 9] = ["400", "401", "404", "406", "410", "414", "429", "500", "503"];
+const PROBLEMS: [&str; 10] = ["400", "401", "403", "404", "406", "410", "414", "429", "500", "503"];
 
 const DESCRIPTION: &str = "Who changed what, from where, before and after, from the newest to the oldest. With `?live` the answer is a \
 stream of server-sent events (`text/event-stream`) that does not end: an event `change` for each change from now on, whose data \
