@@ -16,11 +16,11 @@
 //! | [`store`] | all SQL, behind one interface | config, telemetry, tls |
 //! | [`cache`] | key, guard cells, entry, both tiers, single flight, bus, reconcile | config, faults, overload, redis_client, telemetry |
 //! | [`catalog`] | collection and view files, loaded and checked; compiled validators | config |
-//! | [`auth`] | who is asking and what they may do | cache, store |
+//! | [`auth`] | who is asking and what they may do: users, keys, sessions | cache, config, faults, store, telemetry |
 //! | [`limits`] | how often clients may ask | config |
 //! | [`records`] | the read path and the write path; parsing of queries | cache, store, catalog, auth, overload, telemetry |
 //! | [`jobs`] | what happens without a request: retention, warming | records, store |
-//! | [`http`] | routes, bodies, middleware, problem+json, headers, API description | config, telemetry, overload, records |
+//! | [`http`] | routes, bodies, middleware, problem+json, headers, API description | auth, config, telemetry, overload, records |
 //! | [`app`] | the composition root | all |
 //! | [`cli`] | the commands | all |
 //!

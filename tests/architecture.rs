@@ -19,7 +19,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
     ("store", &["config", "telemetry", "tls"]),
     ("cache", &["config", "faults", "overload", "telemetry", "redis_client"]),
     ("catalog", &["config"]),
-    ("auth", &["cache", "store", "redis_client"]),
+    ("auth", &["cache", "config", "faults", "store", "telemetry"]),
     ("limits", &["config", "cache", "store", "redis_client"]),
     ("records", &["faults", "cache", "store", "catalog", "auth", "overload", "telemetry"]),
     ("jobs", &["records", "store"]),

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "what fails here is a test")]
 
 mod access;
+mod accounts;
 mod administration;
 mod architecture;
 mod cli;

@@ -144,7 +144,7 @@ impl Cache {
     /// A slot for who waits for a load in this scope. A count is loaded for a page, which has one already.
     fn slot(&self, scope: &Scope) -> Result<Option<Slot>> {
         match scope.kind() {
-            Kind::Record | Kind::List | Kind::Stats | Kind::View => self.capacity.take().map(Some),
+            Kind::Principal | Kind::Record | Kind::List | Kind::Stats | Kind::View => self.capacity.take().map(Some),
             Kind::Count => Ok(None),
         }
     }

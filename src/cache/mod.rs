@@ -132,7 +132,7 @@ pub struct Cache {
     capacity: Capacity,
     /// Joined when the database is open: it knows which installation this is.
     second_tier: OnceLock<Arc<SecondTier>>,
-    /// All collections that have a scope. The lock is never held across an await.
+    /// All collections that have a scope, or that entries depend on. The lock is never held across an await.
     collections: Mutex<BTreeSet<CollectionName>>,
 }
 
@@ -170,6 +170,11 @@ impl Cache {
         Arc::new(Scope::new(kind, name, lifetimes, fingerprint, &self.vectors))
     }
 
+    /// Makes known a collection on which entries depend and of which there are none. Before the second tier is joined, too.
+    pub fn know(&self, collection: CollectionName) {
+        self.collections.lock().unwrap_or_else(PoisonError::into_inner).insert(collection);
+    }
+
     /// Joins the second tier, once; until then there is none.
     pub fn join(&self, second_tier: Arc<SecondTier>) {
         // A second one would be of the same installation.
@@ -191,7 +196,7 @@ impl Cache {
         self.instance
     }
 
-    /// All collections that have a scope.
+    /// All collections that have a scope, or that entries depend on.
     pub fn collections(&self) -> BTreeSet<CollectionName> {
         self.collections.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -22,6 +22,8 @@ pub struct Settings {
     pub collections: CollectionsSettings,
     /// The change log.
     pub changes: ChangesSettings,
+    /// Who is asking.
+    pub auth: AuthSettings,
     /// How often clients may ask.
     pub limits: LimitsSettings,
     /// What is logged, and how.
@@ -241,6 +243,38 @@ pub struct ChangesSettings {
 impl Default for ChangesSettings {
     fn default() -> Self {
         Self { retention: Duration::from_secs(90 * 24 * 60 * 60) }
+    }
+}
+
+/// Who is asking.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthSettings {
+    /// How long an access token holds. Too low has clients ask for another one all the time, too high makes a stolen one of use
+    /// for longer.
+    #[serde(with = "humantime_text")]
+    pub access_token_lifetime: Duration,
+    /// How long after its login a session ends, however often it was refreshed. Too low asks for the password often, too high
+    /// lets a stolen refresh token be used for as long.
+    #[serde(with = "humantime_text")]
+    pub session_lifetime: Duration,
+    /// How long a key signs new access tokens. Too low fills the table with keys, too high makes a stolen one of use for longer.
+    #[serde(with = "humantime_text")]
+    pub signing_key_lifetime: Duration,
+    /// For how long callers are known, while the database does not answer, that were known before. Too low refuses everybody
+    /// as soon as the database is away, too high lets those in whom somebody has refused meanwhile.
+    #[serde(with = "humantime_text")]
+    pub stale_if_error: Duration,
+}
+
+impl Default for AuthSettings {
+    fn default() -> Self {
+        Self {
+            access_token_lifetime: Duration::from_secs(10 * 60),
+            session_lifetime: Duration::from_secs(30 * 24 * 60 * 60),
+            signing_key_lifetime: Duration::from_secs(30 * 24 * 60 * 60),
+            stale_if_error: Duration::from_secs(60),
+        }
     }
 }
 

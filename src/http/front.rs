@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use actix_web::body::BoxBody;
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse, fn_service};
-use actix_web::http::header::{ALLOW, HeaderName, HeaderValue, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
+use actix_web::http::header::{ALLOW, AUTHORIZATION, HeaderName, HeaderValue, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::FutureExt as _;
@@ -19,14 +19,15 @@ use super::freshness::Directives;
 use super::observe::{HttpMetrics, RequestLog};
 use super::readiness::Readiness;
 use super::reads::{Reach, Read};
-use super::routes::{Admin, CollectionRoutes, Routes, Target};
+use super::routes::{Admin, Auth, CollectionRoutes, Routes, Target};
 use super::system::SystemResources;
 use super::writes::WriteContext;
-use super::{admin, body, client, problem, reads, spans, writes};
+use super::{admin, auth, body, client, problem, reads, spans, writes};
+use crate::auth::{Accounts, administer};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::BurstLimit;
-use crate::model::{Caller, Principal};
+use crate::model::{Caller, Principal, Verb};
 use crate::records::{Records, Resources};
 use crate::telemetry::Telemetry;
 
@@ -43,6 +44,7 @@ struct Shared {
     resources: Arc<Resources>,
     /// Empty until the database is open. Reading it once per request is one load, which a writer disturbs once ever.
     records: OnceLock<Arc<Records>>,
+    accounts: OnceLock<Arc<Accounts>>,
     readiness: Readiness,
     burst: BurstLimit,
     routes: Routes,
@@ -73,6 +75,7 @@ impl Front {
             system: SystemResources::new(&resources, telemetry, readiness.clone())?,
             resources,
             records: OnceLock::new(),
+            accounts: OnceLock::new(),
             readiness,
             burst,
             metrics,
@@ -83,9 +86,11 @@ impl Front {
         })))
     }
 
-    /// From now on requests are served by `records`, which has the resources that [`Front::new`] got.
-    pub fn open(&self, records: Arc<Records>) {
+    /// From now on requests are served by `records`, which has the resources that [`Front::new`] got, to those whom `accounts`
+    /// knows.
+    pub fn open(&self, records: Arc<Records>, accounts: Arc<Accounts>) {
         // A second call changes nothing: requests may be using the first one's.
+        let _ = self.0.accounts.set(accounts);
         let _ = self.0.records.set(records);
     }
 
@@ -148,13 +153,37 @@ impl Shared {
     async fn dispatch(&self, request: &HttpRequest, payload: &mut Payload, target: Target<'_>) -> Result<HttpResponse> {
         let address = client::address(request);
         self.burst.check(address)?;
-        let caller = &Caller { principal: Principal::Anonymous, address };
+        let principal = match self.recognize(request, &target)? {
+            Some(principal) => principal,
+            None => Box::pin(self.look_up(request)).await?,
+        };
+        let caller = &Caller { principal, address };
         match (target, is_read(request)) {
             (Target::Record(routes, segment), true) => reads::read_record(self.read(request, caller)?, routes, segment).await,
             (Target::List(routes), true) => reads::list_records(self.read(request, caller)?, routes).await,
             (target, true) => Box::pin(self.dispatch_read(request, caller, target)).await,
             (target, false) => Box::pin(self.dispatch_other(request, payload, caller, target)).await,
         }
+    }
+
+    /// Who is asking, if that can be said at once; `None` if it has to be looked up. A credential that does not hold is refused
+    /// wherever one would be read, also where none is needed: who sends it believes to be known.
+    fn recognize(&self, request: &HttpRequest, target: &Target<'_>) -> Result<Option<Principal>> {
+        let mut fields = request.headers().get_all(AUTHORIZATION);
+        match (fields.next(), fields.next()) {
+            (None, _) => Ok(Some(Principal::Anonymous)),
+            _ if !target.reads_credentials() => Ok(Some(Principal::Anonymous)),
+            (Some(field), None) => self.accounts()?.recognize(field.as_bytes()),
+            (Some(_), Some(_)) => Err(Error::bad_request("invalid_authorization", "Send Authorization once.")),
+        }
+    }
+
+    async fn look_up(&self, request: &HttpRequest) -> Result<Principal> {
+        if let (Reach::Caches, Some(connection)) = (Connection::reach(request), Connection::of(request)) {
+            return Err(connection.refusal());
+        }
+        let field = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+        self.accounts()?.look_up(field).await
     }
 
     async fn dispatch_read(&self, request: &HttpRequest, caller: &Caller, target: Target<'_>) -> Result<HttpResponse> {
@@ -165,10 +194,18 @@ impl Shared {
             Target::View(route) => reads::read_view(self.read(request, caller)?, route).await,
             Target::System(system) => self.system.answer(system, self.records.get().map(|records| &**records), request).await,
             Target::DocsFile(file) => self.system.docs_file(file),
-            Target::Admin(_) if !admin::is_local(request) => Err(self.unmatched()),
-            Target::Admin(Admin::Cache) => admin::describe_cache(self.records()?, request),
-            Target::Admin(Admin::Explain) => admin::explain_cache(self.records()?, &self.routes, request).await,
-            Target::Batch(_) | Target::Admin(Admin::Invalidate) => Err(method_not_allowed(target, request.method())),
+            Target::Admin(Admin::Cache) => {
+                administer(&caller.principal, Verb::Read)?;
+                admin::describe_cache(self.records()?, request)
+            }
+            Target::Admin(Admin::Explain) => {
+                administer(&caller.principal, Verb::Read)?;
+                admin::explain_cache(self.records()?, &self.routes, request).await
+            }
+            Target::Auth(Auth::Me) => auth::describe_caller(&caller.principal, request),
+            Target::Batch(_) | Target::Admin(Admin::Invalidate) | Target::Auth(Auth::Login | Auth::Refresh | Auth::Logout) => {
+                Err(method_not_allowed(target, request.method()))
+            }
             Target::Unmatched => Err(self.unmatched()),
         }
     }
@@ -186,8 +223,13 @@ impl Shared {
         *payload = self.arrivals.limited(payload.take());
         match (target, request.method()) {
             (Target::Unmatched, _) => Err(self.unmatched()),
-            (Target::Admin(_), _) if !admin::is_local(request) => Err(self.unmatched()),
-            (Target::Admin(Admin::Invalidate), &Method::POST) => admin::invalidate_cache(self.records()?, request, payload).await,
+            (Target::Admin(Admin::Invalidate), &Method::POST) => {
+                administer(&caller.principal, Verb::Write)?;
+                admin::invalidate_cache(self.records()?, request, payload).await
+            }
+            (Target::Auth(Auth::Login), &Method::POST) => auth::log_in(self.accounts()?, caller, request, payload).await,
+            (Target::Auth(Auth::Refresh), &Method::POST) => auth::refresh(self.accounts()?, caller, request, payload).await,
+            (Target::Auth(Auth::Logout), &Method::POST) => auth::log_out(self.accounts()?, caller, request, payload).await,
             (Target::List(routes), &Method::POST) => writes::create_record(self.write(routes, request, caller)?, payload).await,
             (Target::Batch(routes), &Method::POST) => writes::write_batch(self.write(routes, request, caller)?, payload).await,
             (Target::Record(routes, segment), &Method::PUT) => {
@@ -207,6 +249,11 @@ impl Shared {
     /// The records, once the database is open.
     fn records(&self) -> Result<&Arc<Records>> {
         self.records.get().ok_or_else(|| self.readiness.refusal())
+    }
+
+    /// The accounts, once the database is open.
+    fn accounts(&self) -> Result<&Arc<Accounts>> {
+        self.accounts.get().ok_or_else(|| self.readiness.refusal())
     }
 
     fn unmatched(&self) -> Error {

@@ -17,6 +17,7 @@
 
 mod admin;
 mod arrival;
+mod auth;
 mod body;
 mod cache_status;
 mod client;

@@ -4,7 +4,7 @@
 use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, RETRY_AFTER};
+use actix_web::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Violation};
@@ -69,6 +69,14 @@ fn add_headers(response: &mut HttpResponse, error: &Error) {
         && let Ok(methods) = HeaderValue::try_from(error.allowed().join(", "))
     {
         headers.insert(ALLOW, methods);
+    }
+    if error.kind() == ErrorKind::Unauthenticated {
+        // Who sent nothing is told no error (RFC 6750, 3.1).
+        let challenge = match error.code() {
+            "invalid_token" => "Bearer realm=\"terrace\", error=\"invalid_token\"",
+            _ => "Bearer realm=\"terrace\"",
+        };
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
     if let Some(Ok(etag)) = error.current_etag().map(HeaderValue::from_str) {
         headers.insert(ETAG, etag);

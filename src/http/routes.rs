@@ -31,6 +31,7 @@ enum Place {
     View(Box<ViewRoute>),
     System(System, Box<RouteMetrics>),
     Admin(Admin, Box<RouteMetrics>),
+    Auth(Auth, Box<RouteMetrics>),
 }
 
 /// A collection with everything that its answers have in common, made once.
@@ -94,6 +95,28 @@ impl Admin {
         [("/admin/cache", Self::Cache), ("/admin/cache/invalidate", Self::Invalidate), ("/admin/cache/explain", Self::Explain)];
 }
 
+/// Becoming known, and who one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Auth {
+    /// Beginning a session.
+    Login,
+    /// New tokens for a session.
+    Refresh,
+    /// Ending a session.
+    Logout,
+    /// Who is asking.
+    Me,
+}
+
+impl Auth {
+    const ALL: [(&'static str, Self); 4] = [
+        ("/api/v1/auth/login", Self::Login),
+        ("/api/v1/auth/refresh", Self::Refresh),
+        ("/api/v1/auth/logout", Self::Logout),
+        ("/api/v1/auth/me", Self::Me),
+    ];
+}
+
 /// What a path names.
 #[derive(Clone, Copy)]
 pub(super) enum Target<'a> {
@@ -111,6 +134,8 @@ pub(super) enum Target<'a> {
     System(System),
     /// What only an operator may do.
     Admin(Admin),
+    /// Becoming known, and who one is.
+    Auth(Auth),
     /// A file of the page of the API description.
     DocsFile(&'a str),
     /// Nothing.
@@ -140,6 +165,9 @@ impl Routes {
         for (path, admin) in Admin::ALL {
             places.insert(path.into(), Place::Admin(admin, Box::new(metrics.route(path))));
         }
+        for (path, auth) in Auth::ALL {
+            places.insert(path.into(), Place::Auth(auth, Box::new(metrics.route(path))));
+        }
         Self { places, docs: metrics.route(format!("{DOCS}/{{file}}")), unmatched: metrics.route("unmatched") }
     }
 
@@ -150,6 +178,7 @@ impl Routes {
             Some(Place::View(route)) => (Target::View(route), &route.metrics),
             Some(Place::System(system, metrics)) => (Target::System(*system), metrics),
             Some(Place::Admin(admin, metrics)) => (Target::Admin(*admin), metrics),
+            Some(Place::Auth(auth, metrics)) => (Target::Auth(*auth), metrics),
             None => path
                 .rsplit_once('/')
                 .and_then(|(parent, segment)| self.below(parent, segment))
@@ -165,7 +194,7 @@ impl Routes {
             // A trailing slash names nothing, and what begins with an underscore is reserved.
             (Place::Collection(_), reserved) if reserved.is_empty() || reserved.starts_with('_') => None,
             (Place::Collection(routes), id) => Some((Target::Record(routes, id), &routes.record)),
-            (Place::View(_) | Place::System(..) | Place::Admin(..), _) => None,
+            (Place::View(_) | Place::System(..) | Place::Admin(..) | Place::Auth(..), _) => None,
         }
     }
 }
@@ -234,15 +263,32 @@ impl Sharing {
 }
 
 impl Target<'_> {
+    /// Whether it matters who is asking. Where it does not, a credential is not looked at: a client may send one that has ended to
+    /// where it gets another, and whether the server lives must be told whatever becomes of the database.
+    pub(super) fn reads_credentials(&self) -> bool {
+        match self {
+            Self::List(_) | Self::Record(..) | Self::Batch(_) | Self::Stats(_) | Self::View(_) => true,
+            Self::Admin(_) | Self::Auth(Auth::Me) => true,
+            Self::System(_) | Self::DocsFile(_) | Self::Unmatched | Self::Auth(Auth::Login | Auth::Refresh | Auth::Logout) => {
+                false
+            }
+        }
+    }
+
     /// The methods it takes, as `Allow` lists them.
     pub(super) fn methods(&self) -> &'static [Method] {
         match self {
             Self::List(_) => &[Method::GET, Method::HEAD, Method::POST, Method::OPTIONS],
             Self::Record(..) => &[Method::GET, Method::HEAD, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS],
-            Self::Batch(_) | Self::Admin(Admin::Invalidate) => &[Method::POST, Method::OPTIONS],
-            Self::Stats(_) | Self::View(_) | Self::System(_) | Self::Admin(Admin::Cache | Admin::Explain) | Self::DocsFile(_) => {
-                &[Method::GET, Method::HEAD, Method::OPTIONS]
+            Self::Batch(_) | Self::Admin(Admin::Invalidate) | Self::Auth(Auth::Login | Auth::Refresh | Auth::Logout) => {
+                &[Method::POST, Method::OPTIONS]
             }
+            Self::Stats(_)
+            | Self::View(_)
+            | Self::System(_)
+            | Self::Admin(Admin::Cache | Admin::Explain)
+            | Self::Auth(Auth::Me)
+            | Self::DocsFile(_) => &[Method::GET, Method::HEAD, Method::OPTIONS],
             Self::Unmatched => &[],
         }
     }

@@ -10,6 +10,7 @@
 //! A write: `Store::record_write` → the same under the write lock, in a transaction → `write::write` reads what is
 //! stored, asks the planner, and writes records and change log together.
 
+mod accounts;
 mod column;
 mod connection;
 mod contract;
@@ -50,6 +51,10 @@ use crate::error::Result;
 use crate::model::{ChangePage, Collection, CollectionName, Filter, Position, Query, Record, RecordId, Selection, Snapshot};
 use crate::telemetry::Telemetry;
 
+pub use accounts::{
+    AccountRows, ApiKey, KEYS, KeyHolder, NewKey, NewSession, NewUser, Rotation, Rotator, SESSIONS, Session, SessionHolder,
+    SigningKey, USERS, User, UserState,
+};
 pub use contract::{
     Among, Author, Committed, Existing, FieldStats, Owner, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Shape, Stats,
     WritePlan,

@@ -57,10 +57,10 @@ struct PositionRow {
 
 /// What the log has of the writes.
 #[derive(Default)]
-struct Logged {
+pub(super) struct Logged {
     /// By record.
-    positions: HashMap<String, Position>,
-    predecessors: BTreeSet<u64>,
+    pub positions: HashMap<String, Position>,
+    pub predecessors: BTreeSet<u64>,
 }
 
 /// Runs inside of a writing transaction; an error rolls it back.
@@ -251,7 +251,7 @@ pub(super) fn deleted(plan: &WritePlan) -> impl Iterator<Item = &RecordWrite> {
 }
 
 /// Adds the change log's rows, in the order of the writes.
-async fn log(
+pub(super) async fn log(
     connection: &mut Connection<'_>,
     collection: &CollectionName,
     author: &Author,

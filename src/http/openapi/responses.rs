@@ -15,7 +15,7 @@ struct ProblemResponse {
     headers: &'static [&'static str],
 }
 
-const PROBLEMS: [ProblemResponse; 15] = [
+const PROBLEMS: [ProblemResponse; 16] = [
     ProblemResponse {
         name: "BadRequest",
         status: "400",
@@ -28,10 +28,19 @@ const PROBLEMS: [ProblemResponse; 15] = [
     ProblemResponse {
         name: "Unauthenticated",
         status: "401",
-        description: "The resource is not public.",
+        description: "The resource is not public and nobody says who is asking, or the credential that was sent does not hold.",
         code: "unauthenticated",
         title: "The caller is not known",
-        detail: "This collection is not public.",
+        detail: "This is not public: send Authorization: Bearer with an access token or an API key.",
+        headers: &["WWW-Authenticate"],
+    },
+    ProblemResponse {
+        name: "Forbidden",
+        status: "403",
+        description: "The caller is known, and may not do this.",
+        code: "forbidden",
+        title: "The caller may not do this",
+        detail: "This is for the role admin.",
         headers: &[],
     },
     ProblemResponse {
@@ -154,7 +163,7 @@ const PROBLEMS: [ProblemResponse; 15] = [
 ];
 
 /// Every header of an answer: its name, what it says, and an example.
-const HEADERS: [(&str, &str, &str); 19] = [
+const HEADERS: [(&str, &str, &str); 20] = [
     (
         "X-Request-Id",
         "The id of the request, as sent by the client or made by the server.",
@@ -188,6 +197,11 @@ const HEADERS: [(&str, &str, &str); 19] = [
     ),
     ("Preference-Applied", "RFC 7240.", "return=representation"),
     ("Idempotency-Replayed", "The write was done before, under the same Idempotency-Key; this was its answer.", "true"),
+    (
+        "WWW-Authenticate",
+        "RFC 6750; with an error if a credential was sent.",
+        "Bearer realm=\"terrace\", error=\"invalid_token\"",
+    ),
     ("Allow", "The methods that the resource takes.", "GET, HEAD, OPTIONS"),
     ("Retry-After", "Seconds after which a retry makes sense.", "1"),
 ];
