@@ -17,6 +17,7 @@ mod histories;
 mod hostile;
 mod http;
 mod idempotency;
+mod matrix;
 mod model;
 mod observability;
 mod outages;

@@ -1,10 +1,11 @@
 //! The operations of a collection's change log.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::paths::access;
 use super::responses::{header_references, problem_references};
 use super::{component, parameters};
-use crate::model::{Collection, DEFAULT_LIMIT, MAX_LIMIT};
+use crate::model::{Collection, DEFAULT_LIMIT, MAX_LIMIT, Verb};
 
 const PROBLEMS: [&str; 10] = ["400", "401", "403", "404", "406", "410", "414", "429", "500", "503"];
 
@@ -26,10 +27,17 @@ pub(super) fn path(collection: &Collection) -> (String, Value) {
         }
         let mut responses = problem_references(&PROBLEMS);
         responses.insert("200".to_owned(), found);
-        json!({
-            "operationId": id, "summary": summary, "description": DESCRIPTION, "tags": [name], "parameters": parameters_of(),
-            "responses": responses,
-        })
+        let mut operation = Map::from_iter([
+            ("operationId".to_owned(), json!(id)),
+            ("summary".to_owned(), json!(summary)),
+            ("tags".to_owned(), json!([name])),
+            ("parameters".to_owned(), Value::Array(parameters_of())),
+            ("responses".to_owned(), Value::Object(responses)),
+        ]);
+        operation.extend(access(collection.access.changes, Verb::Read));
+        let whom = operation.get("description").and_then(Value::as_str).map(|whom| format!("{whom} ")).unwrap_or_default();
+        operation.insert("description".to_owned(), json!(format!("{whom}{DESCRIPTION}")));
+        Value::Object(operation)
     };
     let content = json!({
         "application/json": {"schema": component("schemas", "Changes")},
