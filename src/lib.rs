@@ -53,12 +53,14 @@
 //! 1. `http::writes` reads the body within its limit and calls [`records::Records::patch`], which checks access.
 //! 2. In a task that survives a client which hangs up, [`store::Store::record_write`] opens a transaction, reads the stored
 //!    record and asks the planner of `records` what to write: preconditions, merge, validation, version and times.
-//! 3. The store writes the record and its change, checks references, and commits.
+//! 3. The store writes the record and its change, checks references, and commits. With an `Idempotency-Key` it is
+//!    [`store::Store::record_write_once`], which claims the key first and keeps the answer last, in the same transaction.
 //! 4. [`cache::Reconciler::announce`] moves the guards of the record, of every indexed term of the old and the new document,
 //!    and of the collection. With Redis, [`cache::Bus`] deletes their nonces there and publishes them in one round trip, and the
 //!    guards here move once more. From here on nobody is served by this instance what was loaded before. If Redis is away, the
 //!    deletions are owed, and the second tier is not used until they are paid.
-//! 5. Then the transaction counts as applied, and the client is answered, with the position of the change.
+//! 5. Then the transaction counts as applied, and the client is answered, with the position of the change. Whoever follows the
+//!    change log ([`records::Feed`]) is told now, or when the log is read next.
 //!
 //! Other instances hear of it over the bus, move their guards, and note the transaction as applied. A process that has not
 //! heard of it, whoever made it, finds it when it reads the change log, every `cache.reconcile_interval` or as soon as something is
