@@ -16,7 +16,7 @@
 //! | [`cache`] | key, guard cells, entry, both tiers, single flight, bus, reconcile | config, faults, redis_client, telemetry |
 //! | [`catalog`] | collection and view files, loaded and checked; compiled validators | config |
 //! | [`auth`] | who is asking and what they may do | cache, store |
-//! | [`limits`] | how often clients may ask | config |
+//! | [`limits`] | how often clients may ask | config, redis_client, telemetry |
 //! | [`records`] | the read path and the write path; parsing of queries | cache, store, catalog, auth, telemetry |
 //! | [`jobs`] | what happens without a request: retention, warming | records, store |
 //! | [`http`] | routes, bodies, middleware, problem+json, headers, API description | config, telemetry, records |

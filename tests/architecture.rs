@@ -19,7 +19,7 @@ const ROOMS: [(&str, &[&str]); 18] = [
     ("cache", &["config", "faults", "telemetry", "redis_client"]),
     ("catalog", &["config"]),
     ("auth", &["cache", "store", "redis_client"]),
-    ("limits", &["config", "cache", "store", "redis_client"]),
+    ("limits", &["config", "redis_client", "telemetry"]),
     ("records", &["faults", "cache", "store", "catalog", "auth", "telemetry"]),
     ("jobs", &["records", "store"]),
     ("http", &["config", "telemetry", "records", "auth", "limits", "jobs"]),

@@ -13,7 +13,7 @@ use super::{App, Foundation, StartError};
 use crate::error::{Error, Result};
 use crate::http::{self, Front, Readiness, Ready, SecondTier};
 use crate::jobs::{Retention, Warming};
-use crate::limits::BurstLimit;
+use crate::limits::{BurstLimit, Quotas};
 use crate::records::Resources;
 use crate::redis_client::{RedisClient, RedisStatus};
 
@@ -39,12 +39,16 @@ pub struct Running {
 pub(super) struct Entrance {
     front: Front,
     readiness: Readiness,
+    quotas: Quotas,
 }
 
 impl Entrance {
     /// Lets requests in, and starts what goes on beside them.
     pub fn admit(&self, app: App) -> Background {
         let Foundation { settings, telemetry, .. } = &*app.foundation;
+        if let (Some((client, _)), Some(installation)) = (&app.foundation.redis, &app.installation) {
+            self.quotas.join(client.clone(), &settings.redis.prefix, installation);
+        }
         let warming = Warming::new(Arc::clone(&app.records), settings.cache.warm_loads_per_second, telemetry.meter());
         self.front.open(app.records);
         let warming = self.warm(warming, settings.cache.warm_before_ready);
@@ -83,8 +87,9 @@ impl Running {
         let redis = foundation.redis.as_ref().map(|(client, _)| client.clone());
         let readiness = Readiness::new(move || second_tier(redis.as_ref()));
         let burst = BurstLimit::new(&settings.limits)?;
+        let quotas = Quotas::new(&foundation.telemetry)?;
         let resources = Arc::clone(&foundation.resources);
-        let front = Front::new(settings, Arc::clone(&resources), foundation.telemetry.clone(), readiness.clone(), burst.clone())?;
+        let front = Front::new(settings, Arc::clone(&resources), foundation.telemetry.clone(), readiness.clone(), burst.clone(), quotas.clone())?;
         let listening = http::serve(&settings.http, front.clone())?;
         for address in &listening.addresses {
             tracing::info!(%address, "listening");
@@ -94,8 +99,8 @@ impl Running {
             handle: listening.server.handle(),
             server: tokio::spawn(listening.server),
             resources,
-            entrance: Entrance { front, readiness },
-            background: vec![tokio::spawn(burst.forget_idle_clients())],
+            entrance: Entrance { front, readiness, quotas: quotas.clone() },
+            background: vec![tokio::spawn(burst.forget_idle_clients()), tokio::spawn(quotas.keep())],
             opening: None,
         })
     }

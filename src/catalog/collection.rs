@@ -9,14 +9,14 @@ use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use super::section::{Report, Section, type_name};
-use super::{ListCheck, fields, path, schema, warm};
+use super::{ListCheck, fields, limits, path, schema, warm};
 use crate::model::{
     Access, CacheTimes, Collection, CollectionName, Direction, Field, IdRule, Index, ScalarType, SearchField, SearchWeight,
     ServerFields, SortKey, WarmPlan,
 };
 
-const KEYS: [&str; 11] =
-    ["name", "description", "path", "id", "sort", "indexes", "search", "cache", "access", "references", "schema"];
+const KEYS: [&str; 12] =
+    ["name", "description", "path", "id", "sort", "indexes", "search", "cache", "access", "limits", "references", "schema"];
 
 /// Reads a collection. `None` when too little of it is understood to check the rest; `report` has the mistakes. There
 /// is a validator unless the schema has a mistake.
@@ -29,6 +29,7 @@ pub(super) fn read(table: &Table, check: ListCheck, report: &mut Report) -> Opti
     let cache_section = section.section(report, "cache");
     let cache = read_cache(cache_section.as_ref(), report);
     let access = read_access(&section, report);
+    let limits = limits::read(&section, report);
     let (schema, validator) = schema::read(&section, report)?;
     let mut names = Names { fields: fields::of_schema(&schema), schema: &schema };
     let id = read_id(&section, &names, report);
@@ -49,7 +50,7 @@ pub(super) fn read(table: &Table, check: ListCheck, report: &mut Report) -> Opti
     let (name, path) = (name?, path?);
     let warm = WarmPlan::default();
     let mut collection =
-        Collection { name, description, path, id, fields, sort, indexes, search, cache, warm, access, references, schema };
+        Collection { name, description, path, id, fields, sort, indexes, search, cache, warm, access, limits, references, schema };
     collection.warm = warm::read(cache_section.as_ref(), &collection, check, report);
     Some((collection, validator))
 }

@@ -6,6 +6,7 @@
 mod collection;
 mod fields;
 mod files;
+mod limits;
 mod links;
 mod path;
 mod schema;

@@ -9,6 +9,7 @@ use super::Settings;
 
 const DURATION: &str = "a duration over 0 such as \"500ms\", \"10m\" or \"1h\"";
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+const QUOTA: &str = "REQUESTS/PERIOD such as \"100/15m\", with a period from 1s to 31days, or \"\" for no limit";
 const SIZE: &str = "a size over 0 such as \"64MiB\"";
 
 /// Far below the 10 minutes that a change stays in the log at least: who reads it more seldom than every 5 minutes begins
@@ -22,6 +23,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("http.max_body_bytes", SIZE),
     ("http.shutdown_timeout", "a duration such as \"30s\""),
     ("http.keep_alive", DURATION),
+    ("http.trusted_proxies", "a list of networks such as [\"10.0.0.0/8\", \"fd00::/8\"], or [] for no proxy"),
     ("database.url", "sqlite://PATH such as \"sqlite://data/terrace.db\", or postgres://USER:PASSWORD@HOST:PORT/DATABASE"),
     ("database.ca_file", "the path of a PEM file, or \"\" for the system's certificate authorities"),
     ("database.min_connections", "a whole number from 0 to 1024"),
@@ -50,6 +52,10 @@ const ALLOWED: &[(&str, &str)] = &[
     ("changes.retention", "a duration of at least 10m such as \"90days\""),
     ("limits.burst", "a whole number; 0 is no limit"),
     ("limits.per_second", "a whole number from 1"),
+    ("limits.api", QUOTA),
+    ("limits.auth", QUOTA),
+    ("limits.export", QUOTA),
+    ("limits.webhook", QUOTA),
     ("log.format", "\"text\" or \"json\""),
     (
         "log.level",

@@ -13,17 +13,19 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::FutureExt as _;
 
+use super::client::Proxies;
 use super::freshness::Directives;
 use super::observe::{HttpMetrics, RequestLog};
+use super::quota::{Counted, Limits};
 use super::readiness::Readiness;
 use super::reads::Read;
 use super::routes::{Admin, CollectionRoutes, Routes, Target};
 use super::system::SystemResources;
 use super::writes::WriteContext;
-use super::{admin, body, client, problem, reads, spans, writes};
+use super::{admin, body, problem, reads, spans, writes};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::BurstLimit;
+use crate::limits::{BurstLimit, Quotas};
 use crate::model::{Caller, Principal};
 use crate::records::{Records, Resources};
 use crate::telemetry::Telemetry;
@@ -39,7 +41,9 @@ struct Shared {
     /// Empty until the database is open. Reading it once per request is one load, which a writer disturbs once ever.
     records: OnceLock<Arc<Records>>,
     readiness: Readiness,
+    proxies: Proxies,
     burst: BurstLimit,
+    limits: Limits,
     routes: Routes,
     metrics: HttpMetrics,
     log: RequestLog,
@@ -57,17 +61,21 @@ impl Front {
         telemetry: Telemetry,
         readiness: Readiness,
         burst: BurstLimit,
+        quotas: Quotas,
     ) -> Result<Self> {
         let Settings { http, cache, log, .. } = settings;
+        let limits = Limits::new(quotas, &settings.limits);
         let directives = if cache.honor_request_directives { Directives::Honored } else { Directives::Ignored };
         let metrics = HttpMetrics::new(telemetry.registry())?;
         Ok(Self(Arc::new(Shared {
-            routes: Routes::new(&resources, &metrics),
+            routes: Routes::new(&resources, &metrics, &limits),
             system: SystemResources::new(&resources, telemetry, readiness.clone())?,
             resources,
             records: OnceLock::new(),
             readiness,
+            proxies: Proxies::new(&http.trusted_proxies),
             burst,
+            limits,
             metrics,
             log: RequestLog { access: log.access, slow_request: log.slow_request },
             max_body_bytes: usize::try_from(http.max_body_bytes.as_u64()).unwrap_or(usize::MAX),
@@ -120,19 +128,34 @@ impl Shared {
 
     /// Calls the handler. A panic in it is a failure of this one request.
     async fn respond(&self, request: &HttpRequest, payload: &mut Payload, target: Target<'_>) -> HttpResponse {
-        match AssertUnwindSafe(self.dispatch(request, payload, target)).catch_unwind().await {
+        let mut counted = None;
+        let mut response = match AssertUnwindSafe(self.dispatch(request, payload, target, &mut counted)).catch_unwind().await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => problem::response(&error),
             Err(_) => problem::response(&Error::internal("a handler panicked; its message is on standard error")),
+        };
+        if let Some(counted) = counted {
+            counted.describe(response.headers_mut());
         }
+        response
     }
 
     /// The two reads that are hot. Everything else is boxed: a future is as large as its largest branch, and a hit would
     /// have to carry the state of a batch around.
-    async fn dispatch(&self, request: &HttpRequest, payload: &mut Payload, target: Target<'_>) -> Result<HttpResponse> {
-        let address = client::address(request);
+    async fn dispatch<'a>(
+        &'a self,
+        request: &HttpRequest,
+        payload: &mut Payload,
+        target: Target<'a>,
+        counted: &mut Option<Counted<'a>>,
+    ) -> Result<HttpResponse> {
+        let address = self.proxies.client(request);
         self.burst.check(address)?;
         let caller = &Caller { principal: Principal::Anonymous, address };
+        if self.records.get().is_some() {
+            *counted = self.limits.count(target, request.method(), caller).await?;
+        }
+        counted.as_ref().map_or(Ok(()), Counted::permit)?;
         match (target, is_read(request)) {
             (Target::Record(routes, segment), true) => reads::read_record(self.read(request, caller)?, routes, segment).await,
             (Target::List(routes), true) => reads::list_records(self.read(request, caller)?, routes).await,

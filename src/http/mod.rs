@@ -8,6 +8,7 @@
 //! | `routes` | which resource a path names, and what its answers have in common |
 //! | `reads`, `writes`, `system`, `admin` | handlers: parse, call, shape |
 //! | `negotiation`, `conditional`, `freshness`, `identifier`, `body`, `client` | what requests say |
+//! | `quota` | which quota a request counts against, and how answers say so |
 //! | `cache_status` | how answers say that they came about |
 //! | `problem` | what failures look like |
 //! | `readiness` | whether requests should be sent here, and why not |
@@ -27,6 +28,7 @@ mod negotiation;
 mod observe;
 pub mod openapi;
 mod problem;
+mod quota;
 mod readiness;
 mod reads;
 mod routes;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{CollectionName, ScalarType, ServerFields, SortKey, Term, WarmPlan};
+use super::{CollectionLimits, CollectionName, ScalarType, ServerFields, SortKey, Term, WarmPlan};
 
 /// A declared set of records.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub struct Collection {
     pub warm: WarmPlan,
     /// Who may read and write.
     pub access: Access,
+    /// How often it may be asked.
+    pub limits: CollectionLimits,
     /// Fields that hold the id of a record of another (or the same) collection.
     pub references: BTreeMap<String, CollectionName>,
     /// The JSON Schema 2020-12 of a document as a client sends it, without the server's fields.

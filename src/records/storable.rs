@@ -118,6 +118,7 @@ mod tests {
             },
             warm: crate::model::WarmPlan::default(),
             access: Access { read: AccessRule::Public, write: AccessRule::Public },
+            limits: Default::default(),
             references: BTreeMap::new(),
             schema: json!({}),
         }

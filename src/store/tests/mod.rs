@@ -126,6 +126,7 @@ fn collection(name: &str, fields: &[(&str, Field)], indexes: &[&[&str]]) -> Coll
         },
         warm: crate::model::WarmPlan::default(),
         access: Access { read: AccessRule::Public, write: AccessRule::Public },
+        limits: Default::default(),
         references: BTreeMap::new(),
         schema: json!({}),
     }
