@@ -8,11 +8,12 @@ use jsonschema::Validator;
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
+use super::access::Shown;
 use super::section::{Report, Section, type_name};
-use super::{ListCheck, fields, limits, path, schema, warm};
+use super::{ListCheck, access, fields, limits, path, schema, warm};
 use crate::model::{
-    Access, CacheTimes, Collection, CollectionName, Direction, Field, IdRule, Index, ScalarType, SearchField, SearchWeight,
-    ServerFields, SortKey, WarmPlan,
+    CacheTimes, Collection, CollectionName, Direction, Field, IdRule, Index, ScalarType, SearchField, SearchWeight, ServerFields,
+    SortKey, WarmPlan,
 };
 
 const KEYS: [&str; 12] =
@@ -28,7 +29,6 @@ pub(super) fn read(table: &Table, check: ListCheck, report: &mut Report) -> Opti
     let path = read_path(&section, name.as_ref(), report);
     let cache_section = section.section(report, "cache");
     let cache = read_cache(cache_section.as_ref(), report);
-    let access = read_access(&section, report);
     let limits = limits::read(&section, report);
     let (schema, validator) = schema::read(&section, report)?;
     let mut names = Names { fields: fields::of_schema(&schema), schema: &schema };
@@ -41,7 +41,8 @@ pub(super) fn read(table: &Table, check: ListCheck, report: &mut Report) -> Opti
     }
     let sort = read_sort(&section, &names, report);
     let mut indexes = read_indexes(&section, &names, report);
-    for field in references.keys() {
+    let access = access::read(&section, &names, &Shown { id: &id, search: &search, sort: &sort }, report);
+    for field in references.keys().chain(&access.owner_field) {
         if !indexes.iter().any(|index| index.fields.first() == Some(field)) {
             indexes.push(Index { fields: vec![field.clone()] });
         }
@@ -102,13 +103,6 @@ pub(super) fn read_max_lag(section: &Section<'_>, ttl_key: &str, ttl: Duration, 
     max_lag
 }
 
-fn read_access(section: &Section<'_>, report: &mut Report) -> Access {
-    let empty = Table::new();
-    let access = section.section(report, "access").unwrap_or_else(|| Section::root(&empty));
-    access.refuse_unknown(report, &["read", "write"]);
-    Access { read: access.access(report, "read"), write: access.access(report, "write") }
-}
-
 fn read_id(section: &Section<'_>, names: &Names<'_>, report: &mut Report) -> IdRule {
     if section.get("id").is_none() {
         if names.is_property("id") {
@@ -120,10 +114,9 @@ fn read_id(section: &Section<'_>, names: &Names<'_>, report: &mut Report) -> IdR
     }
     let Some(field) = section.text(report, "id") else { return IdRule::Generated };
     let text = Field { scalar: ScalarType::Text, array: false };
-    let required = names.schema.get("required").and_then(Json::as_array).into_iter().flatten();
     if names.find("id", field, report).is_some_and(|found| found != text || fields::is_nullable(names.schema, field)) {
         report.add("id", format!("{field:?} cannot be the id: its type must be \"string\""));
-    } else if names.is_property(field) && !required.into_iter().any(|name| name == field) {
+    } else if names.is_property(field) && !names.requires(field) {
         report.add("id", format!("{field:?} cannot be the id: it must be in schema.required"));
     }
     IdRule::Natural(field.to_owned())
@@ -240,18 +233,38 @@ fn check_index(index: &Index, key: &str, names: &Names<'_>, report: &mut Report)
 }
 
 /// The fields so far, and the schema they come from.
-struct Names<'a> {
+pub(super) struct Names<'a> {
     fields: BTreeMap<String, Field>,
     schema: &'a Json,
 }
 
 impl Names<'_> {
-    fn is_property(&self, name: &str) -> bool {
+    pub(super) fn is_property(&self, name: &str) -> bool {
         self.schema.get("properties").is_some_and(|properties| properties.get(name).is_some())
     }
 
+    pub(super) fn schema(&self) -> &Json {
+        self.schema
+    }
+
+    pub(super) fn properties(&self) -> impl Iterator<Item = &str> {
+        self.schema.get("properties").and_then(Json::as_object).into_iter().flatten().map(|(name, _)| name.as_str())
+    }
+
+    /// The properties that are texts.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+        let is_text = |name: &&str| self.fields.get(*name) == Some(&Field { scalar: ScalarType::Text, array: false });
+        self.properties().filter(is_text)
+    }
+
+    /// Whether a document must have the property.
+    pub(super) fn requires(&self, name: &str) -> bool {
+        let required = self.schema.get("required").and_then(Json::as_array);
+        required.into_iter().flatten().any(|required| required == name)
+    }
+
     /// The field `name`, or a mistake at `key`.
-    fn find(&self, key: &str, name: &str, report: &mut Report) -> Option<Field> {
+    pub(super) fn find(&self, key: &str, name: &str, report: &mut Report) -> Option<Field> {
         let found = self.fields.get(name).copied();
         if found.is_none() {
             let allowed = self.fields.keys().map(String::as_str).collect::<Vec<_>>().join(", ");

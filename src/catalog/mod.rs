@@ -3,6 +3,7 @@
 //!
 //! Nothing here stops at the first mistake: [`Catalog::load`] returns all mistakes of all files.
 
+mod access;
 mod collection;
 mod fields;
 mod files;

@@ -165,7 +165,7 @@ fn check_keywords(schema: &Value, key: &str, report: &mut Report) {
                     check_keywords(schema, &format!("{place}[{position}]"), report);
                 }
             }
-            ("const" | "enum" | "default" | "examples", _) => {}
+            ("const" | "enum" | "default" | "examples" | "dependentRequired", _) => {}
             (known, nested) if KEYWORDS.contains(&known) => check_keywords(nested, &place, report),
             (unknown, _) if unknown.starts_with("x-") => {}
             _ => report.add(place, "this is no keyword of JSON Schema 2020-12; a remark of your own begins with x-"),

@@ -119,9 +119,11 @@ impl<'a> Section<'a> {
         least
     }
 
-    pub(super) fn access(&self, report: &mut Report, key: &str) -> AccessRule {
+    /// An access rule; `default` where there is none.
+    pub(super) fn access(&self, report: &mut Report, key: &str, default: AccessRule) -> AccessRule {
         match self.text(report, key) {
-            None | Some("public") => AccessRule::Public,
+            None => default,
+            Some("public") => AccessRule::Public,
             Some("viewer") => AccessRule::Viewer,
             Some("editor") => AccessRule::Editor,
             Some("admin") => AccessRule::Admin,
@@ -129,7 +131,7 @@ impl<'a> Section<'a> {
             Some(other) => {
                 let allowed = "allowed are public, viewer, editor, admin, owner";
                 report.add(self.dotted(key), format!("{other:?} is not an access rule; {allowed}"));
-                AccessRule::Public
+                default
             }
         }
     }

@@ -1,5 +1,6 @@
 //! One view file. Its parts are checked against the collections they count, so views are read after all of them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use toml::{Table, Value};
@@ -8,7 +9,7 @@ use super::collection::{read_max_lag, read_path};
 use super::schema::to_json;
 use super::section::{Report, Section, type_name};
 use crate::error::Error;
-use crate::model::{Collection, Filter, View, ViewPart};
+use crate::model::{AccessRule, Collection, Filter, View, ViewPart};
 
 const KEYS: [&str; 8] = ["name", "description", "path", "ttl", "stale_if_error", "max_lag", "read", "parts"];
 
@@ -38,7 +39,10 @@ pub(super) fn read(table: &Table, collections: &dyn Collections, report: &mut Re
     let ttl = section.duration(report, "ttl", Duration::from_secs(60));
     let stale_if_error = section.duration(report, "stale_if_error", Duration::from_secs(60 * 60));
     let max_lag = read_max_lag(&section, "ttl", ttl, report);
-    let read = section.access(report, "read");
+    let read = section.access(report, "read", AccessRule::Public);
+    if read == AccessRule::Owner {
+        report.add("read", "a view counts the records of all owners; allowed are public, viewer, editor, admin");
+    }
     if section.get("parts").is_none() {
         report.add("parts", "this table is missing; each [parts.KEY] counts the records of a collection");
     }
@@ -46,7 +50,7 @@ pub(super) fn read(table: &Table, collections: &dyn Collections, report: &mut Re
     let mut parts = Vec::new();
     for (key, _) in parts_section.entries() {
         if let Some(part) = parts_section.section(report, key) {
-            parts.extend(read_part(key, &part, collections, report));
+            parts.extend(read_part(key, &part, read, collections, report));
         }
     }
     if parts_section.entries().next().is_none() {
@@ -55,7 +59,13 @@ pub(super) fn read(table: &Table, collections: &dyn Collections, report: &mut Re
     Some(View { name: name?, description, path: path?, ttl, stale_if_error, max_lag, read, parts })
 }
 
-fn read_part(key: &str, part: &Section<'_>, collections: &dyn Collections, report: &mut Report) -> Option<ViewPart> {
+fn read_part(
+    key: &str,
+    part: &Section<'_>,
+    read: AccessRule,
+    collections: &dyn Collections,
+    report: &mut Report,
+) -> Option<ViewPart> {
     part.refuse_unknown(report, &["collection", "by", "filter"]);
     let by = read_by(part, report);
     if part.get("collection").is_none() {
@@ -76,7 +86,38 @@ fn read_part(key: &str, part: &Section<'_>, collections: &dyn Collections, repor
         report.add(part.dotted("by"), format!("{field:?} has no index in {name}; allowed are {allowed}"));
     }
     let filter = part.get("filter").and_then(|filter| read_filter(filter, &part.dotted("filter"), collection, report));
+    check_access(part, read, collection, (&by, filter.as_ref()), report);
     Some(ViewPart { key: key.to_owned(), collection: collection.name.clone(), by, filter })
+}
+
+/// Whoever reads the view may see all that its part counts, and by what.
+fn check_access(
+    part: &Section<'_>,
+    read: AccessRule,
+    collection: &Collection,
+    (by, filter): (&[String], Option<&Filter>),
+    report: &mut Report,
+) {
+    let Collection { name, access, .. } = collection;
+    if !read.is_as_strict_as(access.read) {
+        let detail = format!(
+            "{name} may be read by {:?} only, and this view by {:?}: give the view a stricter read",
+            access.read.as_str(),
+            read.as_str()
+        );
+        report.add(part.dotted("collection"), detail);
+    }
+    let mut tested = BTreeSet::new();
+    filter.into_iter().for_each(|filter| filter.collect_fields(&mut tested));
+    for (key, fields) in [("by", by.iter().collect::<BTreeSet<_>>()), ("filter", tested.iter().collect())] {
+        for field in fields {
+            if let Some(rule) = access.fields.get(field).map(|field| field.read).filter(|rule| !read.is_as_strict_as(*rule)) {
+                let detail =
+                    format!("{field:?} of {name} may be seen by {:?} only: give the view as strict a read", rule.as_str());
+                report.add(part.dotted(key), detail);
+            }
+        }
+    }
 }
 
 fn read_by(part: &Section<'_>, report: &mut Report) -> Vec<String> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{CollectionLimits, CollectionName, ScalarType, ServerFields, SortKey, Term, WarmPlan};
+use super::{Access, CollectionLimits, CollectionName, ScalarType, ServerFields, SortKey, Term, WarmPlan};
 
 /// A declared set of records.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ pub struct Collection {
     pub cache: CacheTimes,
     /// What is loaded before anybody asks for it.
     pub warm: WarmPlan,
-    /// Who may read and write.
+    /// Who may do what.
     pub access: Access,
     /// How often it may be asked.
     pub limits: CollectionLimits,
@@ -102,30 +102,6 @@ pub struct CacheTimes {
     /// For how long after a change lists, searches, counts and statistics from before it may be served while they are
     /// loaded anew.
     pub max_lag: Duration,
-}
-
-/// Who may read and who may write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access {
-    /// For GET and HEAD.
-    pub read: AccessRule,
-    /// For everything else.
-    pub write: AccessRule,
-}
-
-/// The least a caller must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessRule {
-    /// Anybody.
-    Public,
-    /// A user who may read.
-    Viewer,
-    /// A user who may write.
-    Editor,
-    /// An administrator.
-    Admin,
-    /// The owner of the record.
-    Owner,
 }
 
 impl Collection {

@@ -1,6 +1,7 @@
 //! Plain values that every room shares: collections, records, queries, changes and guards. They know no database,
 //! no cache and no HTTP.
 
+mod access;
 mod change;
 mod collection;
 mod filter;
@@ -17,8 +18,9 @@ mod value;
 mod view;
 mod warm;
 
+pub use access::{Access, AccessRule, FieldAccess};
 pub use change::{Change, ChangePage, Guard, LoggedChange, Operation, Position, ServerRun, Snapshot, Term};
-pub use collection::{Access, AccessRule, CacheTimes, Collection, Field, IdRule, Index, SearchField, SearchWeight};
+pub use collection::{CacheTimes, Collection, Field, IdRule, Index, SearchField, SearchWeight};
 pub use filter::{Condition, Filter, Test};
 pub use filter_json::Operand;
 pub use footprint::Footprint;

@@ -82,6 +82,23 @@ impl Principal {
             Self::Known(identity) => &identity.actor,
         }
     }
+
+    /// What it may do at most; `None` if it is nobody known.
+    pub fn role(&self) -> Option<Role> {
+        match self {
+            Self::Anonymous => None,
+            Self::Operator => Some(Role::Admin),
+            Self::Known(identity) => Some(identity.role),
+        }
+    }
+
+    /// What the owner field of its records holds; `None` if it can own none.
+    pub fn subject(&self) -> Option<&str> {
+        match self {
+            Self::Anonymous | Self::Operator => None,
+            Self::Known(identity) => Some(&identity.subject),
+        }
+    }
 }
 
 impl Caller {

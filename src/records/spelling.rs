@@ -82,8 +82,7 @@ mod tests {
     use super::super::query::parse_list;
     use super::*;
     use crate::model::{
-        Access, AccessRule, CacheTimes, CollectionName, Direction, Field, IdRule, Index, ScalarType, SearchField, SearchWeight,
-        SortKey,
+        Access, CacheTimes, CollectionName, Direction, Field, IdRule, Index, ScalarType, SearchField, SearchWeight, SortKey,
     };
 
     fn collection() -> Collection {
@@ -117,7 +116,7 @@ mod tests {
                 max_lag: std::time::Duration::ZERO,
             },
             warm: crate::model::WarmPlan::default(),
-            access: Access { read: AccessRule::Public, write: AccessRule::Public },
+            access: Access::PUBLIC,
             limits: Default::default(),
             references: [("kind".to_owned(), CollectionName::parse("kinds").unwrap())].into(),
             schema: json!({"properties": {"kind": {}, "note": {}}}),

@@ -117,7 +117,7 @@ mod tests {
                 max_lag: Duration::ZERO,
             },
             warm: crate::model::WarmPlan::default(),
-            access: Access { read: AccessRule::Public, write: AccessRule::Public },
+            access: Access::PUBLIC,
             limits: Default::default(),
             references: BTreeMap::new(),
             schema: json!({}),

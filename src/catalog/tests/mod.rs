@@ -1,5 +1,6 @@
 //! Loading whole directories: what a good one gives, and every mistake with its place.
 
+mod access;
 mod documents;
 mod mistakes;
 
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::error::Error;
-use crate::model::{Access, AccessRule, CacheTimes, Direction, Field, IdRule, Index, ScalarType, SearchWeight};
+use crate::model::{Access, CacheTimes, Direction, Field, IdRule, Index, ScalarType, SearchWeight};
 
 /// The design's own example.
 const METRICS: &str = r#"
@@ -146,7 +147,7 @@ fn what_a_file_leaves_out_has_a_default() {
     assert_eq!(domains.id, IdRule::Generated);
     assert_eq!(domains.fields["id"], Field { scalar: ScalarType::Text, array: false });
     assert_eq!((domains.sort[0].field.as_str(), domains.sort[0].direction), ("updated_at", Direction::Descending));
-    assert_eq!(domains.access, Access { read: AccessRule::Public, write: AccessRule::Public });
+    assert_eq!(domains.access, Access::PUBLIC);
     let times = CacheTimes {
         record_ttl: Duration::from_secs(600),
         list_ttl: Duration::from_secs(300),

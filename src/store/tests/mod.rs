@@ -125,7 +125,7 @@ fn collection(name: &str, fields: &[(&str, Field)], indexes: &[&[&str]]) -> Coll
             max_lag: Duration::ZERO,
         },
         warm: crate::model::WarmPlan::default(),
-        access: Access { read: AccessRule::Public, write: AccessRule::Public },
+        access: Access::PUBLIC,
         limits: Default::default(),
         references: BTreeMap::new(),
         schema: json!({}),

@@ -13,7 +13,7 @@ use self::naive::{Request, answer, found, records};
 use self::requests::{neighbours, request};
 use self::speller::Speller;
 use super::*;
-use crate::model::{Access, AccessRule, CacheTimes, CollectionName, Field, IdRule, Index, ScalarType, SearchField, SearchWeight};
+use crate::model::{Access, CacheTimes, CollectionName, Field, IdRule, Index, ScalarType, SearchField, SearchWeight};
 
 fn collection() -> Collection {
     let field = |scalar, array| Field { scalar, array };
@@ -41,7 +41,7 @@ fn collection() -> Collection {
         search: vec![SearchField { field: "name".to_owned(), weight: SearchWeight::A }],
         cache: CacheTimes { record_ttl: time, list_ttl: time, negative_ttl: time, stale_if_error: time, max_lag: Duration::ZERO },
         warm: crate::model::WarmPlan::default(),
-        access: Access { read: AccessRule::Public, write: AccessRule::Public },
+        access: Access::PUBLIC,
         limits: Default::default(),
         references: [("shelf".to_owned(), shelves)].into(),
         schema: json!({"properties": {}}),
