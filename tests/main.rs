@@ -13,6 +13,7 @@ mod freshness;
 mod histories;
 mod hostile;
 mod http;
+mod limits;
 mod model;
 mod observability;
 mod outages;

@@ -94,7 +94,7 @@ mod tests {
         let (rate, mut meter) = (rate("100/15m"), Meter::default());
         assert!((0..100).all(|_| meter.take(rate, 5).is_ok()));
         assert_eq!(meter.take(rate, 5), Err(Duration::from_secs(9)));
-        assert_eq!(meter.take(rate, 9_000_004), Err(Duration::from_micros(1)));
+        assert_eq!(meter.take(rate, 8_999_905), Err(Duration::from_micros(100)));
         assert_eq!(meter.take(rate, 9_000_005), Ok(()));
         assert!(meter.take(rate, 9_000_005).is_err());
         assert_eq!(rate.room(meter.backlog(9_000_005 + 90_000_000)), 10);

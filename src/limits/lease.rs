@@ -117,7 +117,8 @@ impl Lease {
                 return None;
             }
             self.learn(tenure, now);
-            block(self).left = 0;
+            // As large as what was used of it: that is what can still be learnt.
+            *block(self) = Block { left: 0, size: ended.size - ended.left, ..ended };
             Some(ended)
         };
         [take(|lease| &mut lease.block), take(|lease| &mut lease.spare)]

@@ -229,21 +229,16 @@ impl Shared {
         self.refused_until = if is_dry { asked_at.saturating_add(grant.wait) } else { 0 };
         let mut waiting = self.waiting.take().unwrap_or_default().into_iter();
         let mut left = grant.granted;
-        while left > 0 {
-            let Some(one) = waiting.next() else { break };
+        // Only those who waited when the question was asked: for others the grant may be too old to count.
+        for one in waiting.by_ref().take(order.waiting as usize) {
+            if left == 0 {
+                break;
+            }
             let passes = standing(Ok(()), self.rate, grant.left.saturating_add(left - 1));
             // What somebody would have got who has gone meanwhile is for the next one.
             left -= u32::from(one.send(passes).is_ok());
         }
-        let mut returned = [None; 2];
-        if self.precision == Precision::Leased && grant.granted > 0 {
-            let block = Block { left, size: grant.granted, end: asked_at + self.tenure.used(), granted_at: grant.granted_at };
-            let replaced = self.lease.put(block, now);
-            if self.server == server {
-                returned = replaced.map(|block| block.map(|block| self.giving_back(block)));
-            }
-            self.server = server;
-        }
+        let returned = self.lease(left, grant, server, asked_at, now);
         if is_dry {
             let refused = standing(Err(Duration::from_micros(grant.wait)), self.rate, 0);
             // Who has gone does not want to know.
@@ -251,10 +246,26 @@ impl Shared {
                 let _ = one.send(refused);
             }
         }
+        while waiting.len() > 0 && self.lease.take(self.tenure, now).is_some() {
+            let passes = standing(Ok(()), self.rate, grant.left.saturating_add(self.lease.left(now)));
+            let _ = waiting.next().map(|one| one.send(passes));
+        }
         let waiting: Vec<_> = waiting.collect();
         let rest = if waiting.is_empty() { Rest::Nothing } else { Rest::AskAgain };
         self.waiting = (rest == Rest::AskAgain).then_some(waiting);
         (rest, returned)
+    }
+
+    /// Keeps what is left of a grant for those who come. Returns what is to be given back of blocks that it replaces.
+    fn lease(&mut self, left: u32, grant: Grant, server: u64, asked_at: u64, now: u64) -> [Option<Order>; 2] {
+        if self.precision == Precision::Exact || grant.granted == 0 {
+            return [None; 2];
+        }
+        let end = asked_at.saturating_add(self.tenure.used());
+        let replaced = self.lease.put(Block { left, size: grant.granted, end, granted_at: grant.granted_at }, now);
+        let returned = if self.server == server { replaced } else { [None; 2] };
+        self.server = server;
+        returned.map(|block| block.map(|block| self.giving_back(block)))
     }
 
     /// Those who wait, if the bucket cannot be asked.
