@@ -147,7 +147,8 @@ impl Run {
     async fn write(&mut self, id: &str, patch: serde_json::Value) {
         let Side { records, metrics } = &self.terrace;
         let id_of = RecordId::parse(id).unwrap();
-        let written = records.patch(metrics, &Caller::ANONYMOUS, id_of, patch, Precondition::None).await.unwrap();
+        let written =
+            records.patch(metrics, &Caller::ANONYMOUS, id_of, patch, Precondition::None, None).await.unwrap().done().unwrap();
         if written.outcome == WriteOutcome::Updated {
             self.writes += 1;
             self.written_at.insert(id.to_owned(), self.writes);

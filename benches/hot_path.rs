@@ -58,7 +58,7 @@ fn hits(criterion: &mut Criterion) {
     let quotas = Quotas::new(&telemetry).unwrap();
     let resources = app.records().declared().clone();
     let front = Front::new(&settings, resources, telemetry, Readiness::new(|| SecondTier::Off), burst, quotas).unwrap();
-    front.open(app.records().clone());
+    front.open(app.records().clone(), app.accounts().clone());
     let router = ActixApp::new().wrap(layer()).configure(|application| front.configure(application));
     let service = system.block_on(test::init_service(router));
     let get = |path: &str| {

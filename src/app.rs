@@ -11,11 +11,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::auth::{Accounts, CreatedKey, PrincipalScopes};
 use crate::cache::{Bus, BusMetrics, Cache, Reconciler, SecondTier};
 use crate::catalog::Catalog;
 use crate::config::{Mistake, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Collection;
+use crate::overload::Capacity;
 use crate::records::{CatalogedLog, Records, Resources, check_list};
 use crate::redis_client::RedisClient;
 use crate::store::{Step, Store};
@@ -113,6 +115,7 @@ struct Foundation {
     /// None if the installation has no second tier.
     redis: Option<(RedisClient, BusMetrics)>,
     resources: Arc<Resources>,
+    principals: Arc<PrincipalScopes>,
 }
 
 impl Foundation {
@@ -120,13 +123,15 @@ impl Foundation {
     fn lay(settings: Settings) -> Result<Arc<Self>, StartError> {
         let telemetry = Telemetry::new()?;
         let catalog = Arc::new(Catalog::load(&settings.collections, check_list)?);
-        let cache = Cache::new(&settings.cache, &telemetry)?;
+        let capacity = Capacity::in_flight(settings.http.max_in_flight, telemetry.registry())?;
+        let cache = Cache::bounded(&settings.cache, &telemetry, capacity)?;
         let resources = Resources::new(&catalog, &cache)?;
+        let principals = PrincipalScopes::new(&cache, &settings.auth, &settings.cache)?;
         let redis = match RedisClient::connect(&settings.redis, &telemetry)? {
             Some(client) => Some((client, BusMetrics::new(&telemetry)?)),
             None => None,
         };
-        Ok(Arc::new(Self { settings, telemetry, catalog, cache, redis, resources }))
+        Ok(Arc::new(Self { settings, telemetry, catalog, cache, redis, resources, principals }))
     }
 
     async fn open_store(&self) -> Result<Store> {
@@ -154,6 +159,7 @@ pub struct App {
     store: Store,
     reconciler: Arc<Reconciler>,
     records: Arc<Records>,
+    accounts: Arc<Accounts>,
     /// Which one this is among those that share a Redis; none without one.
     installation: Option<String>,
 }
@@ -181,12 +187,20 @@ impl App {
         let reconciler = Arc::new(reconciler);
         let records =
             Records::new(store.clone(), Arc::clone(cache), Arc::clone(catalog), Arc::clone(&reconciler), Arc::clone(resources));
-        Ok(Self { foundation, store, reconciler, records, installation })
+        let principals = Arc::clone(&foundation.principals);
+        let accounts =
+            Accounts::new(store.clone(), Arc::clone(cache), Arc::clone(&reconciler), principals, &foundation.settings.auth);
+        Ok(Self { foundation, store, reconciler, records, accounts, installation })
     }
 
     /// The collections and views.
     pub fn records(&self) -> &Arc<Records> {
         &self.records
+    }
+
+    /// Users, keys and sessions.
+    pub fn accounts(&self) -> &Arc<Accounts> {
+        &self.accounts
     }
 
     /// The database.
@@ -213,21 +227,22 @@ impl App {
         Ok(steps)
     }
 
-    /// Brings the database in line, and loads the samples into one that is new.
-    async fn prepare(&self) -> Result<()> {
+    /// Brings the database in line, and loads the samples into one that is new. Returns the first key, if this has made it.
+    async fn prepare(&self) -> Result<Option<CreatedKey>> {
         self.bring_in_line().await?;
         if self.store.is_new().await? {
             self.load_samples().await?;
             self.store.settle().await?;
         }
-        Ok(())
+        // The last step: whoever fails after it has a key that nobody was told.
+        self.accounts.first_key().await
     }
 
     /// Prepares the database, listens, and serves.
     pub async fn serve(self) -> Result<Running> {
-        self.prepare().await?;
+        let first_key = self.prepare().await?;
         let mut running = Running::listen(&self.foundation)?;
-        running.admit(self);
+        running.admit(self, first_key);
         Ok(running)
     }
 }

@@ -25,6 +25,10 @@ pub enum ErrorKind {
     PreconditionFailed,
     /// The body is larger than `http.max_body_bytes`.
     PayloadTooLarge,
+    /// The address is longer than any that means something here.
+    UriTooLong,
+    /// The request did not arrive within its time.
+    RequestTimeout,
     /// The body is not `application/json` (or `application/merge-patch+json` for PATCH).
     UnsupportedMediaType,
     /// The document was understood and breaks the collection's rules; see `violations`.

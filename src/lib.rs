@@ -10,16 +10,17 @@
 //! | [`config`] | settings: files, environment, checking | nothing |
 //! | [`faults`] | faults on demand, for tests; nothing in a release build | nothing |
 //! | [`telemetry`] | metrics, logs, request ids | config |
+//! | [`overload`] | how much is done at once | telemetry |
 //! | [`tls`] | whom a connection of ours trusts | nothing |
 //! | [`redis_client`] | the connections that cache and bus share | config, telemetry, tls |
 //! | [`store`] | all SQL, behind one interface | config, telemetry, tls |
-//! | [`cache`] | key, guard cells, entry, both tiers, single flight, bus, reconcile | config, faults, redis_client, telemetry |
+//! | [`cache`] | key, guard cells, entry, both tiers, single flight, bus, reconcile | config, faults, overload, redis_client, telemetry |
 //! | [`catalog`] | collection and view files, loaded and checked; compiled validators | config |
-//! | [`auth`] | who is asking and what they may do | cache, store |
+//! | [`auth`] | who is asking and what they may do: users, keys, sessions | cache, config, faults, store, telemetry |
 //! | [`limits`] | how often clients may ask | config, redis_client, telemetry |
-//! | [`records`] | the read path and the write path; parsing of queries | cache, store, catalog, auth, telemetry |
+//! | [`records`] | the read path and the write path; parsing of queries | cache, store, catalog, auth, overload, telemetry |
 //! | [`jobs`] | what happens without a request: retention, warming | records, store |
-//! | [`http`] | routes, bodies, middleware, problem+json, headers, API description | config, telemetry, records |
+//! | [`http`] | routes, bodies, middleware, problem+json, headers, API description | auth, config, telemetry, overload, records |
 //! | [`app`] | the composition root | all |
 //! | [`cli`] | the commands | all |
 //!
@@ -75,6 +76,7 @@ pub mod http;
 pub mod jobs;
 pub mod limits;
 pub mod model;
+pub mod overload;
 pub mod records;
 pub mod redis_client;
 pub mod store;

@@ -7,22 +7,23 @@ use std::path::{Path, PathBuf};
 use crate::support::root;
 
 /// Every room, and the rooms it may use besides itself, `model` and `error`. `*` is all.
-const ROOMS: [(&str, &[&str]); 18] = [
+const ROOMS: [(&str, &[&str]); 19] = [
     ("model", &[]),
     ("error", &[]),
     ("config", &[]),
     ("faults", &[]),
     ("telemetry", &["config"]),
+    ("overload", &["telemetry"]),
     ("tls", &[]),
     ("redis_client", &["config", "telemetry", "tls"]),
     ("store", &["config", "telemetry", "tls"]),
-    ("cache", &["config", "faults", "telemetry", "redis_client"]),
+    ("cache", &["config", "faults", "overload", "telemetry", "redis_client"]),
     ("catalog", &["config"]),
-    ("auth", &["cache", "store", "redis_client"]),
+    ("auth", &["cache", "config", "faults", "store", "telemetry"]),
     ("limits", &["config", "redis_client", "telemetry"]),
-    ("records", &["faults", "cache", "store", "catalog", "auth", "telemetry"]),
+    ("records", &["faults", "cache", "store", "catalog", "auth", "overload", "telemetry"]),
     ("jobs", &["records", "store"]),
-    ("http", &["config", "telemetry", "records", "auth", "limits", "jobs"]),
+    ("http", &["config", "telemetry", "overload", "records", "auth", "limits", "jobs"]),
     ("app", &["*"]),
     ("cli", &["*"]),
     ("lib", &["*"]),

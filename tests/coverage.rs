@@ -7,12 +7,14 @@ use std::collections::BTreeSet;
 use jsonschema::Validator;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
+use terrace::model::Role;
 
+use crate::support::accounts::PASSWORD;
 use crate::support::fixture::item;
 use crate::support::{Reply, Server};
 
 /// Which modules hold an operation to its contract. `{}` stands for a collection's path, `{view}` for a view's.
-const EXERCISED: [(&str, &str, &str); 27] = [
+const EXERCISED: [(&str, &str, &str); 31] = [
     ("get", "{}", "rest::lists, rest::pages, rest::filters, search, freshness"),
     ("head", "{}", "rest::records"),
     ("post", "{}", "rest::records, rest::references, hostile::bodies"),
@@ -34,6 +36,10 @@ const EXERCISED: [(&str, &str, &str); 27] = [
     ("get", "/admin/cache", "administration"),
     ("post", "/admin/cache/invalidate", "administration"),
     ("get", "/admin/cache/explain", "administration"),
+    ("post", "/api/v1/auth/login", "accounts::sessions"),
+    ("post", "/api/v1/auth/refresh", "accounts::sessions"),
+    ("post", "/api/v1/auth/logout", "accounts::sessions"),
+    ("get", "/api/v1/auth/me", "accounts::keys"),
     // Those that the description leaves out.
     ("get", "/docs", "coverage"),
     ("get", "/docs/{file}", "coverage"),
@@ -45,7 +51,12 @@ const EXERCISED: [(&str, &str, &str); 27] = [
 
 /// The template of a described path, as the table spells it.
 fn template(path: &str, collections: &BTreeSet<String>) -> String {
-    if path.starts_with("/health") || path == "/metrics" || path == "/openapi.json" || path.starts_with("/admin") {
+    if path.starts_with("/health")
+        || path == "/metrics"
+        || path == "/openapi.json"
+        || path.starts_with("/admin")
+        || path.starts_with("/api/v1/auth/")
+    {
         return path.to_owned();
     }
     match collections.iter().find(|collection| path == *collection || path.starts_with(&format!("{collection}/"))) {
@@ -86,7 +97,10 @@ fn check(document: &Value, operation: &Value, what: &str, reply: &Reply) {
             "x-total-count",
             "consistency-token",
             "preference-applied",
+            "idempotency-replayed",
             "retry-after",
+            "ratelimit",
+            "ratelimit-policy",
         ];
         let sent = reply.headers.contains_key(name.as_str());
         assert!(sent || optional.contains(&name.to_lowercase().as_str()), "{what} {status} has no header {name}");
@@ -146,7 +160,7 @@ async fn every_method_that_a_path_takes_is_described() {
     let server = Server::fixture();
     let document = server.get("/openapi.json").await.expect(200);
     for (path, operations) in document["paths"].as_object().unwrap() {
-        let system = !path.starts_with("/api/");
+        let system = !path.starts_with("/api/") || path.starts_with("/api/v1/auth/");
         let options = server.send_with(Method::OPTIONS, &path.replace("{id}", "A"), &[], None).await;
         let taken = options.header("allow").to_lowercase();
         let taken = taken.split(", ").filter(|method| *method != "options" && !(system && *method == "head"));
@@ -163,6 +177,8 @@ async fn requests(server: &Server) -> Vec<(&'static str, &'static str, u16, Repl
     let with_reference = json!({"sku": "R", "name": "R", "category": "b", "shelf_id": "nowhere"});
     let batch = json!({"operations": [{"op": "upsert", "data": item("B", "b")}, {"op": "delete", "id": "B"}]});
     let huge = json!({"sku": "H", "name": "x".repeat(1024 * 1024), "category": "a"});
+    server.add_user("ada@example.org", Role::Viewer).await;
+    let credentials = json!({"email": "ada@example.org", "password": PASSWORD});
     let plan: Vec<Planned> = vec![
         (Method::POST, "/api/items", "/api/items", Some(item("A", "a")), &[], 201),
         (Method::POST, "/api/items", "/api/items", Some(item("A", "a")), &[], 409),
@@ -259,8 +275,14 @@ async fn requests(server: &Server) -> Vec<(&'static str, &'static str, u16, Repl
         (Method::GET, "/metrics", "/metrics", None, &[], 200),
         (Method::GET, "/openapi.json", "/openapi.json", None, &[], 200),
         (Method::GET, "/api/items/{id}", "/api/items/B?fields=sku", None, &[("cache-control", "only-if-cached")], 504),
+        (Method::POST, "/api/v1/auth/login", "/api/v1/auth/login", Some(credentials), &[], 200),
+        (Method::POST, "/api/v1/auth/login", "/api/v1/auth/login", Some(json!({"email": "x", "password": "y"})), &[], 401),
+        (Method::POST, "/api/v1/auth/login", "/api/v1/auth/login", Some(json!({})), &[], 422),
+        (Method::POST, "/api/v1/auth/refresh", "/api/v1/auth/refresh", Some(json!({"refresh_token": "x"})), &[], 401),
+        (Method::POST, "/api/v1/auth/logout", "/api/v1/auth/logout", Some(json!({"refresh_token": "x"})), &[], 204),
+        (Method::GET, "/api/v1/auth/me", "/api/v1/auth/me", None, &[], 401),
         (Method::GET, "/admin/cache", "/admin/cache", None, &[], 200),
-        (Method::GET, "/admin/cache", "/admin/cache", None, &[("via", "1.1 proxy")], 404),
+        (Method::GET, "/admin/cache", "/admin/cache", None, &[("authorization", "Bearer x")], 401),
         (Method::GET, "/admin/cache/explain", "/admin/cache/explain?path=/api/items", None, &[], 200),
         (Method::GET, "/admin/cache/explain", "/admin/cache/explain", None, &[], 400),
         (Method::POST, "/admin/cache/invalidate", "/admin/cache/invalidate", Some(json!({"all": true})), &[], 200),

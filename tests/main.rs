@@ -2,6 +2,8 @@
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "what fails here is a test")]
 
+mod access;
+mod accounts;
 mod administration;
 mod architecture;
 mod cli;
@@ -13,10 +15,12 @@ mod freshness;
 mod histories;
 mod hostile;
 mod http;
+mod idempotency;
 mod limits;
 mod model;
 mod observability;
 mod outages;
+mod overload;
 mod plans;
 mod redis;
 mod rest;

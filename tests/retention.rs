@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::json;
 use terrace::app::App;
 use terrace::jobs::Retention;
@@ -9,7 +10,7 @@ use terrace::telemetry::Telemetry;
 
 use crate::support::Server;
 use crate::support::database::Database;
-use crate::support::fixture::item;
+use crate::support::fixture::{ITEMS, item};
 
 const INTERVAL: Duration = Duration::from_millis(20);
 
@@ -53,4 +54,27 @@ async fn nothing_younger_than_ten_minutes_goes_whatever_is_asked_for() {
         .await;
     task.abort();
     assert_eq!(database.number("SELECT count(*) AS value FROM changes WHERE id = 'YOUNG'"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_nobody_may_ask_for_any_more_go() {
+    let server = Server::fixture();
+    for key in ["old", "young"] {
+        let sent = server.send_with(Method::POST, ITEMS, &[("idempotency-key", key)], Some(&item(key, "a"))).await;
+        assert_eq!(sent.status, 201, "{}", sent.text);
+    }
+    let mut database = Database::of(&server);
+    database.execute("UPDATE idempotency SET created_at = '2020-01-01T00:00:00.000000Z' WHERE key = 'old'");
+    let app = App::open(server.settings.clone()).await.unwrap();
+    let telemetry = Telemetry::new().unwrap();
+    let retention = Retention::new(app.store().clone(), server.settings.changes.retention, telemetry.meter());
+    let task = tokio::spawn(retention.every(INTERVAL).run());
+    let database = std::sync::Mutex::new(database);
+    let left = async || database.lock().unwrap().number("SELECT count(*) AS value FROM idempotency") == 1;
+    server.eventually("the old one's end", left).await;
+    task.abort();
+    let again = server.send_with(Method::POST, ITEMS, &[("idempotency-key", "young")], Some(&item("young", "a"))).await;
+    assert_eq!(again.header("idempotency-replayed"), "true");
+    let anew = server.send_with(Method::POST, ITEMS, &[("idempotency-key", "old")], Some(&item("old", "a"))).await;
+    anew.problem(409, "already_exists");
 }

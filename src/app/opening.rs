@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use backon::{ExponentialBuilder, Retryable as _};
 use tokio::sync::OnceCell;
 
-use super::running::{Background, Entrance};
+use super::running::{Admitted, Entrance};
 use super::{App, Foundation, Running, StartError};
+use crate::auth::CreatedKey;
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
@@ -27,13 +28,13 @@ pub fn serve(settings: Settings) -> Result<Running, StartError> {
     Ok(running)
 }
 
-async fn open(foundation: Arc<Foundation>, entrance: Entrance) -> Result<Background, StartError> {
+async fn open(foundation: Arc<Foundation>, entrance: Entrance) -> Result<Admitted, StartError> {
     let is_postgres = foundation.settings.database.is_postgres();
     let opened = OnceCell::new();
     let delays =
         ExponentialBuilder::default().with_min_delay(FIRST_DELAY).with_max_delay(LONGEST_DELAY).without_max_times().with_jitter();
     let mut wait = Wait::default();
-    let app = (|| attempt(&foundation, &opened))
+    let (app, first_key) = (|| attempt(&foundation, &opened))
         .retry(delays)
         .when(|error| is_postgres && error.kind() == ErrorKind::Unavailable)
         .notify(|error, _| {
@@ -42,16 +43,16 @@ async fn open(foundation: Arc<Foundation>, entrance: Entrance) -> Result<Backgro
         })
         .await?;
     wait.tell_end();
-    Ok(entrance.admit(app))
+    Ok(Admitted { background: entrance.admit(app), first_key })
 }
 
 /// What a start does with the database. Each part may be done again after a later one failed, but opening: every
 /// opened store reports its pool in the metrics.
-async fn attempt(foundation: &Arc<Foundation>, opened: &OnceCell<Store>) -> Result<App> {
+async fn attempt(foundation: &Arc<Foundation>, opened: &OnceCell<Store>) -> Result<(App, Option<CreatedKey>)> {
     let store = opened.get_or_try_init(|| foundation.open_store()).await?;
     let app = App::over(Arc::clone(foundation), store.clone()).await?;
-    app.prepare().await?;
-    Ok(app)
+    let first_key = app.prepare().await?;
+    Ok((app, first_key))
 }
 
 /// What the log has been told of the wait.

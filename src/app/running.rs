@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::{App, Foundation, StartError};
+use crate::auth::CreatedKey;
 use crate::error::{Error, Result};
 use crate::http::{self, Front, Readiness, Ready, SecondTier};
 use crate::jobs::{Retention, Warming};
@@ -18,10 +19,16 @@ use crate::records::Resources;
 use crate::redis_client::{RedisClient, RedisStatus};
 
 /// A task that opens the database, begins to serve, and returns the tasks that go on from there.
-pub(super) type Opening = JoinHandle<Result<Background, StartError>>;
+pub(super) type Opening = JoinHandle<Result<Admitted, StartError>>;
 
 /// Tasks that run until they are aborted.
 pub(super) type Background = Vec<JoinHandle<()>>;
+
+/// What there is once requests are let in.
+pub(super) struct Admitted {
+    pub background: Background,
+    pub first_key: Option<CreatedKey>,
+}
 
 /// A server that listens.
 pub struct Running {
@@ -32,6 +39,7 @@ pub struct Running {
     entrance: Entrance,
     background: Background,
     opening: Option<Opening>,
+    first_key: Option<CreatedKey>,
 }
 
 /// What lets requests in. Clones share it.
@@ -50,7 +58,7 @@ impl Entrance {
             self.quotas.join(client.clone(), &settings.redis.prefix, installation);
         }
         let warming = Warming::new(Arc::clone(&app.records), settings.cache.warm_loads_per_second, telemetry.meter());
-        self.front.open(app.records);
+        self.front.open(app.records, app.accounts);
         let warming = self.warm(warming, settings.cache.warm_before_ready);
         let retention = Retention::new(app.store, settings.changes.retention, telemetry.meter());
         let mut background = app.reconciler.start(settings.cache.reconcile_interval);
@@ -90,7 +98,7 @@ impl Running {
         let quotas = Quotas::new(&foundation.telemetry)?;
         let resources = Arc::clone(&foundation.resources);
         let front = Front::new(settings, Arc::clone(&resources), foundation.telemetry.clone(), readiness.clone(), burst.clone(), quotas.clone())?;
-        let listening = http::serve(&settings.http, front.clone())?;
+        let listening = http::serve(&settings.http, front.clone(), &foundation.telemetry)?;
         for address in &listening.addresses {
             tracing::info!(%address, "listening");
         }
@@ -100,13 +108,15 @@ impl Running {
             server: tokio::spawn(listening.server),
             resources,
             entrance: Entrance { front, readiness, quotas: quotas.clone() },
-            background: vec![tokio::spawn(burst.forget_idle_clients()), tokio::spawn(quotas.keep())],
+            background: vec![listening.watch, tokio::spawn(burst.forget_idle_clients()), tokio::spawn(quotas.keep())],
             opening: None,
+            first_key: None,
         })
     }
 
-    /// Serves `app`.
-    pub(super) fn admit(&mut self, app: App) {
+    /// Serves `app`, which has made `first_key`.
+    pub(super) fn admit(&mut self, app: App, first_key: Option<CreatedKey>) {
+        self.first_key = first_key;
         self.background.extend(self.entrance.admit(app));
     }
 
@@ -125,20 +135,27 @@ impl Running {
         &self.resources
     }
 
+    /// The first key of the installation, if this server has made it; it is given out once.
+    pub fn take_first_key(&mut self) -> Option<CreatedKey> {
+        self.first_key.take()
+    }
+
     /// Waits until the database is open and requests are served. It may be cancelled and called again. Fails if the
     /// database cannot be opened and waiting would not mend it.
     pub async fn ready(&mut self) -> Result<(), StartError> {
         if let Some(opening) = &mut self.opening {
             let opened = opening.await;
             self.opening = None;
-            self.background.extend(opened.map_err(Error::internal)??);
+            let Admitted { background, first_key } = opened.map_err(Error::internal)??;
+            self.background.extend(background);
+            self.first_key = first_key;
         }
         Ok(())
     }
 
     /// Serves until Ctrl-C or SIGTERM, then lets requests in flight end. A second signal ends it at once. Calls
-    /// `greet` with the addresses once it is ready.
-    pub async fn until_signal(mut self, greet: impl FnOnce(&[SocketAddr])) -> Result<(), StartError> {
+    /// `greet` with the addresses, and with the first key if it has made it, once it is ready.
+    pub async fn until_signal(mut self, greet: impl FnOnce(&[SocketAddr], Option<CreatedKey>)) -> Result<(), StartError> {
         let mut terminate = signal(SignalKind::terminate()).map_err(Error::internal)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::internal)?;
         let mut signalled = async || {
@@ -153,7 +170,8 @@ impl Running {
         };
         match ready {
             Some(Ok(())) => {
-                greet(&self.addresses);
+                let first_key = self.first_key.take();
+                greet(&self.addresses, first_key);
                 signalled().await;
             }
             Some(Err(refused)) => {
@@ -175,8 +193,8 @@ impl Running {
         if let Some(opening) = self.opening.take() {
             opening.abort();
             // It may have ended just before.
-            if let Ok(Ok(background)) = opening.await {
-                self.background.extend(background);
+            if let Ok(Ok(admitted)) = opening.await {
+                self.background.extend(admitted.background);
             }
         }
         self.entrance.readiness.set(Ready::Stopping);

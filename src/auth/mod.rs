@@ -1,7 +1,21 @@
 //! Who is asking, and what they may do.
+//!
+//! [`Accounts`] has users, API keys and sessions over the store, and says who a credential belongs to; `principals` caches that.
+
+mod accounts;
+mod credential;
+mod password;
+mod principals;
+mod sessions;
+mod token;
+
+pub use accounts::{Accounts, CreatedKey, KeyRequest};
+pub use principals::PrincipalScopes;
+pub use sessions::Tokens;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{AccessRule, CollectionName, Principal, Scope, Verb};
+pub use crate::store::{ApiKey, User, UserState};
 
 /// Checks that `principal` is at least what `rule` asks for. Who is only meant to have single records is not known here.
 pub fn authorize(principal: &Principal, rule: AccessRule) -> Result<()> {
@@ -29,6 +43,12 @@ pub fn authorize_on(principal: &Principal, rule: AccessRule, on: Option<&Collect
         }
         Some(_) | None => Ok(()),
     }
+}
+
+/// Checks that `principal` may look at (read) or change (write) the server itself: an administrator, and an API key only if one of
+/// its scopes is about all collections.
+pub fn administer(principal: &Principal, verb: Verb) -> Result<()> {
+    authorize_on(principal, AccessRule::Admin, None, verb)
 }
 
 #[cfg(test)]

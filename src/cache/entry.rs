@@ -1,6 +1,7 @@
 //! An entry: a ready response body with its headers, ETag and encodings, and what it depends on. Bodies are shared,
 //! never copied; each encoding is made at most once.
 
+use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -103,10 +104,13 @@ pub struct Entry {
     vouched: Option<Box<Vouched>>,
     lifetime: Lifetime,
     refreshing: AtomicBool,
-    /// Hashes of the ids of the records that the body shows, sorted; the outer is empty until somebody asks, the inner if nobody
-    /// can tell. Two records with one hash only make an answer look touched.
-    shown: OnceLock<Option<Box<[u64]>>>,
+    /// What its only reader made of the body: see [`Entry::attachment`].
+    attached: OnceLock<Box<dyn Any + Send + Sync>>,
 }
+
+/// Hashes of the ids of the records that the body of a page shows, sorted; `None` if nobody can tell. Two records with one hash only
+/// make an answer look touched.
+struct Shown(Option<Box<[u64]>>);
 
 /// In the order of [`Encoding::COMPRESSED`].
 type Encodings = [OnceCell<Representation>; Encoding::COMPRESSED.len()];
@@ -145,7 +149,7 @@ impl Entry {
             vouched: None,
             lifetime,
             refreshing: AtomicBool::new(false),
-            shown: OnceLock::new(),
+            attached: OnceLock::new(),
         }
     }
 
@@ -257,9 +261,9 @@ impl Entry {
             hashes.sort_unstable();
             Some(hashes.into_boxed_slice())
         };
-        let is_shown = |change: &Change| match self.shown.get_or_init(hashes) {
-            Some(hashes) => hashes.binary_search(&hash(&change.id)).is_ok(),
-            None => true,
+        let is_shown = |change: &Change| match self.attachment(|_| Some(Shown(hashes()))) {
+            Some(Shown(Some(hashes))) => hashes.binary_search(&hash(&change.id)).is_ok(),
+            Some(Shown(None)) | None => true,
         };
         selection.follow(footprint, is_shown);
     }
@@ -287,6 +291,15 @@ impl Entry {
     /// Whether this caller shall refresh it; true at most once per entry.
     pub fn claims_refresh(&self, age: Duration) -> bool {
         self.wants_refresh(age) && !self.refreshing.swap(true, Ordering::Relaxed)
+    }
+
+    /// What `make` makes of the body, which it is asked for once; `None` if it made nothing, or somebody else something else of it.
+    pub fn attachment<T: Any + Send + Sync>(&self, make: impl FnOnce(&Bytes) -> Option<T>) -> Option<&T> {
+        if self.attached.get().is_none() {
+            // Of two that make it at once one is kept.
+            let _ = self.attached.set(Box::new(make(&self.identity.body)?));
+        }
+        self.attached.get()?.downcast_ref()
     }
 
     /// The memory it takes, in bytes.

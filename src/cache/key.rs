@@ -3,6 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::Scope;
 
 /// What an entry holds.
@@ -18,6 +21,8 @@ pub enum Kind {
     Stats,
     /// A view over several collections.
     View,
+    /// Who a credential belongs to.
+    Principal,
 }
 
 impl Kind {
@@ -29,6 +34,7 @@ impl Kind {
             Self::Count => "count",
             Self::Stats => "stats",
             Self::View => "view",
+            Self::Principal => "principal",
         }
     }
 
@@ -39,6 +45,7 @@ impl Kind {
             Self::Count => 'c',
             Self::Stats => 's',
             Self::View => 'v',
+            Self::Principal => 'p',
         }
     }
 }
@@ -58,6 +65,15 @@ impl CacheKey {
     /// control character, so the separator cannot be forged.
     pub fn of_record(scope: &Scope, id: &str, query: &str) -> Self {
         Self::joined(scope, &[id, query])
+    }
+
+    /// The key of who a credential belongs to, by the hash of the credential: nothing that is stored says what it was.
+    pub fn of_principal(scope: &Scope, hash: &[u8; 32]) -> Self {
+        let mut text = [0; 43];
+        // 32 bytes are 43 characters.
+        let length = URL_SAFE_NO_PAD.encode_slice(hash, &mut text).unwrap_or_default();
+        let text = text.get(..length).and_then(|text| std::str::from_utf8(text).ok());
+        Self::joined(scope, &[text.unwrap_or_default()])
     }
 
     pub(super) fn as_str(&self) -> &str {

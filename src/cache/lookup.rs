@@ -7,9 +7,10 @@ use std::time::Duration;
 use super::demand::{Demand, Verdict};
 use super::flight::Boarding;
 use super::load::{Landed, Load, Purpose, Source};
-use super::{Cache, CacheKey, Content, Dependencies, Entry, Lookup, Outcome, Scope, Tier};
+use super::{Cache, CacheKey, Content, Dependencies, Entry, Kind, Lookup, Outcome, Scope, Tier};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Freshness, Guard};
+use crate::overload::Slot;
 
 impl Cache {
     /// The entry of `key`: from L1, else from L2, else from a load. `guards` names what the answer depends on; `freshness` is what
@@ -73,12 +74,13 @@ impl Cache {
         self.fly(scope, key, guards, &demand, purpose, loader).await
     }
 
-    /// Loads past the cache: nothing is stored, and nothing stands in for an error.
+    /// Loads past the cache: nothing is stored, and nothing stands in for an error. It is refused when too much is under way.
     pub async fn load_past<L, F>(&self, scope: &Scope, loader: L) -> Result<Lookup>
     where
         L: FnOnce() -> F,
         F: Future<Output = Result<Content>>,
     {
+        let _slot = self.slot(scope)?;
         scope.metrics().bypasses.inc();
         let entry = self.entry(scope, loader().await?, Dependencies::new());
         Ok(Lookup::new(Arc::new(entry), Outcome::Bypass, None))
@@ -98,6 +100,19 @@ impl Cache {
         L: FnOnce() -> F,
         F: Future<Output = Result<Content>> + Send + 'static,
     {
+        let slot = match self.slot(scope) {
+            Ok(slot) => slot,
+            Err(refusal) => return self.stand_in(scope, key, demand).ok_or(refusal),
+        };
+        // A load goes on when its caller hangs up. It keeps the slot: who asks and hangs up again and again gets no more of them.
+        let (work, held) = (loader, slot.clone());
+        let loader = move || {
+            let work = work();
+            async move {
+                let _held = held;
+                work.await
+            }
+        };
         let (landing, outcome) = match self.board(scope, key, guards, purpose, loader) {
             Boarding::Landed(entry) => {
                 scope.metrics().hits.inc();
@@ -112,7 +127,9 @@ impl Cache {
                 (landing, Outcome::Miss)
             }
         };
-        match landing.await {
+        let landed = landing.await;
+        drop(slot);
+        match landed {
             Ok(Landed { entry, source: Source::Loader }) => Ok(Lookup::new(entry, outcome, None)),
             Ok(Landed { entry, source: Source::SecondTier }) => Ok(Lookup::new(entry, Outcome::HitL2, Some(Tier::L2))),
             Ok(Landed { entry, source: Source::StoodIn }) => {
@@ -121,6 +138,14 @@ impl Cache {
             }
             Err(error) if error.kind() == ErrorKind::Unavailable => self.stand_in(scope, key, demand).ok_or(error),
             Err(error) => Err(error),
+        }
+    }
+
+    /// A slot for who waits for a load in this scope. A count is loaded for a page, which has one already.
+    fn slot(&self, scope: &Scope) -> Result<Option<Slot>> {
+        match scope.kind() {
+            Kind::Principal | Kind::Record | Kind::List | Kind::Stats | Kind::View => self.capacity.take().map(Some),
+            Kind::Count => Ok(None),
         }
     }
 

@@ -49,6 +49,7 @@ pub use warm::Held;
 use crate::config::CacheSettings;
 use crate::error::Result;
 use crate::model::{Change, CollectionName};
+use crate::overload::Capacity;
 use crate::telemetry::Telemetry;
 use flight::Flights;
 use l1::L1;
@@ -127,15 +128,22 @@ pub struct Cache {
     guards: Guards,
     flights: Arc<Flights>,
     vectors: MetricVectors,
+    /// What a caller takes a slot of before it waits for a load.
+    capacity: Capacity,
     /// Joined when the database is open: it knows which installation this is.
     second_tier: OnceLock<Arc<SecondTier>>,
-    /// All collections that have a scope. The lock is never held across an await.
+    /// All collections that have a scope, or that entries depend on. The lock is never held across an await.
     collections: Mutex<BTreeSet<CollectionName>>,
 }
 
 impl Cache {
-    /// An empty cache.
+    /// An empty cache, which lets any number of callers wait for loads.
     pub fn new(settings: &CacheSettings, telemetry: &Telemetry) -> Result<Arc<Self>> {
+        Self::bounded(settings, telemetry, Capacity::unlimited()?)
+    }
+
+    /// An empty cache. Who must wait for a load takes a slot of `capacity`; a hit needs none.
+    pub fn bounded(settings: &CacheSettings, telemetry: &Telemetry, capacity: Capacity) -> Result<Arc<Self>> {
         Ok(Arc::new(Self {
             enabled: settings.enabled,
             trust: Arc::default(),
@@ -146,6 +154,7 @@ impl Cache {
             guards: Guards::default(),
             flights: Arc::default(),
             vectors: MetricVectors::new(telemetry.registry())?,
+            capacity,
             second_tier: OnceLock::new(),
             collections: Mutex::default(),
         }))
@@ -161,6 +170,11 @@ impl Cache {
         Arc::new(Scope::new(kind, name, lifetimes, fingerprint, &self.vectors))
     }
 
+    /// Makes known a collection on which entries depend and of which there are none. Before the second tier is joined, too.
+    pub fn know(&self, collection: CollectionName) {
+        self.collections.lock().unwrap_or_else(PoisonError::into_inner).insert(collection);
+    }
+
     /// Joins the second tier, once; until then there is none.
     pub fn join(&self, second_tier: Arc<SecondTier>) {
         // A second one would be of the same installation.
@@ -172,12 +186,17 @@ impl Cache {
         self.second_tier.get()
     }
 
+    /// What callers take a slot of before they wait for a load. Whoever does other work than loads takes its slots here too.
+    pub fn capacity(&self) -> &Capacity {
+        &self.capacity
+    }
+
     /// Who this process is among the instances.
     pub fn instance(&self) -> InstanceId {
         self.instance
     }
 
-    /// All collections that have a scope.
+    /// All collections that have a scope, or that entries depend on.
     pub fn collections(&self) -> BTreeSet<CollectionName> {
         self.collections.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

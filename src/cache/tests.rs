@@ -2,6 +2,7 @@
 //! happen in between.
 
 mod demands;
+mod overload;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -28,7 +29,17 @@ impl Bench {
     }
 
     fn with(settings: CacheSettings, ttl: Duration, stale_if_error: Duration) -> Self {
-        let cache = Cache::new(&settings, &Telemetry::new().unwrap()).unwrap();
+        Self::over(Cache::new(&settings, &Telemetry::new().unwrap()).unwrap(), ttl, stale_if_error)
+    }
+
+    /// A cache that lets `most` wait for loads.
+    fn bounded(most: usize, ttl: Duration) -> Self {
+        let (settings, telemetry) = (CacheSettings { jitter_percent: 0, ..CacheSettings::default() }, Telemetry::new().unwrap());
+        let capacity = Capacity::in_flight(most, telemetry.registry()).unwrap();
+        Self::over(Cache::bounded(&settings, &telemetry, capacity).unwrap(), ttl, HOUR)
+    }
+
+    fn over(cache: Arc<Cache>, ttl: Duration, stale_if_error: Duration) -> Self {
         let scope = cache.scope(Kind::Record, "metrics", Lifetimes::uniform(ttl, stale_if_error), Fingerprint::of(&[]));
         let key = CacheKey::of_record(&scope, "M-1", "");
         Self { cache, scope, key }

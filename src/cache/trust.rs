@@ -57,6 +57,8 @@ pub struct Trust {
     epoch: Instant,
     /// Nanoseconds since `epoch`; all that a hit reads.
     until: AtomicU64,
+    /// When the newest round began that read the log to its end, in nanoseconds since `epoch`; with and without a bus.
+    read: AtomicU64,
     /// `None` without a bus. Never held across an await.
     evidence: Mutex<Option<Evidence>>,
     log: watch::Sender<LogState>,
@@ -97,6 +99,7 @@ impl Default for Trust {
         Self {
             epoch: Instant::now(),
             until: AtomicU64::new(ALWAYS),
+            read: AtomicU64::new(0),
             evidence: Mutex::default(),
             log: watch::Sender::new(LogState::Vouches),
             alarm: Arc::default(),
@@ -117,6 +120,12 @@ impl Trust {
         // Acquire pairs with the release in `change`: who is trusted again sees the guards that a round has moved.
         let until = self.until.load(Ordering::Acquire);
         until == ALWAYS || now.saturating_duration_since(self.epoch).as_nanos() < u128::from(until)
+    }
+
+    /// How long before `now` the newest round began that read the log to its end: what was committed before that has been applied.
+    pub fn unread_for(&self, now: Instant) -> Duration {
+        let read = Duration::from_nanos(self.read.load(Ordering::Acquire));
+        now.saturating_duration_since(self.epoch).saturating_sub(read)
     }
 
     /// An own heartbeat that was sent at `sent` has come back.
@@ -153,6 +162,8 @@ impl Trust {
 
     /// A round that began at `began` has read the log to its end and applied it.
     pub(super) fn reconciled(&self, began: Instant) {
+        let since_epoch = began.saturating_duration_since(self.epoch).as_nanos();
+        self.read.fetch_max(u64::try_from(since_epoch).unwrap_or(u64::MAX), Ordering::Release);
         let mut is_answered = true;
         self.change(|evidence| {
             evidence.read = evidence.read.max(began);

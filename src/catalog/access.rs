@@ -115,8 +115,9 @@ fn read_fields(section: &Section<'_>, names: &Names<'_>, access: &Access, report
             continue;
         }
         let read = rules.access(report, "read", AccessRule::Public);
-        let weakest = if read.is_as_strict_as(access.write) { read } else { access.write };
-        let default = if weakest == AccessRule::Owner { AccessRule::Viewer } else { weakest };
+        // Whoever writes the records may set it, unless they may not see it.
+        let writers = if access.write == AccessRule::Owner { AccessRule::Viewer } else { access.write };
+        let default = if read.is_as_strict_as(writers) { read } else { writers };
         let write = rules.access(report, "write", default);
         fields.insert(name.to_owned(), FieldAccess { read, write });
         for (key, rule) in [("read", read), ("write", write)] {

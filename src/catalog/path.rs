@@ -3,6 +3,9 @@
 /// First segments that are the server's own.
 const RESERVED: [&str; 5] = ["health", "metrics", "docs", "openapi.json", "admin"];
 
+/// Below these are paths of the server's own.
+const RESERVED_BELOW: &str = "/api/v1/auth";
+
 /// Why `path` cannot be the path of a resource.
 pub(super) fn check(path: &str) -> Result<(), String> {
     let Some(rest) = path.strip_prefix('/') else {
@@ -22,6 +25,9 @@ pub(super) fn check(path: &str) -> Result<(), String> {
         if !is_plain || segment == "." || segment == ".." {
             return Err(format!("{segment:?} cannot be a segment; use A to Z, a to z, 0 to 9, - _ . and ~"));
         }
+    }
+    if path == RESERVED_BELOW || path.strip_prefix(RESERVED_BELOW).is_some_and(|below| below.starts_with('/')) {
+        return Err(format!("{path:?} belongs to the server, as does everything below {RESERVED_BELOW}"));
     }
     match rest.split('/').next() {
         Some(first) if RESERVED.contains(&first) => {
@@ -44,7 +50,7 @@ mod tests {
 
     #[test]
     fn paths_of_resources_are_plain_and_not_the_servers() {
-        for good in ["/api/v1/metrics", "/metrics2", "/api/health", "/a.b/c-d~e", "/docs2"] {
+        for good in ["/api/v1/metrics", "/metrics2", "/api/health", "/a.b/c-d~e", "/docs2", "/api/v1/authors", "/api/auth"] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
         for bad in [
@@ -65,6 +71,9 @@ mod tests {
             "/docs",
             "/openapi.json",
             "/admin/users",
+            "/api/v1/auth",
+            "/api/v1/auth/me",
+            "/api/v1/auth/x/y",
         ] {
             assert!(check(bad).is_err(), "{bad}");
         }

@@ -9,6 +9,9 @@ use toml::{Table, Value};
 use crate::config::{Mistake, Source};
 use crate::model::{AccessRule, CollectionName};
 
+/// What no declared name begins with.
+const RESERVED: &str = "terrace_";
+
 /// The mistakes of one file.
 #[derive(Debug)]
 pub(super) struct Report {
@@ -93,7 +96,13 @@ impl<'a> Section<'a> {
             report.add(self.dotted("name"), "this key is missing; a name has a to z, 0 to 9 and _, beginning with a letter");
         }
         let text = self.text(report, "name")?;
-        CollectionName::parse(text).map_err(|error| report.add(self.dotted("name"), error.detail())).ok()
+        let name = CollectionName::parse(text).map_err(|error| report.add(self.dotted("name"), error.detail())).ok()?;
+        if text.starts_with(RESERVED) {
+            // The change log has accounts under such names.
+            report.add(self.dotted("name"), format!("{text:?} begins with {RESERVED}, as only what is the server's own does"));
+            return None;
+        }
+        Some(name)
     }
 
     pub(super) fn duration(&self, report: &mut Report, key: &str, default: Duration) -> Duration {

@@ -8,9 +8,12 @@ mod check;
 mod copy;
 mod export;
 mod import;
+mod key;
 mod migrate;
 mod serve;
 mod session;
+mod table;
+mod user;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -26,7 +29,7 @@ use crate::catalog::Catalog;
 use crate::config::{Mistake, Settings};
 use crate::error::{Error, ErrorKind};
 use crate::http::openapi;
-use crate::model::{Collection, View};
+use crate::model::{Collection, Role, View};
 use crate::records::check_list;
 
 /// Fast, always-fresh reads of JSON collections over REST.
@@ -58,6 +61,12 @@ enum Command {
     Export(ExportArguments),
     /// Move a whole installation to another database
     Copy(CopyArguments),
+    /// Add, list, disable and enable users, and change their passwords
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// Make, list and revoke API keys
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Print the OpenAPI description of the declared collections
     Openapi,
 }
@@ -241,6 +250,8 @@ fn dispatch(arguments: &Arguments) -> Result<Done, Failure> {
         Command::Import(import) => session::block_on(import::run(settings()?, import)),
         Command::Export(export) => session::block_on(export::run(settings()?, export)),
         Command::Copy(copy) => session::block_on(copy::run(settings()?, copy)),
+        Command::User(command) => session::block_on(user::run(settings()?, command)),
+        Command::Key(command) => session::block_on(key::run(settings()?, command)),
         Command::Openapi => describe(&settings()?),
     }
 }
@@ -254,6 +265,16 @@ fn describe(settings: &Settings) -> Result<Done, Failure> {
     let document = openapi::document(&collections, &views);
     print(&serde_json::to_string_pretty(&document).map_err(Error::internal)?)?;
     Ok(Done::Whole)
+}
+
+/// Reads an argument that is a role.
+fn role(text: &str) -> Result<Role, String> {
+    text.parse().map_err(|error: Error| error.detail().to_owned())
+}
+
+/// Tells the operator something that is not the command's result.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Writes a line of the command's result.

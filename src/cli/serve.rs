@@ -3,8 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use secrecy::ExposeSecret as _;
+
 use super::{Done, Failure, counted, print};
 use crate::app;
+use crate::auth::CreatedKey;
 use crate::config::Settings;
 use crate::model::{AccessRule, Collection};
 use crate::records::Resources;
@@ -14,18 +17,32 @@ pub(super) async fn run(settings: Settings) -> Result<Done, Failure> {
     logs::init(&settings.log)?;
     let running = app::serve(settings)?;
     let resources = Arc::clone(running.resources());
-    let greet = |addresses: &[SocketAddr]| {
+    let greet = |addresses: &[SocketAddr], first_key: Option<CreatedKey>| {
         if let Some(address) = addresses.first() {
+            let address = format!("http://{}", reachable(*address));
             // A closed standard output must not end the server.
-            let _ = print(&banner(*address, &resources));
+            let _ = print(&banner(&address, &resources));
+            if let Some(key) = first_key {
+                let _ = print(&first_key_text(&address, &key));
+            }
         }
     };
     running.until_signal(greet).await?;
     Ok(Done::Whole)
 }
 
-fn banner(address: SocketAddr, resources: &Resources) -> String {
-    let address = format!("http://{}", reachable(address));
+/// It goes to standard output, which is no log, and nowhere else: only its hash is stored.
+fn first_key_text(address: &str, key: &CreatedKey) -> String {
+    let text = key.text.expose_secret();
+    format!(
+        "\nThis installation is new. Here is its first API key, for an administrator, which is not shown again:\n\n  {text}\n\n  \
+         try      curl -H 'Authorization: Bearer {text}' {address}/admin/cache\n  more     terrace key create --help; \
+         terrace user add --help\n  end it   terrace key revoke {}",
+        key.prefix
+    )
+}
+
+fn banner(address: &str, resources: &Resources) -> String {
     let collections = resources.collections().iter().map(|resource| resource.collection());
     let most_indexed = collections
         .filter(|collection| collection.access.read == AccessRule::Public)

@@ -41,6 +41,19 @@ pub(super) async fn open(settings: Settings) -> Result<App, Failure> {
     Ok(app)
 }
 
+/// Opens the database for a change of accounts, which is made if it is not there. What else a new one needs is left to `serve`.
+pub(super) async fn accounts(settings: Settings) -> Result<App, Failure> {
+    Ok(App::open(settings).await?)
+}
+
+/// The same for a database that must be there.
+pub(super) async fn existing_accounts(settings: Settings) -> Result<App, Failure> {
+    match missing_database(&settings) {
+        Some(file) => Err(Failure::Message(format!("there is no database {}, and so nobody in it", file.display()))),
+        None => accounts(settings).await,
+    }
+}
+
 /// The environment, with what is not UTF-8 made so: a variable of ours that is not is then refused as a bad value.
 pub(super) fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
-use super::Settings;
+use super::{AuthSettings, Settings};
 
 const DURATION: &str = "a duration over 0 such as \"500ms\", \"10m\" or \"1h\"";
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -21,6 +21,10 @@ const ALLOWED: &[(&str, &str)] = &[
     ("http.listen", "an IP address with a port such as \"127.0.0.1:8080\" or \"[::]:8080\""),
     ("http.workers", "a whole number from 0 (one per core) to 1024"),
     ("http.max_body_bytes", SIZE),
+    ("http.max_connections", "a whole number from 1 to 1000000"),
+    ("http.max_in_flight", "a whole number from 1 to 1000000"),
+    ("http.head_timeout", DURATION),
+    ("http.body_timeout", DURATION),
     ("http.shutdown_timeout", "a duration such as \"30s\""),
     ("http.keep_alive", DURATION),
     ("http.trusted_proxies", "a list of networks such as [\"10.0.0.0/8\", \"fd00::/8\"], or [] for no proxy"),
@@ -50,6 +54,10 @@ const ALLOWED: &[(&str, &str)] = &[
     ("collections.views_dir", "the path of a directory"),
     ("collections.samples_dir", "the path of a directory"),
     ("changes.retention", "a duration of at least 10m such as \"90days\""),
+    ("auth.access_token_lifetime", "a duration from 10s to 1day such as \"10m\""),
+    ("auth.session_lifetime", "a duration from 1m to 366days such as \"30days\", no shorter than auth.access_token_lifetime"),
+    ("auth.signing_key_lifetime", "a duration from 1m to 366days such as \"30days\""),
+    ("auth.stale_if_error", "a duration up to 1day such as \"1m\", or \"0s\" for not at all"),
     ("limits.burst", "a whole number; 0 is no limit"),
     ("limits.per_second", "a whole number from 1"),
     ("limits.api", QUOTA),
@@ -73,8 +81,10 @@ pub(super) fn allowed(key: &str) -> &'static str {
 
 /// Whether every setting of `settings` is in its range.
 pub(super) fn in_range(settings: &Settings) -> bool {
-    let Settings { http, database, cache, redis, collections, changes, limits, log } = settings;
+    let Settings { http, database, cache, redis, collections, changes, auth, limits, log } = settings;
     let positive = [
+        http.head_timeout,
+        http.body_timeout,
         http.keep_alive,
         database.acquire_timeout,
         database.connect_timeout,
@@ -89,6 +99,8 @@ pub(super) fn in_range(settings: &Settings) -> bool {
     http.listen.parse::<SocketAddr>().is_ok()
         && http.workers <= 1024
         && http.max_body_bytes.as_u64() > 0
+        && (1..=1_000_000).contains(&http.max_connections)
+        && (1..=1_000_000).contains(&http.max_in_flight)
         && ["sqlite://", "postgres://", "postgresql://"]
             .iter()
             .any(|scheme| database.url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
@@ -105,9 +117,21 @@ pub(super) fn in_range(settings: &Settings) -> bool {
         && redis.compress_above.as_u64() > 0
         && [&collections.dir, &collections.views_dir, &collections.samples_dir].iter().all(|path| !path.as_os_str().is_empty())
         && changes.retention >= Duration::from_secs(10 * 60)
+        && are_lifetimes_in_range(auth)
         && limits.per_second > 0
         && is_log_filter(&log.level)
         && positive.iter().all(|duration| !duration.is_zero())
+}
+
+fn are_lifetimes_in_range(auth: &AuthSettings) -> bool {
+    let AuthSettings { access_token_lifetime, session_lifetime, signing_key_lifetime, stale_if_error } = auth;
+    let long = Duration::from_secs(60)..=Duration::from_secs(366 * 24 * 60 * 60);
+    let day = Duration::from_secs(24 * 60 * 60);
+    (Duration::from_secs(10)..=day).contains(access_token_lifetime)
+        && long.contains(session_lifetime)
+        && session_lifetime >= access_token_lifetime
+        && long.contains(signing_key_lifetime)
+        && *stale_if_error <= day
 }
 
 /// Stricter than [`EnvFilter`] in one point: it reads a misspelt level such as `inof` as the name of a target, and then

@@ -10,6 +10,6 @@ mod settings;
 
 pub use mistake::{Mistake, Source};
 pub use settings::{
-    CacheSettings, CollectionsSettings, DatabaseSettings, HttpSettings, LimitsSettings, LogFormat, LogSettings, RedisSettings,
-    Settings,
+    AuthSettings, CacheSettings, CollectionsSettings, DatabaseSettings, HttpSettings, LimitsSettings, LogFormat, LogSettings,
+    RedisSettings, Settings,
 };

@@ -26,6 +26,8 @@ pub struct Settings {
     pub collections: CollectionsSettings,
     /// The change log.
     pub changes: ChangesSettings,
+    /// Who is asking.
+    pub auth: AuthSettings,
     /// How often clients may ask.
     pub limits: LimitsSettings,
     /// What is logged, and how.
@@ -42,6 +44,20 @@ pub struct HttpSettings {
     pub workers: usize,
     /// The largest request body. Too low refuses honest batches, too high lets one client fill the memory.
     pub max_body_bytes: ByteSize,
+    /// Connections at once. One beyond is answered from memory or with a 503, and closed. Too low refuses honest clients, too
+    /// high fills memory and file descriptors.
+    pub max_connections: usize,
+    /// Requests at once that cannot be answered from memory; one beyond gets a 503. Too low refuses bursts that the database
+    /// would have managed, too high lets requests queue until nobody waits for their answers any more.
+    pub max_in_flight: usize,
+    /// How long the head of a request may take to arrive. Too low cuts off clients on slow lines, too high lets those who send
+    /// slowly on purpose hold connections.
+    #[serde(with = "humantime_text")]
+    pub head_timeout: Duration,
+    /// How long the body of a request may take to arrive. Too low cuts off large batches on slow lines, too high lets those who
+    /// send slowly on purpose hold connections and memory.
+    #[serde(with = "humantime_text")]
+    pub body_timeout: Duration,
     /// How long requests in flight may take to end after SIGTERM. Too low cuts them off, too high delays a restart.
     #[serde(with = "humantime_text")]
     pub shutdown_timeout: Duration,
@@ -59,6 +75,10 @@ impl Default for HttpSettings {
             listen: "127.0.0.1:8080".to_owned(),
             workers: 0,
             max_body_bytes: ByteSize::mib(1),
+            max_connections: 10_000,
+            max_in_flight: 1_000,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(75),
             trusted_proxies: Vec::new(),
@@ -231,6 +251,38 @@ pub struct ChangesSettings {
 impl Default for ChangesSettings {
     fn default() -> Self {
         Self { retention: Duration::from_secs(90 * 24 * 60 * 60) }
+    }
+}
+
+/// Who is asking.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthSettings {
+    /// How long an access token holds. Too low has clients ask for another one all the time, too high makes a stolen one of use
+    /// for longer.
+    #[serde(with = "humantime_text")]
+    pub access_token_lifetime: Duration,
+    /// How long after its login a session ends, however often it was refreshed. Too low asks for the password often, too high
+    /// lets a stolen refresh token be used for as long.
+    #[serde(with = "humantime_text")]
+    pub session_lifetime: Duration,
+    /// How long a key signs new access tokens. Too low fills the table with keys, too high makes a stolen one of use for longer.
+    #[serde(with = "humantime_text")]
+    pub signing_key_lifetime: Duration,
+    /// For how long callers are known, while the database does not answer, that were known before. Too low refuses everybody
+    /// as soon as the database is away, too high lets those in whom somebody has refused meanwhile.
+    #[serde(with = "humantime_text")]
+    pub stale_if_error: Duration,
+}
+
+impl Default for AuthSettings {
+    fn default() -> Self {
+        Self {
+            access_token_lifetime: Duration::from_secs(10 * 60),
+            session_lifetime: Duration::from_secs(30 * 24 * 60 * 60),
+            signing_key_lifetime: Duration::from_secs(30 * 24 * 60 * 60),
+            stale_if_error: Duration::from_secs(60),
+        }
     }
 }
 

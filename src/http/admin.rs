@@ -1,12 +1,7 @@
-//! Administration of the caches. Until there are accounts it is for whoever sits at the machine: a request is served if it
-//! comes over the loopback, is addressed to it, and no proxy says that it passed it on. To all others these paths are not
-//! there.
-
-use std::net::IpAddr;
+//! Administration of the caches, for administrators: `http::front` has checked that before anything here is called.
 
 use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{FORWARDED, HOST, HeaderName, VIA};
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::{Value, json};
 
@@ -19,29 +14,6 @@ use crate::records::{Question, Records};
 
 /// What a body needs at most: two names and an id or a value.
 const MAX_BODY_BYTES: usize = 16 * 1024;
-
-/// What only proxies add.
-const PASSED_ON: [HeaderName; 4] =
-    [FORWARDED, VIA, HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("x-real-ip")];
-
-/// Whether the request comes from this machine. A page in a browser here can be made to ask by a name that leads to the
-/// loopback, so the name counts too.
-pub(super) fn is_local(request: &HttpRequest) -> bool {
-    let headers = request.headers();
-    let is_peer_local = request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    is_peer_local && is_loopback(host) && !PASSED_ON.iter().any(|name| headers.contains_key(name))
-}
-
-fn is_loopback(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        // An address of version 6 without brackets is no host.
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        Some(_) | None => host,
-    };
-    let address = name.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(name);
-    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
-}
 
 /// Answers `GET /admin/cache`.
 pub(super) fn describe_cache(records: &Records, request: &HttpRequest) -> Result<HttpResponse> {
@@ -70,7 +42,7 @@ pub(super) async fn explain_cache(records: &Records, routes: &Routes, request: &
         Target::Stats(routes) => ("stats", Question::Stats(&routes.resource, raw)),
         Target::View(route) if raw.is_empty() => ("view", Question::View(&route.resource)),
         Target::View(_) => return Err(Error::parameter("path", "A view takes no parameters.")),
-        Target::Batch(_) | Target::System(_) | Target::Admin(_) | Target::DocsFile(_) | Target::Unmatched => {
+        Target::Batch(_) | Target::System(_) | Target::Admin(_) | Target::Auth(_) | Target::DocsFile(_) | Target::Unmatched => {
             let detail =
                 format!("{resource:?} is not the path of a record, a list, statistics or a view: nothing else is cached.");
             return Err(Error::parameter("path", detail));
@@ -103,16 +75,6 @@ fn asked_path(raw: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_names_of_the_loopback_are() {
-        for host in ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.0.0.1:80", "127.9.9.9", "[::1]", "[::1]:8080"] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in ["", "example.com", "localhost.example.com:80", "10.0.0.1", "[::2]:80", "127.0.0.1.example.com", ":80"] {
-            assert!(!is_loopback(host), "{host}");
-        }
-    }
 
     #[test]
     fn a_path_is_decoded_once() {

@@ -3,7 +3,6 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::Payload;
@@ -13,10 +12,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use serde_json::Value;
 
+use super::arrival;
 use crate::error::{Error, ErrorKind, Result, Violation};
-
-/// How long a body may take to arrive. Without it a client that sends a byte a minute would hold its connection for ever.
-const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The media types of a body that is a document.
 pub(super) const JSON: &[&str] = &["application/json"];
@@ -30,10 +27,7 @@ pub(super) async fn json(request: &HttpRequest, payload: &mut Payload, limit: us
     if announced.is_some_and(|length| length > limit as u64) {
         return Err(too_large(limit));
     }
-    let bytes = tokio::time::timeout(ARRIVAL_TIMEOUT, collect(payload, limit)).await.map_err(|_| {
-        Error::bad_request("incomplete_body", format!("The body did not arrive within {} s.", ARRIVAL_TIMEOUT.as_secs()))
-    })??;
-    parse(&bytes)
+    parse(&collect(payload, limit).await?)
 }
 
 /// Reads a JSON body that must be an object.
@@ -97,9 +91,7 @@ async fn collect(payload: &mut Payload, limit: usize) -> Result<Bytes> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|error| {
-            Error::bad_request("incomplete_body", "The body ended before it was complete.").with_internal(error)
-        })?;
+        let chunk = chunk.map_err(|error| arrival::failure(&error))?;
         if first.len() + rest.len() + chunk.len() > limit {
             return Err(too_large(limit));
         }

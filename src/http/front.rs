@@ -8,29 +8,35 @@ use std::time::Instant;
 
 use actix_web::body::BoxBody;
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse, fn_service};
-use actix_web::http::header::{ALLOW, HeaderName, HeaderValue, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
+use actix_web::http::header::{ALLOW, AUTHORIZATION, HeaderName, HeaderValue, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::FutureExt as _;
 
+use super::arrival::Arrivals;
 use super::client::Proxies;
+use super::connections::Connection;
 use super::freshness::Directives;
 use super::observe::{HttpMetrics, RequestLog};
 use super::quota::{Counted, Limits};
 use super::readiness::Readiness;
-use super::reads::Read;
-use super::routes::{Admin, CollectionRoutes, Routes, Target};
+use super::reads::{Reach, Read};
+use super::routes::{Admin, Auth, CollectionRoutes, Routes, Target};
 use super::system::SystemResources;
 use super::writes::WriteContext;
-use super::{admin, body, problem, reads, spans, writes};
+use super::{admin, auth, body, problem, reads, spans, writes};
+use crate::auth::{Accounts, administer};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{BurstLimit, Quotas};
-use crate::model::{Caller, Principal};
+use crate::model::{Caller, Principal, Verb};
 use crate::records::{Records, Resources};
 use crate::telemetry::Telemetry;
 
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest path with its query; twice what RFC 9110 (4.1) asks every server to take.
+const MAX_ADDRESS_BYTES: usize = 16 * 1024;
 
 /// Everything that requests share. Clones are cheap.
 #[derive(Clone)]
@@ -40,6 +46,7 @@ struct Shared {
     resources: Arc<Resources>,
     /// Empty until the database is open. Reading it once per request is one load, which a writer disturbs once ever.
     records: OnceLock<Arc<Records>>,
+    accounts: OnceLock<Arc<Accounts>>,
     readiness: Readiness,
     proxies: Proxies,
     burst: BurstLimit,
@@ -49,6 +56,7 @@ struct Shared {
     log: RequestLog,
     system: SystemResources,
     max_body_bytes: usize,
+    arrivals: Arrivals,
     directives: Directives,
 }
 
@@ -67,25 +75,30 @@ impl Front {
         let limits = Limits::new(quotas, &settings.limits);
         let directives = if cache.honor_request_directives { Directives::Honored } else { Directives::Ignored };
         let metrics = HttpMetrics::new(telemetry.registry())?;
+        let max_body_bytes = usize::try_from(http.max_body_bytes.as_u64()).unwrap_or(usize::MAX);
         Ok(Self(Arc::new(Shared {
             routes: Routes::new(&resources, &metrics, &limits),
             system: SystemResources::new(&resources, telemetry, readiness.clone())?,
             resources,
             records: OnceLock::new(),
+            accounts: OnceLock::new(),
             readiness,
             proxies: Proxies::new(&http.trusted_proxies),
             burst,
             limits,
             metrics,
             log: RequestLog { access: log.access, slow_request: log.slow_request },
-            max_body_bytes: usize::try_from(http.max_body_bytes.as_u64()).unwrap_or(usize::MAX),
+            max_body_bytes,
+            arrivals: Arrivals::new(http.body_timeout, max_body_bytes),
             directives,
         })))
     }
 
-    /// From now on requests are served by `records`, which has the resources that [`Front::new`] got.
-    pub fn open(&self, records: Arc<Records>) {
+    /// From now on requests are served by `records`, which has the resources that [`Front::new`] got, to those whom `accounts`
+    /// knows.
+    pub fn open(&self, records: Arc<Records>, accounts: Arc<Accounts>) {
         // A second call changes nothing: requests may be using the first one's.
+        let _ = self.0.accounts.set(accounts);
         let _ = self.0.records.set(records);
     }
 
@@ -112,6 +125,9 @@ impl Shared {
         if status.is_client_error() && request.headers().contains_key(TRANSFER_ENCODING) {
             response = body::holding(response, payload);
         }
+        if let Some(connection) = Connection::of(&request) {
+            response = connection.end(response, started + elapsed);
+        }
         let headers = response.headers_mut();
         // An accepted id and a UUID are valid header values.
         if let Ok(value) = request_id.with_text(HeaderValue::from_str) {
@@ -129,9 +145,14 @@ impl Shared {
     /// Calls the handler. A panic in it is a failure of this one request.
     async fn respond(&self, request: &HttpRequest, payload: &mut Payload, target: Target<'_>) -> HttpResponse {
         let mut counted = None;
-        let mut response = match AssertUnwindSafe(self.dispatch(request, payload, target, &mut counted)).catch_unwind().await {
+        let answer = async {
+            Connection::of(request).map_or(Ok(()), Connection::begin)?;
+            check_address(request)?;
+            self.dispatch(request, payload, target, &mut counted).await
+        };
+        let mut response = match AssertUnwindSafe(answer).catch_unwind().await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => problem::response(&error),
+            Ok(Err(error)) => problem::response(&Connection::explain(request, error)),
             Err(_) => problem::response(&Error::internal("a handler panicked; its message is on standard error")),
         };
         if let Some(counted) = counted {
@@ -151,17 +172,50 @@ impl Shared {
     ) -> Result<HttpResponse> {
         let address = self.proxies.client(request);
         self.burst.check(address)?;
-        let caller = &Caller { principal: Principal::Anonymous, address };
+        let principal = match self.recognize(request, &target) {
+            Ok(Some(principal)) => Ok(principal),
+            Ok(None) => Box::pin(self.look_up(request)).await,
+            Err(error) => Err(error),
+        };
+        let (principal, refusal) = match principal {
+            Ok(principal) => (principal, None),
+            // Guessing credentials counts as well, against the address.
+            Err(error) => (Principal::Anonymous, Some(error)),
+        };
+        let caller = &Caller { principal, address };
         if self.records.get().is_some() {
             *counted = self.limits.count(target, request.method(), caller).await?;
+            counted.as_ref().map_or(Ok(()), Counted::permit)?;
         }
-        counted.as_ref().map_or(Ok(()), Counted::permit)?;
+        if let Some(error) = refusal {
+            return Err(error);
+        }
         match (target, is_read(request)) {
             (Target::Record(routes, segment), true) => reads::read_record(self.read(request, caller)?, routes, segment).await,
             (Target::List(routes), true) => reads::list_records(self.read(request, caller)?, routes).await,
             (target, true) => Box::pin(self.dispatch_read(request, caller, target)).await,
             (target, false) => Box::pin(self.dispatch_other(request, payload, caller, target)).await,
         }
+    }
+
+    /// Who is asking, if that can be said at once; `None` if it has to be looked up. A credential that does not hold is refused
+    /// wherever one would be read, also where none is needed: who sends it believes to be known.
+    fn recognize(&self, request: &HttpRequest, target: &Target<'_>) -> Result<Option<Principal>> {
+        let mut fields = request.headers().get_all(AUTHORIZATION);
+        match (fields.next(), fields.next()) {
+            (None, _) => Ok(Some(Principal::Anonymous)),
+            _ if !target.reads_credentials() => Ok(Some(Principal::Anonymous)),
+            (Some(field), None) => self.accounts()?.recognize(field.as_bytes()),
+            (Some(_), Some(_)) => Err(Error::bad_request("invalid_authorization", "Send Authorization once.")),
+        }
+    }
+
+    async fn look_up(&self, request: &HttpRequest) -> Result<Principal> {
+        if let (Reach::Caches, Some(connection)) = (Connection::reach(request), Connection::of(request)) {
+            return Err(connection.refusal());
+        }
+        let field = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+        self.accounts()?.look_up(field).await
     }
 
     async fn dispatch_read(&self, request: &HttpRequest, caller: &Caller, target: Target<'_>) -> Result<HttpResponse> {
@@ -172,10 +226,18 @@ impl Shared {
             Target::View(route) => reads::read_view(self.read(request, caller)?, route).await,
             Target::System(system) => self.system.answer(system, self.records.get().map(|records| &**records), request).await,
             Target::DocsFile(file) => self.system.docs_file(file),
-            Target::Admin(_) if !admin::is_local(request) => Err(self.unmatched()),
-            Target::Admin(Admin::Cache) => admin::describe_cache(self.records()?, request),
-            Target::Admin(Admin::Explain) => admin::explain_cache(self.records()?, &self.routes, request).await,
-            Target::Batch(_) | Target::Admin(Admin::Invalidate) => Err(method_not_allowed(target, request.method())),
+            Target::Admin(Admin::Cache) => {
+                administer(&caller.principal, Verb::Read)?;
+                admin::describe_cache(self.records()?, request)
+            }
+            Target::Admin(Admin::Explain) => {
+                administer(&caller.principal, Verb::Read)?;
+                admin::explain_cache(self.records()?, &self.routes, request).await
+            }
+            Target::Auth(Auth::Me) => auth::describe_caller(&caller.principal, request),
+            Target::Batch(_) | Target::Admin(Admin::Invalidate) | Target::Auth(Auth::Login | Auth::Refresh | Auth::Logout) => {
+                Err(method_not_allowed(target, request.method()))
+            }
             Target::Unmatched => Err(self.unmatched()),
         }
     }
@@ -187,10 +249,19 @@ impl Shared {
         caller: &Caller,
         target: Target<'_>,
     ) -> Result<HttpResponse> {
+        if let (Reach::Caches, Some(connection)) = (Connection::reach(request), Connection::of(request)) {
+            return Err(connection.refusal());
+        }
+        *payload = self.arrivals.limited(payload.take());
         match (target, request.method()) {
             (Target::Unmatched, _) => Err(self.unmatched()),
-            (Target::Admin(_), _) if !admin::is_local(request) => Err(self.unmatched()),
-            (Target::Admin(Admin::Invalidate), &Method::POST) => admin::invalidate_cache(self.records()?, request, payload).await,
+            (Target::Admin(Admin::Invalidate), &Method::POST) => {
+                administer(&caller.principal, Verb::Write)?;
+                admin::invalidate_cache(self.records()?, request, payload).await
+            }
+            (Target::Auth(Auth::Login), &Method::POST) => auth::log_in(self.accounts()?, caller, request, payload).await,
+            (Target::Auth(Auth::Refresh), &Method::POST) => auth::refresh(self.accounts()?, caller, request, payload).await,
+            (Target::Auth(Auth::Logout), &Method::POST) => auth::log_out(self.accounts()?, caller, request, payload).await,
             (Target::List(routes), &Method::POST) => writes::create_record(self.write(routes, request, caller)?, payload).await,
             (Target::Batch(routes), &Method::POST) => writes::write_batch(self.write(routes, request, caller)?, payload).await,
             (Target::Record(routes, segment), &Method::PUT) => {
@@ -212,6 +283,11 @@ impl Shared {
         self.records.get().ok_or_else(|| self.readiness.refusal())
     }
 
+    /// The accounts, once the database is open.
+    fn accounts(&self) -> Result<&Arc<Accounts>> {
+        self.accounts.get().ok_or_else(|| self.readiness.refusal())
+    }
+
     fn unmatched(&self) -> Error {
         let paths = self.resources.collections().iter().map(|resource| resource.collection().path.as_str());
         let paths = paths.chain(self.resources.views().iter().map(|resource| resource.view().path.as_str()));
@@ -220,7 +296,7 @@ impl Shared {
     }
 
     fn read<'a>(&'a self, request: &'a HttpRequest, caller: &'a Caller) -> Result<Read<'a>> {
-        Ok(Read { records: self.records()?, request, caller, directives: self.directives })
+        Ok(Read { records: self.records()?, request, caller, directives: self.directives, reach: Connection::reach(request) })
     }
 
     fn write<'a>(
@@ -231,6 +307,16 @@ impl Shared {
     ) -> Result<WriteContext<'a>> {
         Ok(WriteContext { records: self.records()?, routes, request, caller, max_body_bytes: self.max_body_bytes })
     }
+}
+
+/// Refuses an address that no client needs. The system that reads heads takes up to 64 KiB, and each part of it is read again.
+fn check_address(request: &HttpRequest) -> Result<()> {
+    let uri = request.uri();
+    if uri.path().len() + uri.query().map_or(0, str::len) <= MAX_ADDRESS_BYTES {
+        return Ok(());
+    }
+    let detail = format!("A path and its query have at most {MAX_ADDRESS_BYTES} bytes here.");
+    Err(Error::new(ErrorKind::UriTooLong, "uri_too_long", detail))
 }
 
 fn is_read(request: &HttpRequest) -> bool {

@@ -3,11 +3,12 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `server` | sockets, workers, time limits of connections |
+//! | `server`, `connections` | sockets, workers, time limits of connections |
 //! | `front` | the one service all requests go through |
 //! | `routes` | which resource a path names, and what its answers have in common |
 //! | `reads`, `writes`, `system`, `admin` | handlers: parse, call, shape |
-//! | `negotiation`, `conditional`, `freshness`, `identifier`, `body`, `client` | what requests say |
+//! | `negotiation`, `conditional`, `idempotency`, `freshness`, `identifier`, `body`, `client` | what requests say |
+//! | `arrival` | how long bodies may take, and how much memory |
 //! | `quota` | which quota a request counts against, and how answers say so |
 //! | `cache_status` | how answers say that they came about |
 //! | `problem` | what failures look like |
@@ -16,13 +17,17 @@
 //! | `openapi`, `docs` | the API description and its page |
 
 mod admin;
+mod arrival;
+mod auth;
 mod body;
 mod cache_status;
 mod client;
 mod conditional;
+mod connections;
 mod docs;
 mod freshness;
 mod front;
+mod idempotency;
 mod identifier;
 mod negotiation;
 mod observe;

@@ -12,6 +12,9 @@ const MIN_CODED_BYTES: usize = 1024;
 /// A client that sends this header, with any value, gets bodies as they are.
 static X_NO_COMPRESSION: HeaderName = HeaderName::from_static("x-no-compression");
 
+/// What a client prefers (RFC 7240).
+pub(super) static PREFER: HeaderName = HeaderName::from_static("prefer");
+
 /// A weight (RFC 9110, 12.4.2) in thousandths.
 type Quality = u16;
 

@@ -14,7 +14,8 @@ const BUCKETS: [f64; 16] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// The statuses that Terrace answers with. Any other is counted as `other`.
-const STATUSES: [u16; 20] = [200, 201, 204, 304, 307, 400, 401, 403, 404, 405, 406, 409, 412, 413, 415, 422, 429, 500, 503, 504];
+const STATUSES: [u16; 22] =
+    [200, 201, 204, 304, 307, 400, 401, 403, 404, 405, 406, 408, 409, 412, 413, 414, 415, 422, 429, 500, 503, 504];
 
 /// The methods that some route takes. Any other is counted as `other`.
 const METHODS: [Method; 7] =

@@ -4,7 +4,7 @@
 use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, RETRY_AFTER};
+use actix_web::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Violation};
@@ -70,6 +70,14 @@ fn add_headers(response: &mut HttpResponse, error: &Error) {
     {
         headers.insert(ALLOW, methods);
     }
+    if error.kind() == ErrorKind::Unauthenticated {
+        // Who sent nothing is told no error (RFC 6750, 3.1).
+        let challenge = match error.code() {
+            "invalid_token" => "Bearer realm=\"terrace\", error=\"invalid_token\"",
+            _ => "Bearer realm=\"terrace\"",
+        };
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    }
     if let Some(Ok(etag)) = error.current_etag().map(HeaderValue::from_str) {
         headers.insert(ETAG, etag);
     }
@@ -94,6 +102,8 @@ fn log(error: &Error) {
         | ErrorKind::Conflict
         | ErrorKind::PreconditionFailed
         | ErrorKind::PayloadTooLarge
+        | ErrorKind::UriTooLong
+        | ErrorKind::RequestTimeout
         | ErrorKind::UnsupportedMediaType
         | ErrorKind::Invalid
         | ErrorKind::TooManyRequests
@@ -116,6 +126,8 @@ fn status_and_title(kind: ErrorKind) -> (StatusCode, &'static str) {
         ErrorKind::Conflict => (StatusCode::CONFLICT, "The request contradicts what is stored"),
         ErrorKind::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "The record is in another state"),
         ErrorKind::PayloadTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
+        ErrorKind::UriTooLong => (StatusCode::URI_TOO_LONG, "The address is too long"),
+        ErrorKind::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "The request took too long to arrive"),
         ErrorKind::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body's media type is not taken"),
         ErrorKind::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "The document is not valid"),
         ErrorKind::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, "Too many requests"),

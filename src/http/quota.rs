@@ -11,7 +11,7 @@ use actix_web::http::Method;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
-use super::routes::Target;
+use super::routes::{Auth, Target};
 use crate::config::LimitsSettings;
 use crate::error::Result;
 use crate::limits::{Check, Policy, Quotas, Standing};
@@ -107,7 +107,8 @@ impl Limits {
                     RouteLimit::Off => return None,
                 }
             }
-            Target::View(_) | Target::Admin(_) => LimitClass::Api,
+            Target::Auth(Auth::Login) => LimitClass::Auth,
+            Target::View(_) | Target::Admin(_) | Target::Auth(_) => LimitClass::Api,
             Target::System(_) | Target::DocsFile(_) | Target::Unmatched => return None,
         };
         match own_quota(caller) {

@@ -7,7 +7,7 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETA
 use actix_web::{HttpRequest, HttpResponse};
 
 use super::freshness::{self, Directives};
-use super::routes::{CollectionRoutes, ViewRoute};
+use super::routes::{CollectionRoutes, Misses, Sharing, ViewRoute};
 use super::{cache_status, conditional, identifier, negotiation, problem};
 use crate::error::{Error, Result};
 use crate::model::{Caller, Freshness};
@@ -20,13 +20,28 @@ pub(super) struct Read<'a> {
     pub(super) request: &'a HttpRequest,
     pub(super) caller: &'a Caller,
     pub(super) directives: Directives,
+    pub(super) reach: Reach,
+}
+
+/// How far a request may go for its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// As far as it takes.
+    Everything,
+    /// Not beyond the caches: it came over a connection that is one too many.
+    Caches,
 }
 
 impl Read<'_> {
     /// What the request demands of its answer. Fails if that cannot be JSON.
     fn demand(&self) -> Result<Freshness> {
         negotiation::require_json(self.request.headers())?;
-        freshness::demand(self.request.headers(), self.directives)
+        let mut demand = freshness::demand(self.request.headers(), self.directives)?;
+        match self.reach {
+            Reach::Everything => {}
+            Reach::Caches => demand.only_if_cached = true,
+        }
+        Ok(demand)
     }
 }
 
@@ -34,7 +49,7 @@ impl Read<'_> {
 pub(super) async fn list_records(read: Read<'_>, routes: &CollectionRoutes) -> Result<HttpResponse> {
     let demand = read.demand()?;
     let answer = read.records.list(&routes.resource, read.caller, read.request.query_string(), &demand).await?;
-    shape(read.request, &answer, &routes.cache_control).await
+    shape(read.request, &answer, &routes.sharing).await
 }
 
 /// Answers `GET path/{id}`.
@@ -42,14 +57,14 @@ pub(super) async fn read_record(read: Read<'_>, routes: &CollectionRoutes, segme
     let demand = read.demand()?;
     let (id, raw) = (identifier::record_id(segment)?, read.request.query_string());
     let answer = read.records.record(&routes.resource, read.caller, &id, raw, &demand).await?;
-    shape(read.request, &answer, &routes.cache_control).await
+    shape(read.request, &answer, &routes.sharing).await
 }
 
 /// Answers `GET path/_stats`.
 pub(super) async fn count_records(read: Read<'_>, routes: &CollectionRoutes) -> Result<HttpResponse> {
     let demand = read.demand()?;
     let answer = read.records.stats(&routes.resource, read.caller, read.request.query_string(), &demand).await?;
-    shape(read.request, &answer, &routes.cache_control).await
+    shape(read.request, &answer, &routes.sharing).await
 }
 
 /// Answers the path of a view.
@@ -57,7 +72,7 @@ pub(super) async fn read_view(read: Read<'_>, route: &ViewRoute) -> Result<HttpR
     let demand = read.demand()?;
     no_parameters(read.request)?;
     let answer = read.records.view(&route.resource, read.caller, &demand).await?;
-    shape(read.request, &answer, &route.cache_control).await
+    shape(read.request, &answer, &route.sharing).await
 }
 
 /// Refuses a query string where there are no parameters: one that is ignored would hide a mistake.
@@ -71,10 +86,13 @@ pub(super) fn no_parameters(request: &HttpRequest) -> Result<()> {
 }
 
 /// Makes the response: 200, 304 or 404. A `HEAD` request gets the same; the server leaves the body out.
-async fn shape(request: &HttpRequest, answer: &Answer, cache_control: &HeaderValue) -> Result<HttpResponse> {
+async fn shape(request: &HttpRequest, answer: &Answer, sharing: &Sharing) -> Result<HttpResponse> {
     if answer.presence() == Presence::Missing {
         let mut response = problem::response(&Error::not_found("There is no record with this id."));
-        cache_status::describe(response.headers_mut(), answer);
+        match sharing.misses {
+            Misses::Told => cache_status::describe(response.headers_mut(), answer),
+            Misses::Kept => {}
+        }
         return Ok(response);
     }
     let encoding = negotiation::encoding(request.headers(), answer.body_len());
@@ -89,8 +107,8 @@ async fn shape(request: &HttpRequest, answer: &Answer, cache_control: &HeaderVal
     };
     let headers = response.headers_mut();
     headers.insert(ETAG, representation.etag.clone());
-    headers.insert(CACHE_CONTROL, cache_control.clone());
-    headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    headers.insert(CACHE_CONTROL, sharing.cache_control.clone());
+    headers.insert(VARY, sharing.vary.clone());
     for (name, value) in answer.headers() {
         headers.insert(name.clone(), value.clone());
     }

@@ -32,12 +32,13 @@ enum Place {
     View(Box<ViewRoute>),
     System(System, Box<RouteMetrics>),
     Admin(Admin, Box<RouteMetrics>),
+    Auth(Auth, Box<RouteMetrics>),
 }
 
 /// A collection with everything that its answers have in common, made once.
 pub(super) struct CollectionRoutes {
     pub(super) resource: Arc<Resource>,
-    pub(super) cache_control: HeaderValue,
+    pub(super) sharing: Sharing,
     pub(super) limits: RouteLimits,
     list: RouteMetrics,
     record: RouteMetrics,
@@ -48,7 +49,7 @@ pub(super) struct CollectionRoutes {
 /// A view with everything that its answers have in common, made once.
 pub(super) struct ViewRoute {
     pub(super) resource: Arc<ViewResource>,
-    pub(super) cache_control: HeaderValue,
+    pub(super) sharing: Sharing,
     metrics: RouteMetrics,
 }
 
@@ -96,6 +97,28 @@ impl Admin {
         [("/admin/cache", Self::Cache), ("/admin/cache/invalidate", Self::Invalidate), ("/admin/cache/explain", Self::Explain)];
 }
 
+/// Becoming known, and who one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Auth {
+    /// Beginning a session.
+    Login,
+    /// New tokens for a session.
+    Refresh,
+    /// Ending a session.
+    Logout,
+    /// Who is asking.
+    Me,
+}
+
+impl Auth {
+    const ALL: [(&'static str, Self); 4] = [
+        ("/api/v1/auth/login", Self::Login),
+        ("/api/v1/auth/refresh", Self::Refresh),
+        ("/api/v1/auth/logout", Self::Logout),
+        ("/api/v1/auth/me", Self::Me),
+    ];
+}
+
 /// What a path names.
 #[derive(Clone, Copy)]
 pub(super) enum Target<'a> {
@@ -113,6 +136,8 @@ pub(super) enum Target<'a> {
     System(System),
     /// What only an operator may do.
     Admin(Admin),
+    /// Becoming known, and who one is.
+    Auth(Auth),
     /// A file of the page of the API description.
     DocsFile(&'a str),
     /// Nothing.
@@ -131,7 +156,7 @@ impl Routes {
             let view = resource.view();
             let route = ViewRoute {
                 resource: Arc::clone(resource),
-                cache_control: cache_control(view.read, view.stale_if_error),
+                sharing: Sharing::new(Audience::of(view.read == AccessRule::Public), view.stale_if_error, Misses::Told),
                 metrics: metrics.route(view.path.as_str()),
             };
             places.insert(view.path.as_str().into(), Place::View(Box::new(route)));
@@ -141,6 +166,9 @@ impl Routes {
         }
         for (path, admin) in Admin::ALL {
             places.insert(path.into(), Place::Admin(admin, Box::new(metrics.route(path))));
+        }
+        for (path, auth) in Auth::ALL {
+            places.insert(path.into(), Place::Auth(auth, Box::new(metrics.route(path))));
         }
         Self { places, docs: metrics.route(format!("{DOCS}/{{file}}")), unmatched: metrics.route("unmatched") }
     }
@@ -152,6 +180,7 @@ impl Routes {
             Some(Place::View(route)) => (Target::View(route), &route.metrics),
             Some(Place::System(system, metrics)) => (Target::System(*system), metrics),
             Some(Place::Admin(admin, metrics)) => (Target::Admin(*admin), metrics),
+            Some(Place::Auth(auth, metrics)) => (Target::Auth(*auth), metrics),
             None => path
                 .rsplit_once('/')
                 .and_then(|(parent, segment)| self.below(parent, segment))
@@ -167,7 +196,7 @@ impl Routes {
             // A trailing slash names nothing, and what begins with an underscore is reserved.
             (Place::Collection(_), reserved) if reserved.is_empty() || reserved.starts_with('_') => None,
             (Place::Collection(routes), id) => Some((Target::Record(routes, id), &routes.record)),
-            (Place::View(_) | Place::System(..) | Place::Admin(..), _) => None,
+            (Place::View(_) | Place::System(..) | Place::Admin(..) | Place::Auth(..), _) => None,
         }
     }
 }
@@ -176,9 +205,10 @@ impl CollectionRoutes {
     fn new(resource: &Arc<Resource>, metrics: &HttpMetrics, limits: &Limits) -> Self {
         let collection = resource.collection();
         let path = collection.path.as_str();
+        let misses = if collection.access.read == AccessRule::Owner { Misses::Kept } else { Misses::Told };
         Self {
             resource: Arc::clone(resource),
-            cache_control: cache_control(collection.access.read, collection.cache.stale_if_error),
+            sharing: Sharing::new(Audience::of(resource.is_same_for_all()), collection.cache.stale_if_error, misses),
             limits: limits.of_collection(&collection.name, &collection.limits),
             list: metrics.route(path),
             record: metrics.route(format!("{path}/{{id}}")),
@@ -188,28 +218,80 @@ impl CollectionRoutes {
     }
 }
 
-/// The `Cache-Control` of a resource. `max-age=0` lets clients and proxies keep an answer but makes them ask each time
-/// whether it still holds: they are answered from L1 with a 304 and no body, and never show what has been overwritten.
-/// When Terrace itself is away they may serve what they have for as long as the collection allows.
-fn cache_control(read: AccessRule, stale_if_error: Duration) -> HeaderValue {
-    let scope = match read {
-        AccessRule::Public => "public",
-        AccessRule::Viewer | AccessRule::Editor | AccessRule::Admin | AccessRule::Owner => "private",
-    };
-    let text = format!("{scope}, max-age=0, stale-if-error={}", stale_if_error.as_secs());
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("no-cache"))
+/// Who may keep the answers of a resource, and what they tell of how they came about.
+pub(super) struct Sharing {
+    pub(super) cache_control: HeaderValue,
+    pub(super) vary: HeaderValue,
+    pub(super) misses: Misses,
+}
+
+/// Whether a 404 says what the caches knew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Misses {
+    /// It does.
+    Told,
+    /// It does not: "there is no such record for you" is outdated by whoever writes the record, so that a hit that becomes a
+    /// miss would tell that somebody has it.
+    Kept,
+}
+
+#[derive(Clone, Copy)]
+enum Audience {
+    /// All callers are shown the same.
+    All,
+    /// What is shown depends on who asks.
+    Caller,
+}
+
+impl Audience {
+    fn of(is_same_for_all: bool) -> Self {
+        if is_same_for_all { Self::All } else { Self::Caller }
+    }
+}
+
+impl Sharing {
+    /// `max-age=0` lets clients and proxies keep an answer but makes them ask each time whether it still holds: they are
+    /// answered from L1 with a 304 and no body, and never show what has been overwritten. When Terrace itself is away they may
+    /// serve what they have for as long as the collection allows. `public` lets proxies serve one caller what another got, even
+    /// with credentials (RFC 9111, 3.5).
+    fn new(audience: Audience, stale_if_error: Duration, misses: Misses) -> Self {
+        let (scope, vary) = match audience {
+            Audience::All => ("public", "accept-encoding"),
+            Audience::Caller => ("private", "accept-encoding, authorization"),
+        };
+        let text = format!("{scope}, max-age=0, stale-if-error={}", stale_if_error.as_secs());
+        let cache_control = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("no-cache"));
+        Self { cache_control, vary: HeaderValue::from_static(vary), misses }
+    }
 }
 
 impl Target<'_> {
+    /// Whether it matters who is asking. Where it does not, a credential is not looked at: a client may send one that has ended to
+    /// where it gets another, and whether the server lives must be told whatever becomes of the database.
+    pub(super) fn reads_credentials(&self) -> bool {
+        match self {
+            Self::List(_) | Self::Record(..) | Self::Batch(_) | Self::Stats(_) | Self::View(_) => true,
+            Self::Admin(_) | Self::Auth(Auth::Me) => true,
+            Self::System(_) | Self::DocsFile(_) | Self::Unmatched | Self::Auth(Auth::Login | Auth::Refresh | Auth::Logout) => {
+                false
+            }
+        }
+    }
+
     /// The methods it takes, as `Allow` lists them.
     pub(super) fn methods(&self) -> &'static [Method] {
         match self {
             Self::List(_) => &[Method::GET, Method::HEAD, Method::POST, Method::OPTIONS],
             Self::Record(..) => &[Method::GET, Method::HEAD, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS],
-            Self::Batch(_) | Self::Admin(Admin::Invalidate) => &[Method::POST, Method::OPTIONS],
-            Self::Stats(_) | Self::View(_) | Self::System(_) | Self::Admin(Admin::Cache | Admin::Explain) | Self::DocsFile(_) => {
-                &[Method::GET, Method::HEAD, Method::OPTIONS]
+            Self::Batch(_) | Self::Admin(Admin::Invalidate) | Self::Auth(Auth::Login | Auth::Refresh | Auth::Logout) => {
+                &[Method::POST, Method::OPTIONS]
             }
+            Self::Stats(_)
+            | Self::View(_)
+            | Self::System(_)
+            | Self::Admin(Admin::Cache | Admin::Explain)
+            | Self::Auth(Auth::Me)
+            | Self::DocsFile(_) => &[Method::GET, Method::HEAD, Method::OPTIONS],
             Self::Unmatched => &[],
         }
     }

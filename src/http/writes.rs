@@ -1,22 +1,26 @@
 //! Writes: one record, or a batch. Parse, call, shape. What a write means is decided in `records`.
 
+use std::sync::Arc;
+
 use actix_web::body::BoxBody;
 use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::freshness::CONSISTENCY_TOKEN;
+use super::idempotency::{self, IDEMPOTENCY_REPLAYED};
+use super::negotiation::PREFER;
 use super::reads::no_parameters;
 use super::routes::CollectionRoutes;
 use super::{body, conditional, identifier, negotiation};
 use crate::error::{Error, Result};
-use crate::model::{Caller, Position};
-use crate::records::{Records, WriteOutcome, Written};
+use crate::model::Caller;
+use crate::records::{Idempotent, KeptAnswer, Records, Reply, WriteOutcome, Written};
 
-static PREFER: HeaderName = HeaderName::from_static("prefer");
 static PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// What all writes are given.
@@ -33,8 +37,9 @@ pub(super) async fn create_record(context: WriteContext<'_>, payload: &mut Paylo
     context.check()?;
     conditional::no_precondition(context.request.headers())?;
     let document = body::object(context.request, payload, context.max_body_bytes, body::JSON).await?;
-    let written = context.records.create(&context.routes.resource, context.caller, document).await?;
-    context.shape(written)
+    let once = context.once(Some(&document))?;
+    let reply = context.records.create(&context.routes.resource, context.caller, document, once).await?;
+    context.answer(reply)
 }
 
 /// Answers `PUT path/{id}`.
@@ -43,9 +48,10 @@ pub(super) async fn replace_record(context: WriteContext<'_>, segment: &str, pay
     let id = identifier::record_id(segment)?;
     let precondition = conditional::precondition(context.request.headers())?;
     let document = body::object(context.request, payload, context.max_body_bytes, body::JSON).await?;
+    let once = context.once(Some(&document))?;
     let resource = &context.routes.resource;
-    let written = context.records.replace(resource, context.caller, id, document, precondition).await?;
-    context.shape(written)
+    let reply = context.records.replace(resource, context.caller, id, document, precondition, once).await?;
+    context.answer(reply)
 }
 
 /// Answers `PATCH path/{id}`.
@@ -54,9 +60,10 @@ pub(super) async fn patch_record(context: WriteContext<'_>, segment: &str, paylo
     let id = identifier::record_id(segment)?;
     let precondition = conditional::precondition(context.request.headers())?;
     let patch = body::object(context.request, payload, context.max_body_bytes, body::MERGE_PATCH).await?;
+    let once = context.once(Some(&patch))?;
     let resource = &context.routes.resource;
-    let written = context.records.patch(resource, context.caller, id, patch, precondition).await?;
-    context.shape(written)
+    let reply = context.records.patch(resource, context.caller, id, patch, precondition, once).await?;
+    context.answer(reply)
 }
 
 /// Answers `DELETE path/{id}`.
@@ -64,8 +71,9 @@ pub(super) async fn delete_record(context: WriteContext<'_>, segment: &str) -> R
     context.check()?;
     let id = identifier::record_id(segment)?;
     let precondition = conditional::precondition(context.request.headers())?;
-    let written = context.records.delete(&context.routes.resource, context.caller, id, precondition).await?;
-    context.shape(written)
+    let once = context.once(None)?;
+    let reply = context.records.delete(&context.routes.resource, context.caller, id, precondition, once).await?;
+    context.answer(reply)
 }
 
 /// Answers `POST path/_batch`.
@@ -73,39 +81,81 @@ pub(super) async fn write_batch(context: WriteContext<'_>, payload: &mut Payload
     context.check()?;
     conditional::no_precondition(context.request.headers())?;
     let body = body::json(context.request, payload, context.max_body_bytes, body::JSON).await?;
-    let written = context.records.batch(&context.routes.resource, context.caller, body).await?;
-    shape_batch(&written, wants_representation(context.request.headers()))
+    let with_data = wants_representation(context.request.headers());
+    let once = idempotency::requested(context.request, Some(&body), move |written| shape_batch(written, with_data))?;
+    match context.records.batch(&context.routes.resource, context.caller, body, once).await? {
+        Reply::Done(written) => response(shape_batch(&written, with_data)?),
+        Reply::Kept(kept) => replayed(kept),
+    }
 }
 
 impl WriteContext<'_> {
-    /// What every write checks before it reads the body.
+    /// What every write checks before it reads the body: strangers send none.
     fn check(&self) -> Result<()> {
+        self.routes.resource.check_writer(&self.caller.principal)?;
         negotiation::require_json(self.request.headers())?;
         no_parameters(self.request)
     }
 
-    fn shape(&self, written: Written) -> Result<HttpResponse> {
-        let status = match written.outcome {
-            WriteOutcome::Created => StatusCode::CREATED,
-            WriteOutcome::Updated | WriteOutcome::Unchanged => StatusCode::OK,
-            WriteOutcome::Deleted => StatusCode::NO_CONTENT,
-        };
-        let document = written.record.filter(|_| status != StatusCode::NO_CONTENT);
-        let mut response = match document {
-            Some(record) => json_response(status, record.data),
-            None => HttpResponse::with_body(status, BoxBody::new(())),
-        };
-        let headers = response.headers_mut();
-        if status == StatusCode::CREATED {
-            let path = identifier::record_path(&self.routes.resource.collection().path, &written.id);
-            headers.insert(LOCATION, HeaderValue::try_from(path).map_err(Error::internal)?);
-        }
-        if let Some(etag) = written.etag {
-            headers.insert(ETAG, HeaderValue::try_from(etag).map_err(Error::internal)?);
-        }
-        add_token(headers, written.position)?;
-        Ok(response)
+    /// What the request asks to be done once.
+    fn once(&self, body: Option<&Value>) -> Result<Option<Idempotent>> {
+        let resource = Arc::clone(&self.routes.resource);
+        idempotency::requested(self.request, body, move |written| match written {
+            [only] => Ok(shape(&resource.collection().path, only.clone())),
+            _ => Err(Error::internal("a write of one record has another number of results")),
+        })
     }
+
+    fn answer(&self, reply: Reply<Written>) -> Result<HttpResponse> {
+        match reply {
+            Reply::Done(written) => response(shape(&self.routes.resource.collection().path, written)),
+            Reply::Kept(kept) => replayed(kept),
+        }
+    }
+}
+
+/// The answer to a write of one record of the collection at `path`.
+fn shape(path: &str, written: Written) -> KeptAnswer {
+    let status = match written.outcome {
+        WriteOutcome::Created => StatusCode::CREATED,
+        WriteOutcome::Updated | WriteOutcome::Unchanged => StatusCode::OK,
+        WriteOutcome::Deleted => StatusCode::NO_CONTENT,
+    };
+    let mut headers = Vec::new();
+    if status == StatusCode::CREATED {
+        headers.push((LOCATION.as_str().to_owned(), identifier::record_path(path, &written.id)));
+    }
+    headers.extend(written.etag.map(|etag| (ETAG.as_str().to_owned(), etag)));
+    let document = written.record.filter(|_| status != StatusCode::NO_CONTENT);
+    let body = document.map(|record| record.data).unwrap_or_default();
+    KeptAnswer { status: status.as_u16(), position: written.position, headers, body }
+}
+
+/// As it goes out, now or when it is asked for again.
+fn response(answer: KeptAnswer) -> Result<HttpResponse> {
+    let status = StatusCode::from_u16(answer.status).map_err(Error::internal)?;
+    let has_body = !answer.body.is_empty();
+    let body = if has_body { BoxBody::new(answer.body) } else { BoxBody::new(()) };
+    let mut response = HttpResponse::with_body(status, body);
+    let headers = response.headers_mut();
+    if has_body {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    for (name, value) in answer.headers {
+        headers
+            .insert(HeaderName::try_from(name).map_err(Error::internal)?, HeaderValue::try_from(value).map_err(Error::internal)?);
+    }
+    if let Some(position) = answer.position {
+        // A read that sends it back is answered with data at least that new.
+        headers.insert(CONSISTENCY_TOKEN.clone(), HeaderValue::try_from(position.to_string()).map_err(Error::internal)?);
+    }
+    Ok(response)
+}
+
+fn replayed(kept: KeptAnswer) -> Result<HttpResponse> {
+    let mut response = response(kept)?;
+    response.headers_mut().insert(IDEMPOTENCY_REPLAYED.clone(), HeaderValue::from_static("true"));
+    Ok(response)
 }
 
 /// One result of a batch.
@@ -124,15 +174,12 @@ struct BatchResults<'a> {
     results: Vec<BatchResult<'a>>,
 }
 
-fn shape_batch(written: &[Written], with_data: bool) -> Result<HttpResponse> {
+fn shape_batch(written: &[Written], with_data: bool) -> Result<KeptAnswer> {
     let results = written.iter().map(|one| batch_result(one, with_data)).collect::<Result<Vec<_>>>()?;
     let body = serde_json::to_string(&BatchResults { results }).map_err(Error::internal)?;
-    let mut response = json_response(StatusCode::OK, body);
-    if with_data {
-        response.headers_mut().insert(PREFERENCE_APPLIED.clone(), HeaderValue::from_static("return=representation"));
-    }
-    add_token(response.headers_mut(), written.iter().filter_map(|one| one.position).max())?;
-    Ok(response)
+    let applied = with_data.then(|| (PREFERENCE_APPLIED.as_str().to_owned(), "return=representation".to_owned()));
+    let position = written.iter().filter_map(|one| one.position).max();
+    Ok(KeptAnswer { status: StatusCode::OK.as_u16(), position, headers: applied.into_iter().collect(), body })
 }
 
 fn batch_result(written: &Written, with_data: bool) -> Result<BatchResult<'_>> {
@@ -148,20 +195,6 @@ fn batch_result(written: &Written, with_data: bool) -> Result<BatchResult<'_>> {
     Ok(BatchResult { status, id: written.id.as_str(), etag: written.etag.as_deref(), data })
 }
 
-fn json_response(status: StatusCode, body: String) -> HttpResponse {
-    let mut response = HttpResponse::with_body(status, BoxBody::new(body));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
-/// The position of the write: a read that sends it back is answered with data at least that new.
-fn add_token(headers: &mut HeaderMap, position: Option<Position>) -> Result<()> {
-    if let Some(position) = position {
-        headers.insert(CONSISTENCY_TOKEN.clone(), HeaderValue::try_from(position.to_string()).map_err(Error::internal)?);
-    }
-    Ok(())
-}
-
 /// Whether `Prefer` asks for the documents (RFC 7240, 4.2).
 fn wants_representation(headers: &HeaderMap) -> bool {
     headers.get_all(&PREFER).any(|value| {
@@ -175,7 +208,7 @@ mod tests {
     use actix_web::body::MessageBody as _;
 
     use super::*;
-    use crate::model::{Record, RecordId};
+    use crate::model::{Position, Record, RecordId};
 
     #[test]
     fn a_batch_answers_documents_only_when_they_are_preferred() {
@@ -196,7 +229,7 @@ mod tests {
             position: Some(Position { transaction: 9, sequence: 8 }),
         };
         let text = |with_data| {
-            let response = shape_batch(&[created.clone(), deleted.clone()], with_data).unwrap();
+            let response = response(shape_batch(&[created.clone(), deleted.clone()], with_data).unwrap()).unwrap();
             assert_eq!(response.headers().get(&CONSISTENCY_TOKEN).unwrap(), "9-8");
             assert_eq!(response.headers().contains_key(&PREFERENCE_APPLIED), with_data);
             String::from_utf8(response.into_body().try_into_bytes().unwrap().to_vec()).unwrap()

@@ -1,4 +1,5 @@
-//! Retention: the change log loses what is older than `changes.retention`, in the background and in small steps.
+//! Retention: the change log loses what is older than `changes.retention`, in the background and in small steps; and answers that
+//! were kept for an `Idempotency-Key` go after their day.
 //!
 //! Caches follow the log, so a change must stay until every process has had time to see it. Its own time does not tell
 //! that: it is from before its transaction committed, and from the clock of another machine. So a round removes only what
@@ -11,6 +12,7 @@ use opentelemetry::metrics::{Counter, Meter};
 
 use crate::error::{Error, Result};
 use crate::model::{Snapshot, timestamp_text};
+use crate::records::IDEMPOTENCY_RETENTION;
 use crate::store::Store;
 
 /// How often. It is also how long every process has to see a change that was committed late.
@@ -57,7 +59,10 @@ impl Retention {
         let mut was_failing = false;
         loop {
             ticks.tick().await;
-            let outcome = self.round().await;
+            let outcome = match (self.round().await, self.forget().await) {
+                (Ok(removed), Ok(())) => Ok(removed),
+                (Err(error), _) | (_, Err(error)) => Err(error),
+            };
             match &outcome {
                 Ok(0) => {}
                 Ok(removed) => tracing::debug!(removed, "removed old changes (changes.retention)"),
@@ -71,6 +76,16 @@ impl Retention {
             }
             was_failing = outcome.is_err();
         }
+    }
+
+    /// Removes the answers that nobody may ask for any more.
+    async fn forget(&self) -> Result<()> {
+        let keep = chrono::TimeDelta::from_std(IDEMPOTENCY_RETENTION).map_err(Error::internal)?;
+        let cutoff = timestamp_text(Utc::now() - keep);
+        while self.store.idempotency_prune(&cutoff, BATCH).await? > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
     }
 
     /// Removes what is old and was there a round ago; says how much that was.

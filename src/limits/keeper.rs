@@ -43,7 +43,7 @@ impl Quotas {
                 }
                 None => lock(&self.0.returns).clear(),
             }
-            away = if link.is_some() { 0 } else { away.saturating_add(1) };
+            away = if link.is_some() && !self.0.is_failing() { 0 } else { away.saturating_add(1) };
             self.0.tell(&mut told, away);
         }
     }
@@ -82,6 +82,7 @@ impl Inner {
     async fn appear(&self, tier: &Tier, link: &Link) {
         match tier.appear(link).await {
             Ok(instances) => {
+                self.go_on();
                 self.instances.store(instances.max(1), Ordering::Relaxed);
                 self.metrics.instances.set(instances.into());
             }

@@ -6,7 +6,7 @@
 //! (`gcra`) lets pass this instance's share, and what it let pass is told to the bucket when it is back.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,6 +48,8 @@ pub(super) struct Inner {
     pub instances: AtomicU32,
     /// Until then the buckets are not asked.
     paused_until: AtomicU64,
+    /// Whether the last question failed.
+    is_failing: AtomicBool,
     /// Buckets with blocks that may have to be given back.
     pub open: Mutex<Vec<u128>>,
     /// Blocks to be given back.
@@ -101,6 +103,7 @@ impl Quotas {
             tier: OnceLock::new(),
             instances: AtomicU32::new(1),
             paused_until: AtomicU64::new(0),
+            is_failing: AtomicBool::new(false),
             open: Mutex::default(),
             returns: Mutex::default(),
             metrics: Metrics::new(telemetry.registry())?,
@@ -189,7 +192,18 @@ impl Inner {
 
     /// Nobody asks for a while: a server that refuses the script would be asked in vain with every request.
     pub fn pause(&self) {
+        self.is_failing.store(true, Ordering::Relaxed);
         self.paused_until.store(self.now() + PAUSE, Ordering::Relaxed);
+    }
+
+    /// A question was answered.
+    pub fn go_on(&self) {
+        self.is_failing.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the last question failed, so that nobody knows what the next one will do.
+    pub fn is_failing(&self) -> bool {
+        self.is_failing.load(Ordering::Relaxed)
     }
 
     /// Decides without the shared bucket, which is away.
@@ -234,6 +248,7 @@ impl Inner {
         let grant = answered.and_then(|grants| grants.into_iter().next().ok_or_else(|| Error::internal("no grant")));
         match &grant {
             Ok(grant) => {
+                self.go_on();
                 self.metrics.asked.inc();
                 self.metrics.granted.inc_by(grant.granted.into());
             }

@@ -230,10 +230,8 @@ impl Shared {
         let mut waiting = self.waiting.take().unwrap_or_default().into_iter();
         let mut left = grant.granted;
         // Only those who waited when the question was asked: for others the grant may be too old to count.
-        for one in waiting.by_ref().take(order.waiting as usize) {
-            if left == 0 {
-                break;
-            }
+        for _ in 0..order.waiting {
+            let Some(one) = (if left > 0 { waiting.next() } else { None }) else { break };
             let passes = standing(Ok(()), self.rate, grant.left.saturating_add(left - 1));
             // What somebody would have got who has gone meanwhile is for the next one.
             left -= u32::from(one.send(passes).is_ok());

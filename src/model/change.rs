@@ -187,8 +187,12 @@ pub struct LoggedChange {
     pub id: RecordId,
     /// What happened.
     pub operation: Operation,
+    /// The record's version afterwards; for a deletion, the one that was deleted.
+    pub version: i64,
     /// Who did it.
     pub actor: String,
+    /// From where; `None` if not over a network, or past Terrace.
+    pub origin: Option<String>,
     /// When, as [`super::timestamp_text`] spells it.
     pub at: String,
     /// The document before, as JSON text; `None` for a creation.

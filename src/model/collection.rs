@@ -134,8 +134,33 @@ impl Collection {
         self.indexes.iter().flat_map(|index| &index.fields).map(String::as_str).collect()
     }
 
-    /// About how many distinct values a field has, judged by its schema: only good for comparing fields.
+    /// The same as those know it to whom these members are unknown: an index ends before the first of them.
+    #[must_use]
+    pub fn without(&self, members: &[String]) -> Self {
+        let mut known = self.clone();
+        let properties = known.schema.get_mut("properties").and_then(Value::as_object_mut);
+        properties.into_iter().for_each(|properties| properties.retain(|name, _| !members.contains(name)));
+        known.fields.retain(|name, _| !members.contains(name));
+        known.references.retain(|name, _| !members.contains(name));
+        known.search.retain(|search| !members.contains(&search.field));
+        known.access.fields.retain(|name, _| !members.contains(name));
+        known.indexes.clear();
+        for index in &self.indexes {
+            let fields: Vec<String> = index.fields.iter().take_while(|field| !members.contains(field)).cloned().collect();
+            let index = Index { fields };
+            if !index.fields.is_empty() && !known.indexes.contains(&index) {
+                known.indexes.push(index);
+            }
+        }
+        known
+    }
+
+    /// About how many distinct values a field has, judged by its schema: only good for comparing fields. An owner comes before
+    /// all others: what owners are shown then depends on nothing that happens to the records of others.
     pub fn distinct_estimate(&self, field: &str) -> usize {
+        if self.access.owner_field.as_deref() == Some(field) {
+            return usize::MAX;
+        }
         let choices = self.schema.pointer(&format!("/properties/{field}/enum")).and_then(Value::as_array).map(Vec::len);
         match (choices, self.fields.get(field).map(|field| field.scalar)) {
             (Some(choices), _) => choices,

@@ -149,6 +149,12 @@ impl Verb {
     }
 }
 
+impl fmt::Display for Verb {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
 impl Scope {
     /// Everything.
     pub const ALL: Self = Self { collection: None, verb: None };

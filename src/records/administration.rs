@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::query::{self, Shape};
-use super::read::{list_guards, record_guards, selection_guard};
+use super::read::{list_guards, record_guards, record_key, selection_guard};
 use super::{Records, Resource, ViewResource};
 use crate::cache::{CacheKey, CoherenceStatus, Explanation, Overview, Pattern, Reach, Target};
 use crate::error::{Error, Result, Violation};
@@ -53,16 +53,16 @@ impl Records {
         Administration { cache: self.cache.overview(of_collections.chain(of_views)), coherence: self.reconciler.status() }
     }
 
-    /// How a plain request would be answered at this moment, and why.
+    /// How a plain request of somebody who sees everything would be answered at this moment, and why.
     pub async fn explain(&self, question: &Question<'_>) -> Result<Explanation> {
         let (scope, key, guards) = match question {
             Question::Record(resource, id, raw) => {
                 let shape = Shape::parse(resource.collection(), raw)?;
-                let key = CacheKey::of_record(&resource.records, id.as_str(), &shape.key_text());
+                let key = record_key(resource, resource.whole(), id, &shape);
                 (&resource.records, key, record_guards(resource.collection(), id, &shape))
             }
             Question::List(resource, raw) => {
-                let prepared = resource.prepare(raw)?;
+                let prepared = resource.prepare(resource.whole(), raw)?;
                 (&resource.lists, prepared.key.clone(), list_guards(resource.collection(), &prepared.query))
             }
             Question::Stats(resource, raw) => {

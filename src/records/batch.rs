@@ -6,10 +6,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::document;
-use super::plan::{Action, BatchError, Draft, Precondition, combined};
+use super::plan::{Action, BatchError, Draft, combined};
+use super::precondition::Precondition;
+use super::rights::Rights;
 use super::write::{create_draft, document_draft};
-use super::{Records, Resource, Written};
-use crate::auth::authorize;
+use super::{Idempotent, Records, Reply, Resource, Written};
 use crate::error::{Error, Result, Violation};
 use crate::model::{Caller, RecordId};
 
@@ -39,8 +40,14 @@ enum Verb {
 impl Records {
     /// Runs the operations of `body`, `{"operations": […]}`. One that cannot be done stops all; every failure is named
     /// by its position.
-    pub async fn batch(&self, resource: &Arc<Resource>, caller: &Caller, body: Value) -> Result<Vec<Written>> {
-        authorize(&caller.principal, resource.collection().access.write)?;
+    pub async fn batch(
+        &self,
+        resource: &Arc<Resource>,
+        caller: &Caller,
+        body: Value,
+        once: Option<Idempotent>,
+    ) -> Result<Reply<Vec<Written>>> {
+        let rights = Rights::of(resource, &caller.principal)?;
         let operations = operations(body)?;
         let mut drafts = Vec::with_capacity(operations.len());
         let mut failures = Vec::new();
@@ -51,7 +58,11 @@ impl Records {
                 Err(error) => failures.push(BatchError { index, error }),
             }
         }
-        if failures.is_empty() { self.write_all(resource, caller, drafts).await } else { Err(combined(total, failures)) }
+        if failures.is_empty() {
+            self.write_all(resource, (caller, rights), drafts, once).await
+        } else {
+            Err(combined(total, failures))
+        }
     }
 }
 

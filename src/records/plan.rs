@@ -8,25 +8,13 @@ use serde_json::Value;
 
 use super::document::{self, Members};
 use super::effect::Effect;
+use super::precondition::Precondition;
+use super::rights::{Rights, Standing};
 use super::storable;
 use crate::catalog::Declared;
 use crate::error::{Error, ErrorKind, Result, Violation};
 use crate::model::{Collection, CollectionName, IdRule, Operation, Record, RecordId};
-use crate::store::{Existing, RecordWrite, ReferenceCheck, Referrer, WritePlan};
-
-/// What must hold for the stored record before a write.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Precondition {
-    /// Nothing.
-    #[default]
-    None,
-    /// It exists (`If-Match: *`).
-    Exists,
-    /// It does not exist (`If-None-Match: *`).
-    Absent,
-    /// It has one of these entity tags, given with quotes (`If-Match`).
-    Matches(Vec<String>),
-}
+use crate::store::{Among, Existing, RecordWrite, ReferenceCheck, Referrer, WritePlan};
 
 /// What a write did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +66,7 @@ pub struct BatchError {
 }
 
 /// What a plan found out beside the rows.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Findings {
     /// What each draft does, in their order.
     pub(super) outcomes: Vec<(RecordId, WriteOutcome)>,
@@ -92,6 +80,8 @@ pub(super) struct Findings {
 pub(super) struct Planner {
     pub(super) declared: Arc<Declared>,
     pub(super) referrers: Vec<(CollectionName, String)>,
+    /// Those of the caller.
+    pub(super) rights: Rights,
 }
 
 /// A record as the drafts before have left it.
@@ -147,20 +137,24 @@ impl Planner {
     }
 
     fn apply(&self, draft: &Draft, state: &mut State) -> Result<WriteOutcome> {
-        check_precondition(&draft.precondition, state.current.as_ref())?;
         let missing =
             || Error::not_found(format!("There is no record {:?} in {}.", draft.id.as_str(), self.declared.collection.name));
+        let exists = || Error::conflict("already_exists", format!("There is a record {:?} already.", draft.id.as_str()));
+        let standing = state.current.as_ref().map(|current| self.rights.standing(&current.members));
+        self.check_standing(draft, standing, exists, missing)?;
+        self.check_precondition(&draft.precondition, state.current.as_ref())?;
         let members = match (&draft.action, &state.current) {
-            (Action::Create(_), Some(_)) => {
-                return Err(Error::conflict("already_exists", format!("There is a record {:?} already.", draft.id.as_str())));
-            }
+            (Action::Create(_), Some(_)) => return Err(exists()),
             (Action::Update(_) | Action::Patch(_) | Action::Delete, None) => return Err(missing()),
             (Action::Delete, Some(_)) => {
                 state.base = None;
                 state.current = None;
                 return Ok(WriteOutcome::Deleted);
             }
-            (Action::Create(members) | Action::Update(members) | Action::Upsert(members), _) => members.clone(),
+            (Action::Create(members) | Action::Update(members) | Action::Upsert(members), current) => {
+                let stored = current.as_ref().map(|current| &current.members);
+                self.rights.completed(members.clone(), stored).map_err(|error| relocate(error, draft))?
+            }
             (Action::Patch(patch), Some(current)) => self.patched(draft, current, patch)?,
         };
         self.validate(draft, &members)?;
@@ -178,6 +172,43 @@ impl Planner {
         Ok(outcome)
     }
 
+    /// What a caller may not see is not there for it, except that its id is taken; what it may only see, it may not write.
+    fn check_standing(
+        &self,
+        draft: &Draft,
+        standing: Option<Standing>,
+        exists: impl Fn() -> Error,
+        missing: impl Fn() -> Error,
+    ) -> Result<()> {
+        match (standing, &draft.action, &draft.precondition) {
+            (None | Some(Standing::Writes), ..) => Ok(()),
+            // As without a record.
+            (Some(Standing::Blind), _, Precondition::Exists | Precondition::Matches(_)) => {
+                self.check_precondition(&draft.precondition, None)
+            }
+            (Some(Standing::Blind | Standing::Reads), Action::Create(_), _) => Err(exists()),
+            (Some(Standing::Blind), Action::Update(_) | Action::Upsert(_) | Action::Patch(_) | Action::Delete, _) => {
+                Err(missing())
+            }
+            (Some(Standing::Reads), Action::Update(_) | Action::Upsert(_) | Action::Patch(_) | Action::Delete, _) => {
+                Err(Error::new(
+                    ErrorKind::Forbidden,
+                    "forbidden",
+                    "This record is somebody else's: you may read it, and not write it.",
+                ))
+            }
+        }
+    }
+
+    fn check_precondition(&self, precondition: &Precondition, current: Option<&Stored>) -> Result<()> {
+        match precondition {
+            Precondition::None => Ok(()),
+            Precondition::Exists | Precondition::Absent | Precondition::Matches(_) => {
+                precondition.check(current.map(|stored| self.rights.etag(&stored.text)).transpose()?)
+            }
+        }
+    }
+
     /// The document that follows `state`'s: one version on, unless the record begins anew.
     fn next(&self, draft: &Draft, state: &State, members: &Members) -> Result<Stored> {
         // Several drafts on one record are one write, so one version.
@@ -193,9 +224,13 @@ impl Planner {
     }
 
     fn patched(&self, draft: &Draft, current: &Stored, patch: &Value) -> Result<Members> {
-        let mut patched = Value::Object(self.own_members(current)?);
+        let own = self.own_members(current)?;
+        let mut patched = Value::Object(own.clone());
         document::merge_patch(&mut patched, patch.clone());
         let mut members = document::client_members(patched).map_err(|error| relocate(error, draft))?;
+        if let Value::Object(patch) = patch {
+            self.rights.check_patch(patch, &members, &own).map_err(|error| relocate(error, draft))?;
+        }
         let named = document::take_id(&self.declared.collection, &mut members).map_err(|error| relocate(error, draft))?;
         match named {
             Some(id) if id != draft.id => Err(relocate(id_mismatch(&self.declared.collection, &draft.id), draft)),
@@ -209,7 +244,10 @@ impl Planner {
             violations = document::integers_out_of_range(&self.declared.collection, members);
             violations.extend(storable::violations(&self.declared.collection, &draft.id, members));
         }
-        if violations.is_empty() { Ok(()) } else { Err(relocate(Error::invalid(violations), draft)) }
+        if violations.is_empty() {
+            return Ok(());
+        }
+        Err(relocate(Error::invalid(self.rights.told(violations)), draft))
     }
 
     /// A stored document without what the server added.
@@ -243,7 +281,7 @@ impl Planner {
         let updated_at =
             if operation == Operation::Delete { document::update_time(Some(&time("updated_at"))) } else { time("updated_at") };
         if let Some(current) = &state.current {
-            plan.references.extend(self.reference_checks(&current.members, &state.pointer));
+            plan.references.extend(self.reference_checks(&current.members, before, &state.pointer));
         }
         if operation == Operation::Delete && plan.referrers.is_empty() {
             let referrers = self.referrers.iter().cloned();
@@ -261,11 +299,21 @@ impl Planner {
         });
     }
 
-    fn reference_checks<'a>(&'a self, members: &'a Members, pointer: &'a str) -> impl Iterator<Item = ReferenceCheck> + 'a {
+    /// A reference to what the caller may not see is one to what there is not, or it would tell. One that was there before, by
+    /// whomever, may stay.
+    fn reference_checks<'a>(
+        &'a self,
+        members: &'a Members,
+        before: Option<&'a Members>,
+        pointer: &'a str,
+    ) -> impl Iterator<Item = ReferenceCheck> + 'a {
         let below = if pointer.is_empty() { "" } else { "/data" };
         self.declared.collection.references.iter().filter_map(move |(field, target)| {
-            let id = members.get(field)?.as_str()?.to_owned();
-            Some(ReferenceCheck { pointer: format!("{pointer}{below}/{field}"), collection: target.clone(), id })
+            let value = members.get(field)?;
+            let is_new = before.and_then(|before| before.get(field)) != Some(value);
+            let among = if is_new { self.rights.referable(field) } else { Among::All };
+            let id = value.as_str()?.to_owned();
+            Some(ReferenceCheck { pointer: format!("{pointer}{below}/{field}"), collection: target.clone(), id, among })
         })
     }
 }
@@ -304,31 +352,6 @@ pub(super) fn id_mismatch(collection: &Collection, id: &RecordId) -> Error {
     let field = collection.id_field();
     let detail = format!("The id of a record never changes; here it is {:?}.", id.as_str());
     Error::invalid(vec![Violation::new(format!("/{field}"), "id_mismatch", detail)])
-}
-
-fn check_precondition(precondition: &Precondition, current: Option<&Stored>) -> Result<()> {
-    let tag = current.map(|stored| document::quoted_etag(stored.text.as_bytes()));
-    let failed = match (precondition, &tag) {
-        (Precondition::Exists | Precondition::Matches(_), None) => "There is no such record to match.",
-        (Precondition::Absent, Some(_)) => "There is a record already.",
-        (Precondition::Matches(tags), Some(tag)) if !tags.iter().any(|given| same_entity(given, tag)) => {
-            "The record has another entity tag; it was changed since."
-        }
-        (Precondition::None | Precondition::Exists | Precondition::Matches(_), Some(_))
-        | (Precondition::None | Precondition::Absent, None) => return Ok(()),
-    };
-    Err(Error::precondition_failed(failed, tag))
-}
-
-/// Whether a given tag is `tag` or that of one of its encodings, `"…-br"`.
-fn same_entity(given: &str, tag: &str) -> bool {
-    let unquoted = |text: &str| text.trim_matches('"').to_owned();
-    let (given, tag) = (unquoted(given), unquoted(tag));
-    match given.strip_prefix(tag.as_str()) {
-        Some("") => true,
-        Some(rest) => crate::cache::Encoding::COMPRESSED.iter().any(|encoding| rest.strip_prefix('-') == Some(encoding.token())),
-        None => false,
-    }
 }
 
 /// Moves the pointers of a document's violations to where the document stands in the request.

@@ -13,6 +13,7 @@ use crate::model::{
     Collection, CountMode, DEFAULT_LIMIT, Direction, Filter, MAX_LIMIT, Operand, Paging, Query, Scalar, SearchExpression,
     SearchTerm, Selection, SortKey,
 };
+use crate::store::Owner;
 
 /// Beyond this many skipped records an offset costs more than any reader of pages wants; cursors have no such bound.
 const MAX_OFFSET: u64 = 1_000_000;
@@ -118,11 +119,10 @@ impl Shape {
         }
         json!([self.fields, self.include]).to_string()
     }
-}
 
-impl From<Shape> for crate::store::Shape {
-    fn from(shape: Shape) -> Self {
-        Self { fields: shape.fields, include: shape.include }
+    /// The same for the store, if the record is the owner's.
+    pub(super) fn among(self, owner: Option<Owner>) -> crate::store::Shape {
+        crate::store::Shape { fields: self.fields, include: self.include, owner }
     }
 }
 

@@ -1,20 +1,25 @@
 //! The read path: query, key, cache, and on a miss the store.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use futures_util::future::try_join_all;
 use tokio::sync::oneshot;
 
 use super::prepared::Prepared;
 use super::query::{self, Shape};
+use super::sight::{Lens, Sight};
 use super::{Answer, Forwarded, Records, Resource, ViewResource, body};
-use crate::auth::authorize;
+use crate::auth::authorize_on;
 use crate::cache::{Applied, Basis, Cache, CacheKey, Content, Held, Scope};
 use crate::error::{Error, Result};
-use crate::model::{Caller, Collection, CountMode, Filter, Footprint, Freshness, Guard, Paging, Query, RecordId, Selection};
+use crate::model::{
+    Caller, Collection, CountMode, Filter, Footprint, Freshness, Guard, Paging, Query, RecordId, Selection, Verb,
+};
 use crate::store::{Row, Store};
 
 impl Records {
@@ -28,9 +33,10 @@ impl Records {
         demand: &Freshness,
     ) -> Result<Answer> {
         let collection = resource.collection();
-        authorize(&caller.principal, collection.access.read)?;
-        let shape = if raw.is_empty() { Shape::WHOLE } else { Shape::parse(collection, raw)? };
-        let key = CacheKey::of_record(&resource.records, id.as_str(), &shape.key_text());
+        let sight = resource.sight(&caller.principal)?;
+        let shape = if raw.is_empty() { Shape::WHOLE } else { Shape::parse(&sight.lens.collection, raw)? };
+        resource.authorize_include(&caller.principal, &shape.include)?;
+        let key = record_key(resource, sight, id, &shape);
         if demand.is_any()
             && let Some(lookup) = self.cache.get(&resource.records, &key)
         {
@@ -38,9 +44,10 @@ impl Records {
         }
         let guards = record_guards(collection, id, &shape);
         let (store, owned_collection, id) = (self.store.clone(), Arc::clone(collection), id.clone());
+        let (lens, shape) = (Arc::clone(sight.lens), shape.among(sight.owner()));
         let load = move || async move {
-            let row = store.record_read(&owned_collection, &id, &shape.into()).await?;
-            row.map_or_else(|| Ok(body::missing()), body::record)
+            let row = store.record_read(&owned_collection, &id, &shape).await?;
+            row.map_or_else(|| Ok(body::missing()), |row| body::record(concealed(&lens, row, &shape.include)?))
         };
         let place = Place { scope: &resource.records, key: &key, guards: &guards };
         // Boxed, so that a hit does not carry the state of a load around.
@@ -50,8 +57,9 @@ impl Records {
     /// One page of a list or search.
     pub async fn list(&self, resource: &Arc<Resource>, caller: &Caller, raw: &str, demand: &Freshness) -> Result<Answer> {
         let collection = resource.collection();
-        authorize(&caller.principal, collection.access.read)?;
-        let prepared = resource.prepare(raw)?;
+        let sight = resource.sight(&caller.principal)?;
+        let prepared = resource.prepare(sight, raw)?;
+        resource.authorize_include(&caller.principal, &prepared.query.include)?;
         if demand.is_any()
             && let Some(lookup) = self.cache.get(&resource.lists, &prepared.key)
         {
@@ -66,7 +74,8 @@ impl Records {
                 entry.follow(footprint, |page| body::shown(collection, page));
             }
             let (store, cache) = (self.store.clone(), Arc::clone(&self.cache));
-            let loader = PageLoader { store, cache, resource: Arc::clone(resource), way: way.of_count() };
+            let lens = Arc::clone(sight.lens);
+            let loader = PageLoader { store, cache, resource: Arc::clone(resource), lens, way: way.of_count() };
             let (guards, query) = (list_guards(collection, query), query.clone());
             let place = Place { scope: &resource.lists, key, guards: &guards };
             self.answer(place, way, move || loader.load(query)).await
@@ -77,8 +86,10 @@ impl Records {
     /// Totals and value counts of a collection.
     pub async fn stats(&self, resource: &Arc<Resource>, caller: &Caller, raw: &str, demand: &Freshness) -> Result<Answer> {
         let collection = resource.collection();
-        authorize(&caller.principal, collection.access.read)?;
-        let (by, filter) = query::parse_stats(collection, raw)?;
+        let sight = resource.sight(&caller.principal)?;
+        let (by, filter) = query::parse_stats(&sight.lens.collection, raw)?;
+        let filter = sight.narrow(filter);
+        // Numbers of what is seen: `by` and the filter have all that they depend on.
         let key = CacheKey::of_query(&resource.stats, &query::stats_key(&by, filter.as_ref()));
         let guard = selection_guard(collection, filter.as_ref());
         let (store, owned_collection) = (self.store.clone(), Arc::clone(collection));
@@ -92,7 +103,8 @@ impl Records {
 
     /// A view.
     pub async fn view(&self, resource: &Arc<ViewResource>, caller: &Caller, demand: &Freshness) -> Result<Answer> {
-        authorize(&caller.principal, resource.view().read)?;
+        let view = resource.view();
+        authorize_on(&caller.principal, view.read, Some(&view.name), Verb::Read)?;
         let (store, owned) = (self.store.clone(), Arc::clone(resource));
         let load = move || async move {
             let parts = owned.view().parts.iter().zip(&owned.collections);
@@ -164,6 +176,7 @@ struct PageLoader {
     store: Store,
     cache: Arc<Cache>,
     resource: Arc<Resource>,
+    lens: Arc<Lens>,
     way: Way,
 }
 
@@ -213,7 +226,8 @@ impl PageLoader {
         if query.selection.search.as_ref().is_some_and(crate::model::SearchExpression::matches_nothing) {
             return Ok(Vec::new());
         }
-        self.store.record_list(self.resource.collection(), query).await
+        let rows = self.store.record_list(self.resource.collection(), query).await?;
+        rows.into_iter().map(|row| concealed(&self.lens, row, &query.include)).collect()
     }
 
     /// The count of a selection is an entry of its own, shared by all pages: one load finds it out, which waits for what
@@ -259,6 +273,24 @@ fn total_shown(paging: &Paging, rows: usize) -> Option<u64> {
     };
     let is_end = rows <= paging.limit() as usize && (rows > 0 || skipped == 0);
     is_end.then(|| skipped.saturating_add(rows as u64))
+}
+
+/// A row that embeds `include`, as those see it whose lens it is.
+fn concealed(lens: &Lens, row: Row, include: &[String]) -> Result<Row> {
+    let shown = match lens.concealed.conceal(&row.data, include)? {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(kept) => Some(Bytes::from(kept.into_boxed_slice())),
+    };
+    Ok(Row { data: shown.unwrap_or(row.data), cursor: row.cursor })
+}
+
+/// The key of a record in a shape, for all who have this sight of it.
+pub(super) fn record_key(resource: &Resource, sight: Sight<'_>, id: &RecordId, shape: &Shape) -> CacheKey {
+    let (seen, shape) = (sight.key_text(&shape.include), shape.key_text());
+    if seen.is_empty() {
+        return CacheKey::of_record(&resource.records, id.as_str(), &shape);
+    }
+    CacheKey::of_record(&resource.records, id.as_str(), &format!("{seen}{shape}"))
 }
 
 /// What the records of a selection depend on: its most selective required term, or the whole collection. Every write

@@ -1,5 +1,5 @@
 //! Warming: loads of what nobody has asked for yet, under exactly the keys that clients' requests have, because they go
-//! the way of those.
+//! the way of those: of clients that see everything, since who else will come, and whose records they have, nobody can tell.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::query::Shape;
+use super::read::record_key;
 use super::{Records, Resource};
-use crate::cache::{CacheKey, Held, Outcome, Presence};
+use crate::cache::{Held, Outcome, Presence};
 use crate::error::{Error, Result};
 use crate::model::{Caller, CountMode, Direction, Freshness, Paging, Query, RecordId, Selection, SortKey};
 
@@ -48,7 +49,7 @@ impl Records {
 
     /// Loads the answer to a plain `GET path/{id}`, unless it is there.
     pub async fn warm_record(&self, resource: &Arc<Resource>, id: &RecordId) -> Result<Warmed> {
-        let key = CacheKey::of_record(&resource.records, id.as_str(), &Shape::WHOLE.key_text());
+        let key = record_key(resource, resource.whole(), id, &Shape::WHOLE);
         if self.cache.held(&key) == Held::Fresh {
             return Ok(Warmed::Present);
         }
@@ -58,7 +59,7 @@ impl Records {
 
     /// Loads the answer to `GET path?raw`, unless it is there.
     pub async fn warm_list(&self, resource: &Arc<Resource>, raw: &str) -> Result<Warmed> {
-        if self.cache.held(&resource.prepare(raw)?.key) == Held::Fresh {
+        if self.cache.held(&resource.prepare(resource.whole(), raw)?.key) == Held::Fresh {
             return Ok(Warmed::Present);
         }
         // Whatever its age, but nothing that lags: that would be taken for an outage, and not be loaded.

@@ -1,20 +1,19 @@
-//! The write path: check, plan and store in one transaction, announce, answer.
+//! The write path: check, plan and store in one transaction, announce, answer. What is done in the transaction and after it is in
+//! `commit`.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::commit::Commit;
 use super::document::{self, Members};
-use super::effect::Effect;
-use super::plan::{Action, BatchError, Draft, Findings, Planner, Precondition, WriteOutcome, combined, id_mismatch};
+use super::once::{self, Idempotent, Reply};
+use super::plan::{Action, BatchError, Draft, Planner, WriteOutcome, combined, id_mismatch};
+use super::precondition::Precondition;
+use super::rights::Rights;
 use super::{Records, Resource};
-use crate::auth::authorize;
-use crate::cache::Reconciler;
 use crate::error::{Error, ErrorKind, Result, Violation};
-use crate::faults;
-use crate::model::{Caller, Change, CollectionName, IdRule, Operation, Position, Record, RecordId};
-use crate::store::{Committed, Existing, Store};
+use crate::model::{Caller, IdRule, Position, Record, RecordId};
 use crate::telemetry::RequestId;
 
 /// The result of one write.
@@ -24,7 +23,7 @@ pub struct Written {
     pub outcome: WriteOutcome,
     /// The id of the record.
     pub id: RecordId,
-    /// The record as stored; `None` after a deletion.
+    /// The record as stored, so far as the caller may see it; `None` after a deletion.
     pub record: Option<Record>,
     /// The entity tag of the record, with quotes.
     pub etag: Option<String>,
@@ -43,10 +42,16 @@ pub enum ImportMode {
 
 impl Records {
     /// Creates a record under the id its document names, or a new one.
-    pub async fn create(&self, resource: &Arc<Resource>, caller: &Caller, document: Value) -> Result<Written> {
-        authorize(&caller.principal, resource.collection().access.write)?;
+    pub async fn create(
+        &self,
+        resource: &Arc<Resource>,
+        caller: &Caller,
+        document: Value,
+        once: Option<Idempotent>,
+    ) -> Result<Reply<Written>> {
+        let rights = Rights::of(resource, &caller.principal)?;
         let draft = create_draft(resource, document, String::new(), "", Action::Create)?;
-        self.write_one(resource, caller, draft).await
+        self.write_one(resource, (caller, rights), draft, once).await
     }
 
     /// Creates or replaces the record `id`.
@@ -57,10 +62,11 @@ impl Records {
         id: RecordId,
         document: Value,
         precondition: Precondition,
-    ) -> Result<Written> {
-        authorize(&caller.principal, resource.collection().access.write)?;
+        once: Option<Idempotent>,
+    ) -> Result<Reply<Written>> {
+        let rights = Rights::of(resource, &caller.principal)?;
         let draft = document_draft(resource, id, document, String::new(), "", Action::Upsert)?;
-        self.write_one(resource, caller, Draft { precondition, ..draft }).await
+        self.write_one(resource, (caller, rights), Draft { precondition, ..draft }, once).await
     }
 
     /// Merges `patch` into the record `id` (RFC 7396).
@@ -71,11 +77,12 @@ impl Records {
         id: RecordId,
         patch: Value,
         precondition: Precondition,
-    ) -> Result<Written> {
-        authorize(&caller.principal, resource.collection().access.write)?;
+        once: Option<Idempotent>,
+    ) -> Result<Reply<Written>> {
+        let rights = Rights::of(resource, &caller.principal)?;
         let action = Action::Patch(Value::Object(document::client_members(patch)?));
         let draft = Draft { pointer: String::new(), data_pointer: "", id, action, precondition };
-        self.write_one(resource, caller, draft).await
+        self.write_one(resource, (caller, rights), draft, once).await
     }
 
     /// Deletes the record `id`.
@@ -85,10 +92,11 @@ impl Records {
         caller: &Caller,
         id: RecordId,
         precondition: Precondition,
-    ) -> Result<Written> {
-        authorize(&caller.principal, resource.collection().access.write)?;
+        once: Option<Idempotent>,
+    ) -> Result<Reply<Written>> {
+        let rights = Rights::of(resource, &caller.principal)?;
         let draft = Draft { pointer: String::new(), data_pointer: "", id, action: Action::Delete, precondition };
-        self.write_one(resource, caller, draft).await
+        self.write_one(resource, (caller, rights), draft, once).await
     }
 
     /// Writes documents in one transaction, leaving out those that break rules: their errors stand at their positions.
@@ -100,7 +108,7 @@ impl Records {
         documents: Vec<Value>,
         mode: ImportMode,
     ) -> Result<Vec<Result<WriteOutcome>>, BatchError> {
-        authorize(&caller.principal, resource.collection().access.write).map_err(|error| BatchError { index: 0, error })?;
+        let rights = Rights::of(resource, &caller.principal).map_err(|error| BatchError { index: 0, error })?;
         let action = match mode {
             ImportMode::Create => Action::Create,
             ImportMode::Upsert => Action::Upsert,
@@ -118,8 +126,9 @@ impl Records {
         }
         while !drafts.is_empty() {
             let attempt = drafts.iter().map(|(_, draft)| draft.clone()).collect();
-            match self.commit(resource, caller, attempt).await {
-                Ok(written) => {
+            match self.commit(resource, (caller, rights.clone()), attempt, None).await {
+                Ok(Reply::Kept(_)) => return Err(BatchError { index: 0, error: Error::internal("an import has no key") }),
+                Ok(Reply::Done(written)) => {
                     for ((index, _), written) in drafts.drain(..).zip(written) {
                         if let Some(slot) = results.get_mut(index) {
                             *slot = Some(Ok(written.outcome));
@@ -132,15 +141,33 @@ impl Records {
         Ok(results.into_iter().map(|result| result.unwrap_or_else(|| Err(Error::internal("a draft has no result")))).collect())
     }
 
-    pub(super) async fn write_all(&self, resource: &Arc<Resource>, caller: &Caller, drafts: Vec<Draft>) -> Result<Vec<Written>> {
+    pub(super) async fn write_all(
+        &self,
+        resource: &Arc<Resource>,
+        writer: (&Caller, Rights),
+        drafts: Vec<Draft>,
+        once: Option<Idempotent>,
+    ) -> Result<Reply<Vec<Written>>> {
         let total = drafts.len();
-        self.commit(resource, caller, drafts).await.map_err(|failures| combined(total, failures))
+        self.commit(resource, writer, drafts, once).await.map_err(|failures| match <[BatchError; 1]>::try_from(failures) {
+            // It is about the request, and not about what it asks for.
+            Ok([BatchError { error, .. }]) if error.code() == once::REUSED => error,
+            Ok(failures) => combined(total, failures.into()),
+            Err(failures) => combined(total, failures),
+        })
     }
 
-    async fn write_one(&self, resource: &Arc<Resource>, caller: &Caller, draft: Draft) -> Result<Written> {
+    async fn write_one(
+        &self,
+        resource: &Arc<Resource>,
+        writer: (&Caller, Rights),
+        draft: Draft,
+        once: Option<Idempotent>,
+    ) -> Result<Reply<Written>> {
         let no_result = || Error::internal("a write has neither a result nor an error");
-        match self.commit(resource, caller, vec![draft]).await {
-            Ok(written) => written.into_iter().next().ok_or_else(no_result),
+        match self.commit(resource, writer, vec![draft], once).await {
+            Ok(Reply::Done(written)) => written.into_iter().next().map(Reply::Done).ok_or_else(no_result),
+            Ok(Reply::Kept(answer)) => Ok(Reply::Kept(answer)),
             Err(failures) => Err(failures.into_iter().next().map_or_else(no_result, |failure| failure.error)),
         }
     }
@@ -150,9 +177,13 @@ impl Records {
     async fn commit(
         &self,
         resource: &Arc<Resource>,
-        caller: &Caller,
+        writer: (&Caller, Rights),
         drafts: Vec<Draft>,
-    ) -> Result<Vec<Written>, Vec<BatchError>> {
+        once: Option<Idempotent>,
+    ) -> Result<Reply<Vec<Written>>, Vec<BatchError>> {
+        let (caller, rights) = writer;
+        // Only now: who sends a body slowly holds up nobody but itself.
+        let slot = self.cache.capacity().take().map_err(|error| vec![BatchError { index: 0, error }])?;
         let commit = Commit {
             store: self.store.clone(),
             reconciler: Arc::clone(&self.reconciler),
@@ -160,10 +191,15 @@ impl Records {
             planner: Planner {
                 declared: Arc::clone(resource.declared()),
                 referrers: self.catalog.referrers(&resource.collection().name),
+                rights,
             },
-            actor: caller.principal.actor().to_owned(),
+            caller: caller.clone(),
         };
-        let task = tokio::spawn(RequestId::carry(commit.run(drafts)));
+        let task = tokio::spawn(RequestId::carry(async move {
+            // Kept until it is done, also if the client has hung up.
+            let _slot = slot;
+            commit.run(drafts, once).await
+        }));
         task.await.unwrap_or_else(|failure| Err(vec![BatchError { index: 0, error: Error::internal(failure) }]))
     }
 }
@@ -188,121 +224,6 @@ fn drop_failed(
     }
     drafts.retain(|(index, _)| !failed.contains(index));
     Ok(())
-}
-
-/// One transaction with its announcement.
-struct Commit {
-    store: Store,
-    reconciler: Arc<Reconciler>,
-    resource: Arc<Resource>,
-    planner: Planner,
-    actor: String,
-}
-
-/// What the planner leaves behind when it has run last.
-#[derive(Default)]
-struct Planned {
-    findings: Findings,
-    writes: Vec<(RecordId, Operation)>,
-    failures: Vec<BatchError>,
-}
-
-impl Commit {
-    async fn run(self, drafts: Vec<Draft>) -> Result<Vec<Written>, Vec<BatchError>> {
-        let mut ids: Vec<RecordId> = drafts.iter().map(|draft| draft.id.clone()).collect();
-        ids.sort();
-        ids.dedup();
-        let drafts = Arc::new(drafts);
-        let planned = Arc::new(Mutex::new(Planned::default()));
-        let plan = planning(self.planner, Arc::clone(&drafts), Arc::clone(&planned));
-        let collection = self.resource.collection();
-        let committed = self.store.record_write(collection, &self.actor, ids, plan).await;
-        let planned = std::mem::take(&mut *planned.lock().unwrap_or_else(PoisonError::into_inner));
-        match committed {
-            Ok(committed) => {
-                faults::point("before_announce").await;
-                let changes = changes(&collection.name, &planned, &committed.positions);
-                self.reconciler.announce(&changes, &committed.predecessors).await;
-                Ok(results(planned, committed))
-            }
-            Err(_) if !planned.failures.is_empty() => Err(planned.failures),
-            Err(error) => Err(by_draft(&drafts, error)),
-        }
-    }
-}
-
-/// The planner as the store calls it; what it finds out is left in `planned`.
-fn planning(planner: Planner, drafts: Arc<Vec<Draft>>, planned: Arc<Mutex<Planned>>) -> crate::store::Planner {
-    Arc::new(move |existing: &Existing| {
-        let (result, left) = match planner.plan(&drafts, existing) {
-            Ok((plan, findings)) => {
-                let writes = plan.writes.iter().map(|write| (write.id.clone(), write.operation)).collect();
-                (Ok(plan), Planned { findings, writes, failures: Vec::new() })
-            }
-            Err(failures) => {
-                let ended = Error::internal("the plan failed; its failures are told one by one");
-                (Err(ended), Planned { failures, ..Planned::default() })
-            }
-        };
-        *planned.lock().unwrap_or_else(PoisonError::into_inner) = left;
-        result
-    })
-}
-
-fn changes(collection: &CollectionName, planned: &Planned, positions: &[Position]) -> Vec<Change> {
-    let writes = planned.writes.iter().zip(&planned.findings.effects).zip(positions);
-    let change = |(((id, operation), effect), position): ((&(RecordId, Operation), &Effect), &Position)| Change {
-        position: *position,
-        collection: collection.clone(),
-        id: id.clone(),
-        operation: *operation,
-        terms: effect.terms.clone(),
-        members: effect.members.clone(),
-    };
-    writes.map(change).collect()
-}
-
-/// The result of each draft, in their order. Drafts of one record share its final state.
-fn results(planned: Planned, committed: Committed) -> Vec<Written> {
-    let position = committed.positions.last().copied();
-    let stored = planned.writes.into_iter().zip(committed.records).filter_map(|((id, _), record)| Some((id, record?)));
-    let mut records: HashMap<RecordId, Record> = planned.findings.untouched.into_iter().chain(stored).collect();
-    let mut remaining: HashMap<RecordId, usize> = HashMap::new();
-    for (id, _) in &planned.findings.outcomes {
-        *remaining.entry(id.clone()).or_default() += 1;
-    }
-    let result = |(id, outcome): (RecordId, WriteOutcome)| {
-        let last = remaining.get_mut(&id).is_none_or(|count| {
-            *count -= 1;
-            *count == 0
-        });
-        let record = match outcome {
-            WriteOutcome::Deleted => None,
-            WriteOutcome::Created | WriteOutcome::Updated | WriteOutcome::Unchanged if last => records.remove(&id),
-            WriteOutcome::Created | WriteOutcome::Updated | WriteOutcome::Unchanged => records.get(&id).cloned(),
-        };
-        let etag = record.as_ref().map(|record| document::quoted_etag(record.data.as_bytes()));
-        Written { outcome, id, record, etag, position }
-    };
-    planned.findings.outcomes.into_iter().map(result).collect()
-}
-
-/// Gives the store's error to the drafts that its violations point at, or to the first one.
-fn by_draft(drafts: &[Draft], error: Error) -> Vec<BatchError> {
-    let points_at = |draft: &Draft, violation: &Violation| {
-        violation.pointer.strip_prefix(&draft.pointer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    let mut failures = Vec::new();
-    for (index, draft) in drafts.iter().enumerate() {
-        let own: Vec<Violation> = error.violations().iter().filter(|violation| points_at(draft, violation)).cloned().collect();
-        if !own.is_empty() {
-            failures.push(BatchError { index, error: error.clone().with_violations(own) });
-        }
-    }
-    if failures.is_empty() {
-        failures.push(BatchError { index: 0, error });
-    }
-    failures
 }
 
 /// A draft whose id is in its document, or new.

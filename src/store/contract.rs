@@ -1,6 +1,7 @@
 //! What goes into the store and comes out of it, besides the `model`.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +16,29 @@ pub struct Shape {
     pub fields: Option<Vec<String>>,
     /// Reference fields whose records are embedded under `_include`.
     pub include: Vec<String>,
+    /// There is no record unless it is theirs.
+    pub owner: Option<Owner>,
+}
+
+/// Whose records count.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Owner {
+    /// The text field that says whose a record is.
+    pub field: String,
+    /// What it holds in theirs.
+    pub subject: String,
+}
+
+/// Which records of a collection count.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Among {
+    /// All.
+    #[default]
+    All,
+    /// Theirs.
+    Of(Owner),
+    /// None.
+    Nothing,
 }
 
 /// One record as it goes into a body. Rows of one page may share the memory of their texts.
@@ -45,6 +69,15 @@ pub struct FieldStats {
     /// Values and the number of records that have them, most frequent first, then by value; `None` for records that
     /// lack the field (or, for an array, have no element). At most 1,000.
     pub values: Vec<(Option<Scalar>, u64)>,
+}
+
+/// Who writes, and from where, for the change log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Author {
+    /// The name in the log.
+    pub actor: String,
+    /// The address; `None` if not over a network.
+    pub origin: Option<IpAddr>,
 }
 
 /// The stored records that a write is about, by id.
@@ -95,6 +128,8 @@ pub struct ReferenceCheck {
     pub collection: CollectionName,
     /// The record referred to.
     pub id: String,
+    /// It only counts if it is one of these.
+    pub among: Among,
 }
 
 /// A field that holds ids of the written collection.

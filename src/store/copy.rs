@@ -74,6 +74,9 @@ pub struct RawChange {
     /// Who did it.
     #[diesel(sql_type = Text)]
     pub actor: String,
+    /// From where.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub origin: Option<String>,
     /// When.
     #[diesel(sql_type = Text)]
     pub at: String,

@@ -9,10 +9,10 @@ use super::failure::Failure;
 use super::postgres::{PostgresDatabase, PostgresDialect};
 use super::sqlite::{SqliteDatabase, SqliteDialect};
 use super::structure::Step;
-use super::turns::Turn;
+use super::turns::{Name, Turn};
 use crate::config::DatabaseSettings;
 use crate::error::Result;
-use crate::model::{CollectionName, RecordId};
+use crate::model::CollectionName;
 
 /// One database, with its pool.
 pub(super) enum Database {
@@ -92,11 +92,11 @@ impl Database {
         }
     }
 
-    /// Waits for the turn of a writer of this record. On SQLite all writers queue without taking a connection.
-    pub async fn turn(&self, collection: &CollectionName, id: &RecordId) -> Result<Option<Turn<'_>>, Failure> {
+    /// Waits for the turn of a writer of this name. On SQLite all writers queue without taking a connection.
+    pub async fn turn(&self, name: impl FnOnce() -> Name) -> Result<Option<Turn<'_>>, Failure> {
         match self {
             Self::Sqlite(_) => Ok(None),
-            Self::Postgres(postgres) => postgres.turn(collection, id).await.map(Some),
+            Self::Postgres(postgres) => postgres.turn(name()).await.map(Some),
         }
     }
 

@@ -28,6 +28,8 @@ pub(super) enum Failure {
     Raced,
     /// There was no connection to ask it over.
     Unreachable(Error),
+    /// The connection was lost during the commit: nobody knows whether it was carried out.
+    Unknown(Error),
 }
 
 impl From<Error> for Failure {
@@ -50,7 +52,7 @@ impl Failure {
     /// Whether the database (and not the request) is to blame.
     pub fn is_fault(&self) -> bool {
         match self {
-            Self::Database(_) | Self::Unreachable(_) | Self::Raced => true,
+            Self::Database(_) | Self::Unreachable(_) | Self::Unknown(_) | Self::Raced => true,
             Self::Refused(error) => matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Internal),
         }
     }
@@ -63,7 +65,7 @@ impl Failure {
                 matches!(kind, DatabaseErrorKind::ClosedConnection) || messages::is_loss(information.message())
             }
             Self::Database(DatabaseError::BrokenTransactionManager) => true,
-            Self::Database(_) | Self::Refused(_) | Self::Raced => false,
+            Self::Database(_) | Self::Refused(_) | Self::Unknown(_) | Self::Raced => false,
         }
     }
 
@@ -74,7 +76,7 @@ impl Failure {
                 matches!(kind, DatabaseErrorKind::SerializationFailure) || information.message() == "deadlock detected"
             }
             Self::Raced => true,
-            Self::Database(_) | Self::Refused(_) | Self::Unreachable(_) => false,
+            Self::Database(_) | Self::Refused(_) | Self::Unreachable(_) | Self::Unknown(_) => false,
         }
     }
 
@@ -92,13 +94,13 @@ impl Failure {
         let detail = "The connection to the database (database.url) was lost during the commit: the write may or may not have \
                       happened. Read the record before you send it again.";
         let internal = self.into_error().to_string();
-        Self::Refused(Error::unavailable(detail, RETRY_AFTER, internal))
+        Self::Unknown(Error::unavailable(detail, RETRY_AFTER, internal))
     }
 
     /// The domain error.
     pub fn into_error(self) -> Error {
         match self {
-            Self::Refused(error) | Self::Unreachable(error) => error,
+            Self::Refused(error) | Self::Unreachable(error) | Self::Unknown(error) => error,
             Self::Database(error) => from_database(&error.to_string()),
             Self::Raced => {
                 let detail = "Others change the same records all the time: the write did not get its turn within \

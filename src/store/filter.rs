@@ -1,10 +1,11 @@
 //! Filters in SQL. A missing member and a JSON null are both SQL's null, as [`crate::model::Test`] wants it.
 
 use super::column::Column;
-use super::dialect::{Dialect, push_is_in};
+use super::contract::Owner;
+use super::dialect::{Dialect, is_safe_name, push_is_in};
 use super::statement::Statement;
 use crate::error::{Error, Result};
-use crate::model::{Collection, Condition, Filter, Scalar, Test};
+use crate::model::{Collection, Condition, Field, Filter, Scalar, ScalarType, Test};
 
 /// Appends the condition that a record is one of the collection's, and that `filter` selects it.
 pub(super) fn push_selection(
@@ -26,6 +27,18 @@ pub(super) fn push_selection(
         }
         None => Ok(()),
     }
+}
+
+/// Appends `AND` the condition that a record is the owner's, if there is one. It is spelled as a filter of the field would be, and
+/// so read along the field's index.
+pub(super) fn push_owner(statement: &mut Statement, dialect: &dyn Dialect, owner: Option<&Owner>) -> Result<()> {
+    let Some(Owner { field, subject }) = owner else { return Ok(()) };
+    if !is_safe_name(field) {
+        return Err(Error::internal(format!("the field {field:?} cannot stand in SQL")));
+    }
+    let value = dialect.value("records.", field, Field { scalar: ScalarType::Text, array: false });
+    statement.sql(format!(" AND {value} = ")).text(subject.as_str());
+    Ok(())
 }
 
 fn push_filter(statement: &mut Statement, dialect: &dyn Dialect, collection: &Collection, filter: &Filter) -> Result<()> {

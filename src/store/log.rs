@@ -38,8 +38,12 @@ struct ChangeRow {
     id: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
     operation: Option<String>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    version: Option<i64>,
     #[diesel(sql_type = Nullable<Text>)]
     actor: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    origin: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
     at: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
@@ -63,7 +67,7 @@ pub(super) async fn since(
 pub(super) fn since_statement(dialect: &dyn Dialect, seen: &Snapshot, after: Option<Position>, limit: u32) -> Statement {
     let mut statement = Statement::new(format!(
         "SELECT now.next, now.in_progress, now.server_run, now.timeline, {} AS transaction_id, changes.position, changes.collection, changes.id, \
-         changes.operation, changes.actor, changes.at, {} AS before, {} AS after FROM ({}) AS now LEFT JOIN (",
+         changes.operation, changes.version, changes.actor, changes.origin, changes.at, {} AS before, {} AS after FROM ({}) AS now LEFT JOIN (",
         dialect.change_transaction(),
         dialect.change_document("before"),
         dialect.change_document("after"),
@@ -104,7 +108,9 @@ fn logged(position: Position, row: ChangeRow) -> Result<LoggedChange> {
         id: stored_id(&row.id.ok_or_else(missing)?)?,
         operation: Operation::parse(&operation)
             .ok_or_else(|| Error::internal(format!("the log has the operation {operation:?}")))?,
+        version: row.version.ok_or_else(missing)?,
         actor: row.actor.ok_or_else(missing)?,
+        origin: row.origin,
         at: row.at.ok_or_else(missing)?,
         before: row.before,
         after: row.after,

@@ -10,6 +10,7 @@
 //! A write: `Store::record_write` → the same under the write lock, in a transaction → `write::write` reads what is
 //! stored, asks the planner, and writes records and change log together.
 
+mod accounts;
 mod column;
 mod connection;
 mod contract;
@@ -19,6 +20,7 @@ mod dialect;
 mod failure;
 mod filter;
 mod highlight;
+mod idempotency;
 mod installation;
 mod log;
 mod metrics;
@@ -27,6 +29,7 @@ mod order;
 mod postgres;
 mod projection;
 mod read;
+mod references;
 mod sqlite;
 mod statement;
 mod stats;
@@ -48,16 +51,23 @@ use crate::error::Result;
 use crate::model::{ChangePage, Collection, CollectionName, Filter, Position, Query, Record, RecordId, Selection, Snapshot};
 use crate::telemetry::Telemetry;
 
+pub use accounts::{
+    AccountRows, ApiKey, KEYS, KeyHolder, NewKey, NewSession, NewUser, Rotation, Rotator, SESSIONS, Session, SessionHolder,
+    SigningKey, USERS, User, UserState,
+};
 pub use contract::{
-    Committed, Existing, FieldStats, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Shape, Stats, WritePlan,
+    Among, Author, Committed, Existing, FieldStats, Owner, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Shape, Stats,
+    WritePlan,
 };
 pub use copy::{BatchLimit, Contents, CopyMark, RawChange, RawRecord};
+pub use idempotency::{Answering, KeptAnswer, Once, OnceOutcome};
 pub use structure::Step;
 
 use connection::{Access, Connection};
 use database::Database;
 use failure::Failure;
 use metrics::Metrics;
+use turns::Name;
 
 /// The database. Clones share it.
 #[derive(Clone)]
@@ -192,16 +202,16 @@ impl Store {
     pub async fn record_write(
         &self,
         collection: &Arc<Collection>,
-        actor: &str,
+        author: Author,
         ids: Vec<RecordId>,
         planner: Planner,
     ) -> Result<Committed> {
         let database = &self.inner.database;
-        let request = Arc::new((Arc::clone(collection), actor.to_owned(), ids, planner));
+        let request = Arc::new((Arc::clone(collection), author, ids, planner));
         let work = async {
             // A batch goes without: batches that wait for each other in turn would wait for most others.
             let _turn = match &*request.2 {
-                [only] => database.turn(&collection.name, only).await?,
+                [only] => database.turn(|| Name::Record(collection.name.clone(), only.clone())).await?,
                 _ => None,
             };
             let request = Arc::clone(&request);

@@ -10,7 +10,7 @@ use super::connection::Connection;
 use super::contract::{Row, Shape};
 use super::dialect::{Dialect, push_is_in};
 use super::failure::Failure;
-use super::filter::push_selection;
+use super::filter::{push_owner, push_selection};
 use super::highlight::{Marks, all_words};
 use super::order::{self, Key, Range};
 use super::projection::{push_document, push_included, splice};
@@ -117,6 +117,7 @@ pub(super) fn one_statement(dialect: &dyn Dialect, collection: &Collection, id: 
     }
     push_from(&mut statement, dialect, collection);
     statement.sql(" AND records.id = ").text(id.as_str());
+    push_owner(&mut statement, dialect, shape.owner.as_ref())?;
     Ok(statement)
 }
 

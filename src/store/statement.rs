@@ -62,6 +62,12 @@ impl Statement {
         self
     }
 
+    /// Binds a text, or null.
+    pub fn optional_text(&mut self, text: Option<String>) -> &mut Self {
+        self.pieces.push(Piece::Text(text));
+        self
+    }
+
     /// Binds a whole number.
     pub fn bigint(&mut self, number: i64) -> &mut Self {
         self.pieces.push(Piece::BigInt(number));

@@ -218,7 +218,7 @@ async fn make_together(connection: &mut Connection<'_>, sql: &str) -> Result<(),
 
 /// Concurrently, so that nobody who writes has to wait; and the planner learns at once what the index is good for. An empty
 /// table takes no time, and spares the three transactions.
-async fn make_index(connection: &mut Connection<'_>, index: &IndexWork) -> Result<(), Failure> {
+pub(super) async fn make_index(connection: &mut Connection<'_>, index: &IndexWork) -> Result<(), Failure> {
     let IndexWork { name, table, definition } = index;
     // What a failed attempt left behind is kept up to date by every write and used by nobody.
     let invalid = format!("SELECT count(*) AS total FROM pg_index WHERE NOT indisvalid AND indexrelid = to_regclass('{name}')");

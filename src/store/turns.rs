@@ -1,4 +1,4 @@
-//! Turns: writers of one record wait for each other here, where waiting takes no connection. In the database they would
+//! Turns: writers of one record, or with one idempotency key, wait for each other here, where waiting takes no connection. In the database they would
 //! wait for its lock anyway, each with a connection; a record that somebody locks for a minute would soon have them all,
 //! and every other request would starve.
 
@@ -12,9 +12,16 @@ use super::failure::{Failure, RETRY_AFTER};
 use crate::error::{Error, ErrorKind};
 use crate::model::{CollectionName, RecordId};
 
-type Name = (CollectionName, RecordId);
+/// What one writer at a time may have.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Name {
+    /// A record.
+    Record(CollectionName, RecordId),
+    /// An idempotency key of an actor.
+    Key(String, String),
+}
 
-/// The records that somebody writes. The lock protects the table, and is never held across an await.
+/// The names that somebody has. The lock protects the table, and is never held across an await.
 #[derive(Debug, Default)]
 pub(super) struct Turns(Mutex<HashMap<Name, Arc<Semaphore>>>);
 
@@ -29,9 +36,8 @@ pub(super) struct Turn<'a> {
 }
 
 impl Turns {
-    /// Waits for the turn of a writer of this record, for `patience` at most.
-    pub async fn take(&self, collection: &CollectionName, id: &RecordId, patience: Duration) -> Result<Turn<'_>, Failure> {
-        let name = (collection.clone(), id.clone());
+    /// Waits for the turn of a writer of this name, for `patience` at most.
+    pub async fn take(&self, name: Name, patience: Duration) -> Result<Turn<'_>, Failure> {
         let semaphore = Arc::clone(self.table().entry(name.clone()).or_insert_with(|| Arc::new(Semaphore::new(1))));
         let mut turn = Turn { turns: self, name, permit: None, semaphore: Some(Arc::clone(&semaphore)) };
         match tokio::time::timeout(patience, semaphore.acquire_owned()).await {
@@ -70,14 +76,13 @@ mod tests {
     #[tokio::test]
     async fn writers_of_one_record_take_turns_and_leave_nothing_behind() {
         let turns = Turns::default();
-        let name = |id: &str| (CollectionName::parse("items").unwrap(), RecordId::parse(id).unwrap());
-        let ((items, a), (_, b)) = (name("a"), name("b"));
+        let name = |id: &str| Name::Record(CollectionName::parse("items").unwrap(), RecordId::parse(id).unwrap());
         let patience = Duration::from_millis(20);
-        let first = turns.take(&items, &a, patience).await.unwrap();
-        drop(turns.take(&items, &b, patience).await.unwrap());
-        let refused = turns.take(&items, &a, patience).await.unwrap_err().into_error();
+        let first = turns.take(name("a"), patience).await.unwrap();
+        drop(turns.take(name("b"), patience).await.unwrap());
+        let refused = turns.take(name("a"), patience).await.unwrap_err().into_error();
         assert!(refused.detail().contains("database.acquire_timeout") && refused.retry_after().is_some(), "{refused}");
-        let (second, ()) = tokio::join!(turns.take(&items, &a, patience), async { drop(first) });
+        let (second, ()) = tokio::join!(turns.take(name("a"), patience), async { drop(first) });
         assert_eq!(turns.table().len(), 1);
         drop(second.unwrap());
         assert!(turns.table().is_empty());

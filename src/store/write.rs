@@ -6,7 +6,7 @@
 //! locked. What was not there may have been written by somebody else since; and should a row not be locked after all,
 //! versions are compared. Either is [`Failure::Raced`], and the whole transaction is run again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use diesel::prelude::QueryableByName;
@@ -14,13 +14,14 @@ use diesel::sql_types::{BigInt, Nullable, Text};
 use serde::Serialize;
 
 use super::connection::Connection;
-use super::contract::{Committed, Existing, Planner, RecordWrite, ReferenceCheck, Referrer, WritePlan};
-use super::dialect::{Dialect, is_in, is_safe_name, literal};
+use super::contract::{Author, Committed, Existing, Planner, RecordWrite, WritePlan};
+use super::dialect::{Dialect, is_in, literal};
 use super::failure::Failure;
 use super::log::position;
 use super::read::{RecordRow, stored_id};
+use super::references::{check_references, check_referrers};
 use super::statement::Statement;
-use crate::error::{Error, Result, Violation};
+use crate::error::{Error, Result};
 use crate::model::{Collection, CollectionName, Operation, Position, Record, RecordId};
 
 /// So many records are planned on the thread that they come in on: going to another one costs as much.
@@ -43,12 +44,6 @@ struct WriteText<'a> {
 }
 
 #[derive(QueryableByName)]
-struct IdRow {
-    #[diesel(sql_type = Text)]
-    id: String,
-}
-
-#[derive(QueryableByName)]
 struct PositionRow {
     #[diesel(sql_type = BigInt)]
     transaction_id: i64,
@@ -62,25 +57,17 @@ struct PositionRow {
 
 /// What the log has of the writes.
 #[derive(Default)]
-struct Logged {
+pub(super) struct Logged {
     /// By record.
-    positions: HashMap<String, Position>,
-    predecessors: BTreeSet<u64>,
-}
-
-#[derive(QueryableByName)]
-struct ReferrerRow {
-    #[diesel(sql_type = Text)]
-    id: String,
-    #[diesel(sql_type = BigInt)]
-    records: i64,
+    pub positions: HashMap<String, Position>,
+    pub predecessors: BTreeSet<u64>,
 }
 
 /// Runs inside of a writing transaction; an error rolls it back.
 pub(super) async fn write(
     connection: &mut Connection<'_>,
     collection: &Collection,
-    actor: &str,
+    author: &Author,
     ids: &[RecordId],
     planner: &Planner,
 ) -> Result<Committed, Failure> {
@@ -117,7 +104,7 @@ pub(super) async fn write(
     }
     check_references(connection, &plan.references).await?;
     check_referrers(connection, &plan).await?;
-    let Logged { mut positions, predecessors } = log(connection, &collection.name, actor, &texts).await?;
+    let Logged { mut positions, predecessors } = log(connection, &collection.name, author, &texts).await?;
     let mut committed = Committed { predecessors, ..Committed::default() };
     for write in &plan.writes {
         committed.records.push(stored.remove(&write.id));
@@ -259,101 +246,27 @@ async fn delete(connection: &mut Connection<'_>, collection: &CollectionName, pl
     Ok(connection.execute(statement).await?)
 }
 
-fn deleted(plan: &WritePlan) -> impl Iterator<Item = &RecordWrite> {
+pub(super) fn deleted(plan: &WritePlan) -> impl Iterator<Item = &RecordWrite> {
     plan.writes.iter().filter(|write| write.operation == Operation::Delete)
 }
 
-/// One statement for each collection that is referred to.
-async fn check_references(connection: &mut Connection<'_>, checks: &[ReferenceCheck]) -> Result<(), Failure> {
-    let mut wanted: BTreeMap<&CollectionName, Vec<&str>> = BTreeMap::new();
-    for check in checks {
-        wanted.entry(&check.collection).or_default().push(&check.id);
-    }
-    let mut present: HashSet<(&CollectionName, String)> = HashSet::new();
-    for (collection, ids) in wanted {
-        let rows: Vec<IdRow> = connection.load(reference_statement(connection.dialect(), collection, &ids)).await?;
-        present.extend(rows.into_iter().map(|row| (collection, row.id)));
-    }
-    let missing = checks.iter().filter(|check| !present.contains(&(&check.collection, check.id.clone())));
-    let violations: Vec<Violation> = missing
-        .map(|check| {
-            let detail = format!("There is no record {:?} in {}.", check.id, check.collection);
-            Violation::new(&check.pointer, "unknown_reference", detail)
-        })
-        .collect();
-    if violations.is_empty() { Ok(()) } else { Err(Error::invalid(violations).into()) }
-}
-
-/// Those of `ids` that there are. They cannot be deleted before this transaction ends; and whoever has deleted one and
-/// not yet committed is waited for.
-pub(super) fn reference_statement(dialect: &dyn Dialect, collection: &CollectionName, ids: &[&str]) -> Statement {
-    let mut statement = Statement::new(format!(
-        "SELECT records.id FROM {} WHERE {} AND records.id",
-        dialect.table(collection, "records"),
-        is_in(collection, "records")
-    ));
-    dialect.push_in_texts(&mut statement, ids);
-    statement.sql(" ORDER BY records.id").sql(dialect.lock_to_refer());
-    statement
-}
-
-/// One statement for each field that may hold a deleted id. It runs after the deletions, so records that refer to each
-/// other can be deleted together.
-async fn check_referrers(connection: &mut Connection<'_>, plan: &WritePlan) -> Result<(), Failure> {
-    let pointers: HashMap<&str, &str> = deleted(plan).map(|write| (write.id.as_str(), write.pointer.as_str())).collect();
-    let ids: Vec<&str> = deleted(plan).map(|write| write.id.as_str()).collect();
-    if ids.is_empty() {
-        return Ok(());
-    }
-    let mut violations = Vec::new();
-    for referrer in &plan.referrers {
-        let rows: Vec<ReferrerRow> = connection.load(referrer_statement(connection.dialect(), referrer, &ids)?).await?;
-        for row in rows {
-            let pointer = pointers.get(row.id.as_str()).copied().unwrap_or_default();
-            let Referrer { collection, field } = referrer;
-            let count = match row.records {
-                1 => "1 record".to_owned(),
-                several => format!("{several} records"),
-            };
-            let detail = format!("{:?} is still referred to by {count} of {collection}, in {field}.", row.id);
-            violations.push(Violation::new(pointer, "referenced", detail));
-        }
-    }
-    if violations.is_empty() {
-        return Ok(());
-    }
-    let detail = "Records that others refer to cannot be deleted.";
-    Err(Error::conflict("referenced", detail).with_violations(violations).into())
-}
-
-pub(super) fn referrer_statement(dialect: &dyn Dialect, referrer: &Referrer, ids: &[&str]) -> Result<Statement> {
-    let Referrer { collection, field } = referrer;
-    if !is_safe_name(field) {
-        return Err(Error::internal(format!("the field {field:?} of {collection} cannot stand in SQL")));
-    }
-    let value = dialect.value("records.", field, crate::model::Field { scalar: crate::model::ScalarType::Text, array: false });
-    let mut statement = Statement::new(format!(
-        "SELECT {value} AS id, count(*) AS records FROM {} WHERE {} AND {value}",
-        dialect.table(collection, "records"),
-        is_in(collection, "records")
-    ));
-    dialect.push_in_texts(&mut statement, ids);
-    statement.sql(" GROUP BY 1 ORDER BY 1");
-    Ok(statement)
-}
-
 /// Adds the change log's rows, in the order of the writes.
-async fn log(connection: &mut Connection<'_>, collection: &CollectionName, actor: &str, texts: &str) -> Result<Logged, Failure> {
+pub(super) async fn log(
+    connection: &mut Connection<'_>,
+    collection: &CollectionName,
+    author: &Author,
+    texts: &str,
+) -> Result<Logged, Failure> {
     let dialect = connection.dialect();
     let member = |name| dialect.write_member(name);
     let mut statement = Statement::new(format!(
-        "INSERT INTO changes (collection, id, operation, version, actor, at, before, after) SELECT {}, {}, {}, {}, ",
+        "INSERT INTO changes (collection, id, operation, version, actor, origin, at, before, after) SELECT {}, {}, {}, {}, ",
         literal(collection),
         member("id"),
         member("operation"),
         member("version"),
     ));
-    statement.text(actor);
+    statement.text(&author.actor).sql(", ").optional_text(author.origin.map(|address| address.to_string()));
     statement.sql(format!(
         ", {}, {}, {} FROM ",
         member("updated_at"),

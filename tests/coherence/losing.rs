@@ -29,8 +29,8 @@ impl Silent {
     async fn rename(&self, id: &str, name: &str) -> Position {
         let items = self.0.records().resource("items").unwrap();
         let id = RecordId::parse(id).unwrap();
-        let written = self.0.records().patch(items, &Caller::OPERATOR, id, json!({"name": name}), Precondition::None).await;
-        written.unwrap().position.unwrap()
+        let written = self.0.records().patch(items, &Caller::OPERATOR, id, json!({"name": name}), Precondition::None, None).await;
+        written.unwrap().done().unwrap().position.unwrap()
     }
 }
 

@@ -6,6 +6,7 @@
 //! seen, and `checker`, which `by_hand` tests, who decides.
 
 mod by_hand;
+mod callers;
 mod checker;
 mod history;
 mod proxy;

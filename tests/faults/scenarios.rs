@@ -17,7 +17,7 @@ use crate::support::redis::PrivateRedis;
 use crate::support::schema::required;
 
 /// How long the load lasts at least; `scripts/chaos` says more.
-fn least() -> Duration {
+pub fn least() -> Duration {
     let said = std::env::var("CHAOS_SECONDS").ok();
     Duration::from_secs(said.map_or(3, |seconds| seconds.parse().expect("CHAOS_SECONDS is a number of seconds")))
 }

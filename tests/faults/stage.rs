@@ -230,6 +230,28 @@ impl Stage {
         logs.collect()
     }
 
+    /// Sends a request by whom an `Authorization` field says; what comes, or 0 and why nothing did.
+    pub async fn ask(
+        &self,
+        to: Address,
+        method: Method,
+        path: &str,
+        authorization: Option<&str>,
+        body: Option<&Value>,
+    ) -> (u16, String) {
+        let mut request = self.client.request(method, format!("http://{}{path}", to.socket));
+        if let Some(authorization) = authorization {
+            request = request.header("authorization", authorization);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        match request.send().await {
+            Ok(response) => (response.status().as_u16(), response.text().await.unwrap_or_default()),
+            Err(error) => (0, format!("{error:?}")),
+        }
+    }
+
     /// Sends a request; `None` if there is no answer, or none that says something about records.
     pub async fn send(
         &self,

@@ -40,8 +40,8 @@ async fn what_another_process_writes_is_seen_within_the_reconcile_interval() {
     let before = warm().await;
     let id = RecordId::parse("A").unwrap();
     let patch = json!({"tier": 5});
-    other.records().patch(items, &Caller::OPERATOR, id.clone(), patch, Precondition::None).await.unwrap();
-    other.records().create(items, &Caller::OPERATOR, item("NEW", "a")).await.unwrap();
+    other.records().patch(items, &Caller::OPERATOR, id.clone(), patch, Precondition::None, None).await.unwrap();
+    other.records().create(items, &Caller::OPERATOR, item("NEW", "a"), None).await.unwrap();
     let written = Instant::now();
     for (path, old) in paths.iter().zip(before) {
         server
@@ -56,11 +56,11 @@ async fn what_another_process_writes_is_seen_within_the_reconcile_interval() {
     assert_eq!(server.get("/api/items?category=a").await.json()["pagination"]["total"], 2);
 
     warm().await;
-    other.records().delete(items, &Caller::OPERATOR, id, Precondition::None).await.unwrap();
+    other.records().delete(items, &Caller::OPERATOR, id, Precondition::None, None).await.unwrap();
     server.eventually("a deletion elsewhere", async || server.get("/api/items/A").await.status == 404).await;
     // What the other one did not touch has stayed.
     assert_eq!(server.get("/api/items?category=b").await.cache(), "MISS");
-    other.records().create(items, &Caller::OPERATOR, item("LAST", "a")).await.unwrap();
+    other.records().create(items, &Caller::OPERATOR, item("LAST", "a"), None).await.unwrap();
     server.eventually("a creation elsewhere", async || server.get("/api/items/LAST").await.status == 200).await;
     assert_eq!(server.get("/api/items?category=b").await.cache(), "HIT");
 }

@@ -22,7 +22,7 @@ fn refused(reply: &Reply, names: &str) {
 }
 
 /// Waits until the server is ready.
-async fn ready(server: &Server) {
+pub async fn ready(server: &Server) {
     let deadline = Instant::now() + DEADLINE;
     loop {
         let reply = server.get("/health/ready").await;

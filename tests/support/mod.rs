@@ -1,5 +1,6 @@
 //! A real server on a port and a database of its own, and a client for it.
 
+pub mod accounts;
 pub mod database;
 pub mod fixture;
 pub mod postgres;
@@ -15,6 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tempfile::TempDir;
 use terrace::app::App;
@@ -30,6 +32,8 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 pub struct Server {
     pub address: SocketAddr,
     pub settings: Settings,
+    /// The value of an `Authorization` field: the first key of the database, if this server or the one that it is beside made it.
+    pub admin: Option<String>,
     client: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -83,6 +87,8 @@ pub fn settings_on(database_url: String) -> Settings {
     let mut settings = Settings::default();
     settings.http.listen = "127.0.0.1:0".to_owned();
     settings.http.workers = 2;
+    // All tests of a server come from one address; those of quotas ask for their own.
+    settings.limits.auth = None;
     settings.database.url = database_url;
     settings.collections.dir = root().join("config/collections");
     settings.collections.views_dir = root().join("config/views");
@@ -135,7 +141,9 @@ impl Server {
     pub fn beside(&self, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = self.settings.clone();
         change(&mut settings);
-        Self::launch(settings, Start::WhenPrepared)
+        let mut server = Self::launch(settings, Start::WhenPrepared);
+        server.admin.clone_from(&self.admin);
+        server
     }
 
     /// Takes its files, so that they and its schema outlive it.
@@ -178,22 +186,33 @@ impl Server {
         let own = settings.clone();
         let thread = thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
-                let running = match start {
+                let mut running = match start {
                     Start::WhenPrepared => App::open(own).await.unwrap().serve().await.unwrap(),
                     Start::AtOnce => terrace::app::serve(own).unwrap(),
                 };
-                started.send(running.addresses()[0]).unwrap();
+                let admin = running.take_first_key().map(|key| format!("Bearer {}", key.text.expose_secret()));
+                started.send((running.addresses()[0], admin)).unwrap();
                 let _ = stopped.await;
                 running.stop().await.unwrap();
             });
         });
-        let address = has_started.recv_timeout(DEADLINE).expect("the server did not start");
+        let (address, admin) = has_started.recv_timeout(DEADLINE).expect("the server did not start");
         let client = reqwest::Client::builder().timeout(DEADLINE).build().unwrap();
-        Self { address, settings, client, stop: Some(stop), thread: Some(thread), directory: None, schema: None }
+        Self { address, settings, admin, client, stop: Some(stop), thread: Some(thread), directory: None, schema: None }
     }
 
-    /// A request to `path`, which may have a query string and is sent as it is.
+    /// A request to `path`, which may have a query string and is sent as it is: by an administrator to what is for administrators only,
+    /// if the server has told one of its first key, and by nobody in particular to everything else.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.anonymous_request(method, path);
+        match &self.admin {
+            Some(admin) if path.starts_with("/admin") => request.header("authorization", admin),
+            Some(_) | None => request,
+        }
+    }
+
+    /// The same by nobody in particular to everything.
+    pub fn anonymous_request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("http://{}{path}", self.address))
     }
 
@@ -216,7 +235,8 @@ impl Server {
 
     /// A request with further headers and, perhaps, a JSON body.
     pub async fn send_with(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Reply {
-        let mut request = self.request(method, path);
+        let is_by_somebody = headers.iter().any(|(name, _)| *name == "authorization");
+        let mut request = if is_by_somebody { self.anonymous_request(method, path) } else { self.request(method, path) };
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

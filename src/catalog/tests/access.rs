@@ -45,6 +45,10 @@ fn what_is_left_out_is_as_strict_as_what_is_said() {
     assert_eq!(access.fields["salary"], field(AccessRule::Admin, AccessRule::Admin));
     assert_eq!(access.fields["note"], field(AccessRule::Public, AccessRule::Admin));
     assert_eq!(access.fields["meta"], field(AccessRule::Viewer, AccessRule::Editor));
+    let owners = "[access]\nwrite = \"owner\"\nowner_field = \"owner\"\n[access.fields]\nsalary = { read = \"editor\" }\nnote = { read = \"public\" }";
+    let owned = load(owners).access.clone();
+    assert_eq!(owned.fields["salary"], field(AccessRule::Editor, AccessRule::Editor));
+    assert_eq!(owned.fields["note"], field(AccessRule::Public, AccessRule::Viewer));
 }
 
 #[test]

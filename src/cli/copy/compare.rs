@@ -177,6 +177,7 @@ fn change_difference(source: &RawChange, target: &RawChange) -> Option<&'static 
         ("the operation", source.operation == target.operation),
         ("the version", source.version == target.version),
         ("the actor", source.actor == target.actor),
+        ("the origin", source.origin == target.origin),
         ("the time", source.at == target.at),
         ("the document before", document(&source.before, &target.before)),
         ("the document after", document(&source.after, &target.after)),

@@ -11,13 +11,12 @@ mod json;
 mod load;
 mod progress;
 
-use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::Instant;
 
 use self::compare::Comparison;
 use self::progress::Progress;
-use super::{CopyArguments, Done, Failure, grouped, session};
+use super::{CopyArguments, Done, Failure, grouped, say, session};
 use crate::catalog::Catalog;
 use crate::config::Settings;
 use crate::error::Error;
@@ -66,10 +65,6 @@ pub(super) async fn run(settings: Settings, arguments: &CopyArguments) -> Result
         started.elapsed().saturating_sub(loaded).as_secs_f64(),
     ));
     Ok(Done::Whole)
-}
-
-fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn total(contents: &Contents) -> u64 {

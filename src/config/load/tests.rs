@@ -124,8 +124,9 @@ fn unknown_keys_and_sections_name_the_allowed_ones() {
         [
             "cache: this is a section, [cache], with the keys enabled, l1_bytes, max_ttl, jitter_percent, reconcile_interval, \
              honor_request_directives, warm_loads_per_second, warm_before_ready",
-            "databases: there is no such section; allowed are http, database, cache, redis, collections, changes, limits, log",
-            "http.listn: there is no such setting; [http] has listen, workers, max_body_bytes, shutdown_timeout, keep_alive, trusted_proxies",
+            "databases: there is no such section; allowed are http, database, cache, redis, collections, changes, auth, limits, log",
+            "http.listn: there is no such setting; [http] has listen, workers, max_body_bytes, max_connections, \
+             max_in_flight, head_timeout, body_timeout, shutdown_timeout, keep_alive, trusted_proxies",
         ]
     );
     let found = from_environment(&[("TERRACE_LISTEN", "x"), ("TERRACE_HTTP", "x"), ("TERRACE_QUEUE__URL", "x")]).unwrap_err();

@@ -1,12 +1,12 @@
-//! Operations of the administration. They are described for all, and answered on the server's own machine.
+//! Operations of the administration. They are described for all, and answered to administrators.
 
 use serde_json::{Value, json};
 
 use super::responses::{header_references, problem_references};
 use super::{component, parameters};
 
-const PROBLEMS: [&str; 6] = ["400", "404", "406", "429", "500", "503"];
-const WRITE_PROBLEMS: [&str; 9] = ["400", "404", "406", "413", "415", "422", "429", "500", "503"];
+const PROBLEMS: [&str; 8] = ["400", "401", "403", "406", "414", "429", "500", "503"];
+const WRITE_PROBLEMS: [&str; 12] = ["400", "401", "403", "406", "408", "413", "414", "415", "422", "429", "500", "503"];
 
 /// The paths.
 pub(super) fn paths() -> Vec<(String, Value)> {
@@ -68,7 +68,8 @@ fn operation(id: &str, summary: &str, own: Vec<Value>, answer: &str, problems: &
     let all: Vec<Value> = own.into_iter().chain(parameters::references(&["RequestId"])).collect();
     json!({
         "operationId": id, "summary": summary, "tags": ["administration"], "parameters": all, "responses": responses,
-        "description": "Only on the server's own machine: over the loopback, without a proxy's headers. To others it is a 404.",
+        "description": "For the role admin; an API key with scopes needs *:read, or *:write to drop something.",
+        "security": [{"bearer": []}],
     })
 }
 

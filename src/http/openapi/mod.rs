@@ -4,6 +4,7 @@
 //! only its internal references are moved to their new place.
 
 mod admin;
+mod auth;
 mod examples;
 mod parameters;
 mod paths;
@@ -28,13 +29,19 @@ pub fn document(collections: &[Arc<Collection>], views: &[Arc<View>]) -> Value {
     paths.extend(views.iter().map(|view| paths::view(view)));
     components.extend(views.iter().map(|view| schemas::view(view)));
     paths.extend(paths::system());
+    paths.extend(auth::paths());
     paths.extend(admin::paths());
+    components.extend(auth::schemas().into_iter().map(|(name, schema)| (name.to_owned(), schema)));
     components.extend(admin::schemas().into_iter().map(|(name, schema)| (name.to_owned(), schema)));
     let tags = collections
         .iter()
         .map(|collection| tag(collection.name.as_str(), collection.description.as_deref()))
         .chain((!views.is_empty()).then(|| tag("views", Some("Statistics over several collections."))))
-        .chain([tag("system", Some("Health, metrics and this description.")), tag("administration", Some(ADMINISTRATION))]);
+        .chain([
+            tag("system", Some("Health, metrics and this description.")),
+            tag("authentication", Some(AUTHENTICATION)),
+            tag("administration", Some(ADMINISTRATION)),
+        ]);
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -46,12 +53,15 @@ pub fn document(collections: &[Arc<Collection>], views: &[Arc<View>]) -> Value {
         },
         "servers": [{"url": "/", "description": "This server"}],
         "tags": tags.collect::<Vec<_>>(),
+        // Whoever is not public says so; to everything else a credential may be sent.
+        "security": [{}, {"bearer": []}],
         "paths": paths,
         "components": {
             "schemas": components,
             "parameters": parameters::common(),
             "headers": responses::headers(),
             "responses": responses::problems(),
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "description": BEARER}},
         },
     })
 }
@@ -62,6 +72,12 @@ answer came about; `Cache-Control` of a request says how fresh it must be, and t
 a read, makes sure that its answer shows the write, from any instance. Failures are RFC 9457 problems with a stable `code` and the `request_id` under which the server's log \
 has the rest. A parameter that is unknown, or a field that is not indexed, is a 400 that names what is allowed. \
 `OPTIONS` on any path lists its methods.";
+
+const BEARER: &str = "An access token, as login and refresh answer them, or an API key (trk_…). One that does not hold is a 401, also \
+where none is needed.";
+
+const AUTHENTICATION: &str = "Sessions of users: an access token for some minutes, and a refresh token for the next one. API keys are made \
+on the command line, by `terrace key create`.";
 
 const ADMINISTRATION: &str = "The caches, by hand: what they have, why they answer as they do, and dropping something.";
 

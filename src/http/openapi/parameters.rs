@@ -68,10 +68,16 @@ fn headers() -> Map<String, Value> {
         let parameter = json!({"name": name, "in": "header", "description": description, "schema": {"type": "string"}});
         (key.to_owned(), parameter)
     };
-    Map::from_iter([
+    let mut headers = Map::from_iter([
         header("IfNoneMatch", "If-None-Match", "Entity tags that the client has; if one still holds, the answer is a 304."),
         header("IfMatch", "If-Match", "The entity tag that the stored record must have, or `*`: it must exist."),
         header("IfAbsent", "If-None-Match", "`*`: the record must not exist yet."),
+        header(
+            "IdempotencyKey",
+            "Idempotency-Key",
+            "1 to 255 visible characters, a UUID for example. The write is done once: for 24 hours the same request with the same \
+             key gets the answer of the first one that succeeded, from any instance; another request with it is a 422.",
+        ),
         header("Prefer", "Prefer", "`return=representation` adds the documents as stored to the answer (RFC 7240)."),
         header(
             "CacheControl",
@@ -86,7 +92,12 @@ fn headers() -> Map<String, Value> {
         ),
         header("NoCompression", "X-No-Compression", "With any value: the body is sent without a content coding."),
         header("RequestId", "X-Request-Id", "The id to log the request under: 1 to 128 of A-Z, a-z, 0-9, `.`, `_` and `-`."),
-    ])
+    ]);
+    if let Some(Value::Object(key)) = headers.get_mut("IdempotencyKey") {
+        let schema = json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!#-~][!-~]*$"});
+        key.insert("schema".to_owned(), schema);
+    }
+    headers
 }
 
 /// References to common parameters.

@@ -7,13 +7,25 @@ use super::{component, component_name, parameters};
 use crate::model::{Collection, View};
 
 /// The headers of every answer to a read.
-const READ_HEADERS: [&str; 9] =
-    ["X-Request-Id", "ETag", "Cache-Control", "Vary", "Content-Encoding", "Age", "X-Cache", "Cache-Status", "Link"];
+const READ_HEADERS: [&str; 11] = [
+    "X-Request-Id",
+    "ETag",
+    "Cache-Control",
+    "Vary",
+    "Content-Encoding",
+    "Age",
+    "X-Cache",
+    "Cache-Status",
+    "Link",
+    "RateLimit-Policy",
+    "RateLimit",
+];
 /// The headers that lists have beside those.
 const PAGE_HEADERS: [&str; 4] = ["X-Total-Count", "X-Page", "X-Per-Page", "X-Total-Pages"];
 /// The problems of reads, of writes of one record, and of creations and batches.
-const READ_PROBLEMS: [&str; 8] = ["400", "401", "404", "406", "429", "500", "503", "504"];
-const WRITE_PROBLEMS: [&str; 12] = ["400", "401", "404", "406", "409", "412", "413", "415", "422", "429", "500", "503"];
+const READ_PROBLEMS: [&str; 9] = ["400", "401", "404", "406", "414", "429", "500", "503", "504"];
+const WRITE_PROBLEMS: [&str; 14] =
+    ["400", "401", "404", "406", "408", "409", "412", "413", "414", "415", "422", "429", "500", "503"];
 
 /// The paths of a collection.
 pub(super) fn collection(collection: &Collection) -> Vec<(String, Value)> {
@@ -173,7 +185,7 @@ impl Operations<'_> {
             summary: "Reads a record.".to_owned(),
             tag: self.name,
             parameters: parameters::shape(self.collection),
-            schema: self.schema("record"),
+            schema: self.schema("shown"),
             page: Page::No,
         };
         let replace = Write {
@@ -254,7 +266,7 @@ impl Operations<'_> {
     }
 
     fn write_headers(&self, names: &[&str]) -> Map<String, Value> {
-        let mut headers = header_references(&["X-Request-Id", "Consistency-Token"]);
+        let mut headers = header_references(&["X-Request-Id", "Consistency-Token", "Idempotency-Replayed", "RateLimit-Policy", "RateLimit"]);
         headers.extend(header_references(names));
         headers
     }
@@ -264,7 +276,7 @@ impl Operations<'_> {
             write.answers.into_iter().map(|(status, answer)| (status.to_owned(), answer)).collect();
         responses.extend(problem_references(&WRITE_PROBLEMS));
         let mut parameters = write.parameters;
-        parameters.extend(parameters::references(&["RequestId"]));
+        parameters.extend(parameters::references(&["IdempotencyKey", "RequestId"]));
         let mut operation = Map::from_iter([
             ("operationId".to_owned(), json!(write.id)),
             ("summary".to_owned(), json!(write.summary)),

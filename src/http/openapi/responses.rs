@@ -15,7 +15,7 @@ struct ProblemResponse {
     headers: &'static [&'static str],
 }
 
-const PROBLEMS: [ProblemResponse; 13] = [
+const PROBLEMS: [ProblemResponse; 16] = [
     ProblemResponse {
         name: "BadRequest",
         status: "400",
@@ -28,10 +28,19 @@ const PROBLEMS: [ProblemResponse; 13] = [
     ProblemResponse {
         name: "Unauthenticated",
         status: "401",
-        description: "The resource is not public.",
+        description: "The resource is not public and nobody says who is asking, or the credential that was sent does not hold.",
         code: "unauthenticated",
         title: "The caller is not known",
-        detail: "This collection is not public.",
+        detail: "This is not public: send Authorization: Bearer with an access token or an API key.",
+        headers: &["WWW-Authenticate"],
+    },
+    ProblemResponse {
+        name: "Forbidden",
+        status: "403",
+        description: "The caller is known, and may not do this.",
+        code: "forbidden",
+        title: "The caller may not do this",
+        detail: "This is for the role admin.",
         headers: &[],
     },
     ProblemResponse {
@@ -50,6 +59,15 @@ const PROBLEMS: [ProblemResponse; 13] = [
         code: "not_acceptable",
         title: "Nothing the client accepts can be sent",
         detail: "This resource is sent as application/json only, which the Accept header excludes.",
+        headers: &[],
+    },
+    ProblemResponse {
+        name: "RequestTimeout",
+        status: "408",
+        description: "The body did not arrive within `http.body_timeout`.",
+        code: "body_timeout",
+        title: "The request took too long to arrive",
+        detail: "The body did not arrive in time (http.body_timeout).",
         headers: &[],
     },
     ProblemResponse {
@@ -80,6 +98,15 @@ const PROBLEMS: [ProblemResponse; 13] = [
         headers: &[],
     },
     ProblemResponse {
+        name: "UriTooLong",
+        status: "414",
+        description: "The path and its query are longer than 16 KiB.",
+        code: "uri_too_long",
+        title: "The address is too long",
+        detail: "A path and its query have at most 16384 bytes here.",
+        headers: &[],
+    },
+    ProblemResponse {
         name: "UnsupportedMediaType",
         status: "415",
         description: "The body's media type or coding is not taken.",
@@ -100,11 +127,11 @@ const PROBLEMS: [ProblemResponse; 13] = [
     ProblemResponse {
         name: "TooManyRequests",
         status: "429",
-        description: "The client sends more than `limits.burst` and `limits.per_second` let it.",
-        code: "too_many_requests",
+        description: "The caller has used its quota up, or the client sends more than `limits.burst` and `limits.per_second` let it.",
+        code: "quota_exceeded",
         title: "Too many requests",
-        detail: "This client asks too often; see limits.burst.",
-        headers: &["Retry-After"],
+        detail: "The quota \"api\" of this caller, 100/15m, is used up.",
+        headers: &["Retry-After", "RateLimit-Policy", "RateLimit"],
     },
     ProblemResponse {
         name: "Internal",
@@ -118,7 +145,7 @@ const PROBLEMS: [ProblemResponse; 13] = [
     ProblemResponse {
         name: "Unavailable",
         status: "503",
-        description: "The database is not open yet, does not answer, or is busy, and there is no stale answer to stand in.",
+        description: "The database is not open yet, does not answer, or is busy, or the server has as much to do as it takes at once (`overloaded`), and there is no stale answer to stand in.",
         code: "unavailable",
         title: "The service is not available at the moment",
         detail: "The database does not answer.",
@@ -136,7 +163,7 @@ const PROBLEMS: [ProblemResponse; 13] = [
 ];
 
 /// Every header of an answer: its name, what it says, and an example.
-const HEADERS: [(&str, &str, &str); 18] = [
+const HEADERS: [(&str, &str, &str); 22] = [
     (
         "X-Request-Id",
         "The id of the request, as sent by the client or made by the server.",
@@ -169,8 +196,24 @@ const HEADERS: [(&str, &str, &str); 18] = [
         "1042-1042",
     ),
     ("Preference-Applied", "RFC 7240.", "return=representation"),
+    ("Idempotency-Replayed", "The write was done before, under the same Idempotency-Key; this was its answer.", "true"),
+    (
+        "WWW-Authenticate",
+        "RFC 6750; with an error if a credential was sent.",
+        "Bearer realm=\"terrace\", error=\"invalid_token\"",
+    ),
     ("Allow", "The methods that the resource takes.", "GET, HEAD, OPTIONS"),
     ("Retry-After", "Seconds after which a retry makes sense.", "1"),
+    (
+        "RateLimit-Policy",
+        "draft-ietf-httpapi-ratelimit-headers: the quota that the request counts against, as so many requests (q) in so many seconds (w). Only where there is one.",
+        "\"api\";q=100;w=900",
+    ),
+    (
+        "RateLimit",
+        "draft-ietf-httpapi-ratelimit-headers: how many requests are left (r), and in how many seconds the whole quota is there again (t).",
+        "\"api\";r=73;t=243",
+    ),
 ];
 
 /// `components.headers`.

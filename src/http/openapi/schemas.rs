@@ -13,6 +13,7 @@ pub(super) fn collection(collection: &Collection) -> Map<String, Value> {
     Map::from_iter([
         (name("document"), document(collection)),
         (name("record"), record(collection)),
+        (name("shown"), shown(collection)),
         (name("patch"), patch(collection)),
         (name("page"), page(collection)),
         (name("batch"), batch(collection)),
@@ -217,6 +218,18 @@ fn record(collection: &Collection) -> Value {
     schema
 }
 
+/// What a read shows of a record: all of it, or the members that `fields` names.
+fn shown(collection: &Collection) -> Value {
+    let whole = component("schemas", &component_name(collection.name.as_str(), "record"));
+    let members = record(collection).get("properties").cloned().unwrap_or_default();
+    let some = json!({
+        "type": "object",
+        "description": "Some members of a record: those that `fields` names.",
+        "properties": members,
+    });
+    json!({"anyOf": [whole, some]})
+}
+
 fn server_members(collection: &Collection) -> Vec<(String, Value)> {
     let time = |what: &str| json!({"type": "string", "format": "date-time", "readOnly": true, "description": what});
     let version = json!({"type": "integer", "minimum": 1, "readOnly": true, "description": "Counts the writes, from 1."});
@@ -262,12 +275,12 @@ fn patch(collection: &Collection) -> Value {
 }
 
 fn page(collection: &Collection) -> Value {
-    let record = component("schemas", &component_name(collection.name.as_str(), "record"));
+    let shown = component("schemas", &component_name(collection.name.as_str(), "shown"));
     json!({
         "type": "object",
         "required": ["data", "pagination"],
         "properties": {
-            "data": {"type": "array", "items": record},
+            "data": {"type": "array", "items": shown},
             "pagination": component("schemas", "Pagination"),
         },
     })

@@ -94,7 +94,8 @@ pub(super) fn changes_statement(connection: &Connection<'_>, after: i64, limit: 
     statement.bigint(after).sql(" ORDER BY position LIMIT ").bigint(i64::from(limit.rows));
     statement.sql(format!(
         "), summed AS (SELECT position, sum(size_bytes) OVER (ORDER BY position) - size_bytes AS size_before FROM page) \
-         SELECT changes.position, changes.collection, changes.id, changes.operation, changes.version, changes.actor, changes.at, \
+         SELECT changes.position, changes.collection, changes.id, changes.operation, changes.version, changes.actor, changes.origin, \
+         changes.at, \
          {} AS before, {} AS after FROM summed JOIN changes ON changes.position = summed.position WHERE summed.size_before < ",
         text("before"),
         text("after")
@@ -124,8 +125,8 @@ pub(super) async fn insert_changes(connection: &mut Connection<'_>, texts: &str)
     let (dialect, spelling) = (connection.dialect(), spelling(connection));
     let member = |name| dialect.write_member(name);
     let mut statement = Statement::new(format!(
-        "INSERT INTO changes (position, collection, id, operation, version, actor, at, before, after){} \
-         SELECT {}, {}, {}, {}, {}, {}, {}, {}, {} FROM ",
+        "INSERT INTO changes (position, collection, id, operation, version, actor, origin, at, before, after){} \
+         SELECT {}, {}, {}, {}, {}, {}, {}, {}, {}, {} FROM ",
         spelling.overriding,
         member("position"),
         member("collection"),
@@ -133,6 +134,7 @@ pub(super) async fn insert_changes(connection: &mut Connection<'_>, texts: &str)
         member("operation"),
         member("version"),
         member("actor"),
+        member("origin"),
         member("at"),
         dialect.write_document("before"),
         dialect.write_document("after"),

@@ -135,7 +135,7 @@ impl Dialect for PostgresDialect {
     fn push_writes(&self, statement: &mut Statement, writes: &str) {
         statement.sql("json_to_recordset(CAST(").text(writes).sql(
             " AS json)) AS write (ordinal bigint, position bigint, collection text, id text, operation text, version bigint, \
-             expected bigint, actor text, at text, data text, before text, after text, created_at text, updated_at text)",
+             expected bigint, actor text, origin text, at text, data text, before text, after text, created_at text, updated_at text)",
         );
     }
 

@@ -5,6 +5,7 @@
 
 mod connect;
 mod dialect;
+mod log_indexes;
 mod migrations;
 mod rows;
 mod search;
@@ -34,10 +35,10 @@ use super::connection::{Access, Connection};
 use super::failure::{Failure, RETRY_AFTER};
 use super::metrics::{Metrics, Scarce, Shortage};
 use super::structure::{Step, apply};
-use super::turns::{Turn, Turns};
+use super::turns::{Name, Turn, Turns};
 use crate::config::DatabaseSettings;
 use crate::error::{Error, Result};
-use crate::model::{CollectionName, RecordId};
+use crate::model::CollectionName;
 
 use connect::{Connector, Limits};
 pub(super) use dialect::PostgresDialect;
@@ -154,10 +155,14 @@ impl PostgresDatabase {
     pub async fn migrate(&self) -> Result<(), Failure> {
         let mut connection = self.locked().await?;
         migrations::check_encoding(&mut connection).await?;
-        if migrations::pending(&mut connection).await?.is_some_and(|pending| pending.is_empty()) {
-            return Ok(());
+        if migrations::pending(&mut connection).await?.is_none_or(|pending| !pending.is_empty()) {
+            migrations::run(connection).await?;
+            connection = self.locked().await?;
         }
-        migrations::run(connection).await
+        if !log_indexes::are_there(&mut connection).await? {
+            log_indexes::make(&mut connection).await?;
+        }
+        Ok(())
     }
 
     /// Does the steps of the structure, one after the other. Nothing is locked against writers for long: `structure` makes
@@ -181,9 +186,9 @@ impl PostgresDatabase {
         Ok(connection.batch_execute(&format!("VACUUM (ANALYZE) {table}")).await?)
     }
 
-    /// Waits for the turn of a writer of this record.
-    pub async fn turn(&self, collection: &CollectionName, id: &RecordId) -> Result<Turn<'_>, Failure> {
-        self.turns.take(collection, id, self.acquire_timeout).await
+    /// Waits for the turn of a writer of this name.
+    pub async fn turn(&self, name: Name) -> Result<Turn<'_>, Failure> {
+        self.turns.take(name, self.acquire_timeout).await
     }
 
     /// Runs `task` on a connection, in a transaction if it writes, and again as long as that helps.

@@ -13,7 +13,7 @@ use crate::store::connection::Access;
 use crate::store::dialect::Dialect;
 use crate::store::postgres::PostgresDialect;
 use crate::store::statement::Statement;
-use crate::store::{Shape, read, stats, write};
+use crate::store::{Owner, Shape, read, references, stats, write};
 
 #[derive(QueryableByName)]
 struct PlanRow {
@@ -121,14 +121,22 @@ fn more_shapes() -> Vec<(&'static str, Query)> {
 async fn every_shipped_query_shape_over_100_000_records_fails_on_a_sequential_scan() {
     let Fixture { store, items, groups, directory: _directory, .. } = filled().await;
     let dialect: &dyn Dialect = &PostgresDialect;
-    let shaped = Shape { fields: None, include: vec!["group".into()] };
+    let shaped = Shape { fields: None, include: vec!["group".into()], owner: None };
     let referrer = |collection: &Collection, field: &str| Referrer { collection: collection.name.clone(), field: field.into() };
+    let owner = |field: &str| Owner { field: field.into(), subject: "a".into() };
+    let owned = Shape { owner: Some(owner("category")), ..Shape::default() };
+    let boss = owner("label");
     let mut statements = vec![
+        ("by id and owner".to_owned(), read::one_statement(dialect, &items, &id("k1"), &owned).unwrap()),
+        (
+            "references to an owner's".to_owned(),
+            references::reference_statement(dialect, &groups.name, &["g1", "g2"], Some(&boss)).unwrap(),
+        ),
         ("by id".to_owned(), read::one_statement(dialect, &items, &id("k1"), &shaped).unwrap()),
         ("scan".to_owned(), read::scan_statement(dialect, &items, Some(&id("k1")), 500)),
         ("records to write".to_owned(), write::existing_statement(dialect, &items.name, &["k1", "k2"])),
-        ("references".to_owned(), write::reference_statement(dialect, &groups.name, &["g1", "g2"])),
-        ("referrers".to_owned(), write::referrer_statement(dialect, &referrer(&items, "group"), &["g1"]).unwrap()),
+        ("references".to_owned(), references::reference_statement(dialect, &groups.name, &["g1", "g2"], None).unwrap()),
+        ("referrers".to_owned(), references::referrer_statement(dialect, &referrer(&items, "group"), &["g1"]).unwrap()),
     ];
     let listed = shapes().into_iter().map(|(name, query, _)| (name, query)).chain(more_shapes());
     for (name, query) in listed {

@@ -5,6 +5,7 @@ mod copy;
 mod explain;
 mod filters;
 mod foreign;
+mod idempotency;
 mod installation;
 mod log;
 mod opening;
@@ -28,7 +29,7 @@ use tempfile::TempDir;
 
 use schema::{Schema, Tested};
 
-use super::{Committed, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Store, WritePlan};
+use super::{Author, Committed, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Store, WritePlan};
 use crate::config::DatabaseSettings;
 use crate::error::Result;
 use crate::model::*;
@@ -177,6 +178,10 @@ fn id(text: &str) -> RecordId {
     RecordId::parse(text).unwrap()
 }
 
+fn author() -> Author {
+    Author { actor: "tester".to_owned(), origin: None }
+}
+
 /// Puts documents, each with its `key`, without checks. The nth one is written at second n.
 async fn put(store: &Store, collection: &Arc<Collection>, documents: &[Value]) -> Committed {
     try_put(store, collection, documents, Vec::new()).await.unwrap()
@@ -213,7 +218,7 @@ async fn try_put(
         let writes = documents.iter().enumerate().map(write).collect();
         Ok(WritePlan { writes, references: references.clone(), referrers: Vec::new() })
     });
-    store.record_write(collection, "tester", ids, planner).await
+    store.record_write(collection, author(), ids, planner).await
 }
 
 async fn remove(store: &Store, collection: &Arc<Collection>, keys: &[&str], referrers: Vec<Referrer>) -> Result<Committed> {
@@ -233,7 +238,7 @@ async fn remove(store: &Store, collection: &Arc<Collection>, keys: &[&str], refe
         let writes = order.iter().enumerate().map(write).collect();
         Ok(WritePlan { writes, references: Vec::new(), referrers: referrers.clone() })
     });
-    store.record_write(collection, "tester", ids, planner).await
+    store.record_write(collection, author(), ids, planner).await
 }
 
 /// How many changes the log has that `seen` did not see.

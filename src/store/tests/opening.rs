@@ -108,7 +108,7 @@ async fn waiting_for_a_connection_has_an_end() {
         Ok(WritePlan::default())
     });
     let (held, items) = (store.clone(), Arc::clone(&fixture.items));
-    let holder = tokio::spawn(async move { held.record_write(&items, "x", vec![], planner).await });
+    let holder = tokio::spawn(async move { held.record_write(&items, author(), vec![], planner).await });
     let Database::Sqlite(sqlite) = &store.inner.database else { panic!("settings() is about SQLite") };
     while sqlite.free_write_permits() > 0 {
         tokio::task::yield_now().await;

@@ -8,7 +8,7 @@ use super::*;
 use crate::store::connection::{Access, Connection};
 use crate::store::dialect::Dialect;
 use crate::store::statement::Statement;
-use crate::store::{Step, read, write};
+use crate::store::{Step, read, references};
 
 #[derive(QueryableByName)]
 struct PlanRow {
@@ -120,7 +120,7 @@ async fn every_query_shape_uses_an_index() {
     }
     let plan = explain(&store, |connection| {
         let referrer = Referrer { collection: CollectionName::parse("items").unwrap(), field: "group".into() };
-        write::referrer_statement(connection.dialect(), &referrer, &["g"]).unwrap()
+        references::referrer_statement(connection.dialect(), &referrer, &["g"]).unwrap()
     });
     let plan = plan.await;
     assert!(plan.contains("SEARCH records USING") && plan.contains("terrace_index_items"), "{plan}");

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::schema::{Schema, Session};
 use super::*;
 use crate::error::{Error, ErrorKind};
+use crate::store::Among;
 use crate::store::connection::{Access, Connection};
 
 /// The database of `fixture` as another process opens it: with further `options` of a session, and a name by which its
@@ -85,7 +86,7 @@ async fn a_plan_that_another_write_overtook_is_made_again() {
         }
         Ok(next("a", existing))
     });
-    let committed = fixture.store.record_write(&fixture.items, "x", vec![id("a")], planner).await.unwrap();
+    let committed = fixture.store.record_write(&fixture.items, author(), vec![id("a")], planner).await.unwrap();
     assert_eq!((committed.records[0].as_ref().unwrap().version, calls.load(Ordering::Relaxed)), (2, 2));
     let logged = fixture.store.changes_since(&start, None, 10).await.unwrap().changes;
     let logged: Vec<(Operation, bool)> = logged.iter().map(|change| (change.operation, change.before.is_some())).collect();
@@ -101,7 +102,7 @@ async fn a_plan_that_is_always_overtaken_ends_with_the_setting() {
     let start = store.snapshot().await.unwrap();
     // As if it was never there when the plan is made.
     let planner: Planner = Arc::new(|_| Ok(next("a", &crate::store::Existing::new())));
-    let error = store.record_write(&items, "x", vec![id("a")], planner).await.unwrap_err();
+    let error = store.record_write(&items, author(), vec![id("a")], planner).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.detail().contains("database.acquire_timeout") && error.retry_after().is_some(), "{error}");
     assert_eq!(changes(&store, &start).await, 0);
@@ -127,7 +128,7 @@ async fn a_batch_that_a_deadlock_ended_is_written_after_the_other() {
         let writes = ["a", "b"].into_iter().flat_map(|key| next(key, existing).writes).collect();
         Ok(WritePlan { writes, ..WritePlan::default() })
     });
-    let writing = spawned(async move { writer.record_write(&items, "x", vec![id("a"), id("b")], planner).await });
+    let writing = spawned(async move { writer.record_write(&items, author(), vec![id("a"), id("b")], planner).await });
     until_waiting(&mut watcher, &name, 1).await;
     tokio::task::block_in_place(|| other.execute(&increment("a")));
     other.execute("COMMIT");
@@ -147,7 +148,12 @@ async fn no_reference_is_left_to_what_is_deleted_meanwhile_whoever_is_first() {
             let (one, other) = (opened(&fixture, options, &name).await, opened(&fixture, options, &name).await);
             let (items, groups) = (Arc::clone(&fixture.items), Arc::clone(&fixture.groups));
             let creation = async move {
-                let check = ReferenceCheck { pointer: "/group".into(), collection: groups.name.clone(), id: "g".into() };
+                let check = ReferenceCheck {
+                    pointer: "/group".into(),
+                    collection: groups.name.clone(),
+                    id: "g".into(),
+                    among: Among::All,
+                };
                 try_put(&one, &items, &[json!({"key": "a", "group": "g"})], vec![check]).await.map(drop)
             };
             let (items, groups) = (fixture.items.name.clone(), Arc::clone(&fixture.groups));
@@ -205,7 +211,8 @@ async fn a_batch_takes_one_transaction_and_as_many_round_trips_whatever_its_size
     counting.await.unwrap();
     let cost = async |documents: Vec<Value>| {
         asked.store(0, Ordering::Relaxed);
-        let check = |at| ReferenceCheck { pointer: format!("/{at}"), collection: groups.name.clone(), id: "g".into() };
+        let check =
+            |at| ReferenceCheck { pointer: format!("/{at}"), collection: groups.name.clone(), id: "g".into(), among: Among::All };
         let checks = (0..documents.len()).map(check).collect();
         let committed = try_put(&store, &items, &documents, checks).await.unwrap();
         let first = committed.positions[0].transaction;
@@ -228,7 +235,7 @@ async fn a_caller_who_goes_away_leaves_no_lock_behind() {
     let writer = store.clone();
     holder.execute("BEGIN; LOCK TABLE changes IN SHARE ROW EXCLUSIVE MODE");
     let planner: Planner = Arc::new(|existing| Ok(next("a", existing)));
-    let writing = spawned(async move { writer.record_write(&items, "x", vec![id("a")], planner).await });
+    let writing = spawned(async move { writer.record_write(&items, author(), vec![id("a")], planner).await });
     until_waiting(&mut other, &name, 1).await;
     writing.abort();
     assert!(writing.await.unwrap_err().is_cancelled());
@@ -259,6 +266,6 @@ async fn a_large_batch_is_planned_without_blocking_the_runtime() {
         sender.send(()).unwrap();
     };
     let ids = (0..100).map(|at| id(&format!("k{at}"))).collect();
-    let (written, ()) = futures_util::join!(store.record_write(&items, "x", ids, planner), other);
+    let (written, ()) = futures_util::join!(store.record_write(&items, author(), ids, planner), other);
     written.unwrap();
 }

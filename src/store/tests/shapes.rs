@@ -17,7 +17,7 @@ async fn filled() -> Fixture {
 
 fn shape(fields: Option<&[&str]>, include: &[&str]) -> Shape {
     let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
-    Shape { fields: fields.map(owned), include: owned(include) }
+    Shape { fields: fields.map(owned), include: owned(include), owner: None }
 }
 
 #[tokio::test]

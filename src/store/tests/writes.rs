@@ -5,9 +5,15 @@ use std::time::Instant;
 
 use super::*;
 use crate::error::{Error, ErrorKind, Violation};
+use crate::store::Among;
 
 fn reference(pointer: &str, group: &str) -> ReferenceCheck {
-    ReferenceCheck { pointer: pointer.into(), collection: CollectionName::parse("groups").unwrap(), id: group.into() }
+    ReferenceCheck {
+        pointer: pointer.into(),
+        collection: CollectionName::parse("groups").unwrap(),
+        id: group.into(),
+        among: Among::All,
+    }
 }
 
 fn referrers() -> Vec<Referrer> {
@@ -60,7 +66,7 @@ async fn a_refusal_or_a_missing_reference_leaves_nothing() {
     let Fixture { store, items, directory: _directory, .. } = fresh().await;
     let start = store.snapshot().await.unwrap();
     let error = store
-        .record_write(&items, "x", vec![], Arc::new(|_| Err(Error::precondition_failed("Changed.", Some("\"1\"".into())))))
+        .record_write(&items, author(), vec![], Arc::new(|_| Err(Error::precondition_failed("Changed.", Some("\"1\"".into())))))
         .await
         .unwrap_err();
     assert_eq!((error.kind(), error.current_etag()), (ErrorKind::PreconditionFailed, Some("\"1\"")));
@@ -122,7 +128,7 @@ async fn arrays_follow_updates_and_deletions() {
 async fn a_plan_without_writes_writes_nothing_and_a_contradictory_one_is_refused() {
     let Fixture { store, items, directory: _directory, .. } = fresh().await;
     let start = store.snapshot().await.unwrap();
-    let nothing = store.record_write(&items, "x", vec![id("a")], Arc::new(|_| Ok(WritePlan::default()))).await.unwrap();
+    let nothing = store.record_write(&items, author(), vec![id("a")], Arc::new(|_| Ok(WritePlan::default()))).await.unwrap();
     assert_eq!((nothing.records.len(), nothing.positions.len()), (0, 0));
     let twice = try_put(&store, &items, &[json!({"key": "a"}), json!({"key": "a"})], vec![]).await;
     assert_eq!(twice.unwrap_err().kind(), ErrorKind::Internal);
@@ -133,7 +139,7 @@ async fn a_plan_without_writes_writes_nothing_and_a_contradictory_one_is_refused
 async fn a_panicking_planner_costs_its_request_and_nothing_else() {
     let Fixture { store, items, directory: _directory, .. } = fresh().await;
     for _ in 0..12 {
-        let outcome = store.record_write(&items, "x", vec![], Arc::new(|_| panic!("a planner's bug"))).await;
+        let outcome = store.record_write(&items, author(), vec![], Arc::new(|_| panic!("a planner's bug"))).await;
         assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Internal);
     }
     put(&store, &items, &[json!({"key": "a"})]).await;
@@ -162,7 +168,7 @@ async fn concurrent_writers_of_one_record_lose_no_update() {
     });
     let write = |_| {
         let (store, items, increment) = (store.clone(), Arc::clone(&items), Arc::clone(&increment));
-        tokio::spawn(async move { store.record_write(&items, "x", vec![id("a")], increment).await.unwrap() })
+        tokio::spawn(async move { store.record_write(&items, author(), vec![id("a")], increment).await.unwrap() })
     };
     let writers: Vec<_> = (0..200).map(write).collect();
     // Reads go on meanwhile.

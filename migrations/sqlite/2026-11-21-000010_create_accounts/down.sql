@@ -1,0 +1,5 @@
+DELETE FROM installation WHERE name = 'accounts';
+DROP TABLE signing_keys;
+DROP TABLE sessions;
+DROP TABLE api_keys;
+DROP TABLE users;

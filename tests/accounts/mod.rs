@@ -1,0 +1,5 @@
+//! Callers: API keys, users and their sessions, and who may administer; on one server and on several.
+
+mod elsewhere;
+mod keys;
+mod sessions;
