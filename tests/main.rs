@@ -17,6 +17,7 @@ mod hostile;
 mod http;
 mod idempotency;
 mod limits;
+mod matrix;
 mod model;
 mod observability;
 mod outages;

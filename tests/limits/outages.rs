@@ -102,7 +102,7 @@ async fn a_redis_that_is_full_is_as_good_as_none() {
     for server in &servers {
         until(server, "terrace_quota_local", 1.0).await;
     }
-    assert_eq!(passing(&servers[1], "192.0.2.3").await, 20);
+    assert_eq!(passing(&servers[1], "192.0.2.3").await, 20, "a bucket that the server has no room for");
     private.configure(&[("maxmemory", "256mb")]);
     for server in &servers {
         until(server, "terrace_quota_local", 0.0).await;

@@ -37,7 +37,6 @@ pub fn join(settings: &mut Settings) {
 pub struct Plan {
     arguments: Vec<String>,
     certificate: Option<Issued>,
-    clock: Option<PathBuf>,
     password: Option<String>,
 }
 
@@ -51,12 +50,6 @@ impl Plan {
     /// Answers TLS with this certificate, and nothing but TLS over TCP.
     pub fn tls(mut self, certificate: &Issued) -> Self {
         self.certificate = Some(certificate.clone());
-        self
-    }
-
-    /// Lives by another clock: the offset that this file says, such as `+1h`, whenever it looks.
-    pub fn clock(mut self, offset: &std::path::Path) -> Self {
-        self.clock = Some(offset.to_owned());
         self
     }
 
@@ -132,10 +125,6 @@ impl PrivateRedis {
                 command.arg(&issued.certificate).arg("--tls-key-file").arg(&issued.key)
             }
         };
-        if let Some(offset) = &self.plan.clock {
-            command.env("LD_PRELOAD", required("TEST_FAKETIME")).env("FAKETIME_TIMESTAMP_FILE", offset);
-            command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        }
         if let Some(password) = &self.plan.password {
             command.args(["--requirepass", password]);
         }
