@@ -59,7 +59,8 @@ fn server(role: &str) {
         let key = accounts.create_key(KeyRequest::new("bench", Role::Viewer), &Caller::OPERATOR).await.unwrap();
         accounts.add_user("bench@example.com", PASSWORD.to_owned().into(), Role::Viewer, &Caller::OPERATOR).await.unwrap();
         let tokens = accounts.login("bench@example.com", PASSWORD.to_owned().into(), None).await.unwrap();
-        let fields = [key.text.expose_secret(), tokens.access.expose_secret()].map(|text| format!("authorization: Bearer {text}\r\n"));
+        let fields =
+            [key.text.expose_secret(), tokens.access.expose_secret()].map(|text| format!("authorization: Bearer {text}\r\n"));
         std::fs::write(std::env::args().nth(1).unwrap(), fields.concat()).unwrap();
         let address = running.addresses()[0];
         tokio::task::spawn_blocking(move || process::serve_until_parent_ends(address)).await.unwrap();

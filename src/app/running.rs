@@ -97,7 +97,14 @@ impl Running {
         let burst = BurstLimit::new(&settings.limits)?;
         let quotas = Quotas::new(&foundation.telemetry)?;
         let resources = Arc::clone(&foundation.resources);
-        let front = Front::new(settings, Arc::clone(&resources), foundation.telemetry.clone(), readiness.clone(), burst.clone(), quotas.clone())?;
+        let front = Front::new(
+            settings,
+            Arc::clone(&resources),
+            foundation.telemetry.clone(),
+            readiness.clone(),
+            burst.clone(),
+            quotas.clone(),
+        )?;
         let listening = http::serve(&settings.http, front.clone(), &foundation.telemetry)?;
         for address in &listening.addresses {
             tracing::info!(%address, "listening");

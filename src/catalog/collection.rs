@@ -50,8 +50,22 @@ pub(super) fn read(table: &Table, check: ListCheck, report: &mut Report) -> Opti
     let fields = names.fields;
     let (name, path) = (name?, path?);
     let warm = WarmPlan::default();
-    let mut collection =
-        Collection { name, description, path, id, fields, sort, indexes, search, cache, warm, access, limits, references, schema };
+    let mut collection = Collection {
+        name,
+        description,
+        path,
+        id,
+        fields,
+        sort,
+        indexes,
+        search,
+        cache,
+        warm,
+        access,
+        limits,
+        references,
+        schema,
+    };
     collection.warm = warm::read(cache_section.as_ref(), &collection, check, report);
     Some((collection, validator))
 }

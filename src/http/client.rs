@@ -176,7 +176,9 @@ mod tests {
 
     #[test]
     fn a_proxy_of_ours_says_who_its_client_is() {
-        for value in ["192.0.2.7", "192.0.2.7:4711", " 192.0.2.7 ", "::ffff:192.0.2.7", "192.0.2.7, 10.0.0.2", "1.1.1.1,192.0.2.7"] {
+        for value in
+            ["192.0.2.7", "192.0.2.7:4711", " 192.0.2.7 ", "::ffff:192.0.2.7", "192.0.2.7, 10.0.0.2", "1.1.1.1,192.0.2.7"]
+        {
             assert_eq!(by_proxy(&[("x-forwarded-for", value)]), CLIENT, "{value}");
         }
         for value in [
@@ -222,10 +224,14 @@ mod tests {
 
     #[test]
     fn a_hop_that_hides_itself_is_where_the_way_ends() {
-        for (value, known) in [("unknown, 10.0.0.2", "10.0.0.2"), ("1.1.1.1, unknown", "10.0.0.1"), ("", "10.0.0.1"), ("10.0.0.5", "10.0.0.5")] {
+        for (value, known) in
+            [("unknown, 10.0.0.2", "10.0.0.2"), ("1.1.1.1, unknown", "10.0.0.1"), ("", "10.0.0.1"), ("10.0.0.5", "10.0.0.5")]
+        {
             assert_eq!(by_proxy(&[("x-forwarded-for", value)]), known, "{value}");
         }
-        for (value, known) in [("for=_hidden, for=10.0.0.2", "10.0.0.2"), ("for=1.1.1.1, for=unknown", "10.0.0.1"), ("by=1.1.1.1", "10.0.0.1")] {
+        for (value, known) in
+            [("for=_hidden, for=10.0.0.2", "10.0.0.2"), ("for=1.1.1.1, for=unknown", "10.0.0.1"), ("by=1.1.1.1", "10.0.0.1")]
+        {
             assert_eq!(by_proxy(&[("forwarded", value)]), known, "{value}");
         }
     }

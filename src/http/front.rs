@@ -180,7 +180,8 @@ impl Shared {
         let (principal, refusal) = match principal {
             Ok(principal) => (principal, None),
             // Guessing credentials counts as well, against the address.
-            Err(error) => (Principal::Anonymous, Some(error)),
+            Err(error) if error.kind() == ErrorKind::Unauthenticated => (Principal::Anonymous, Some(error)),
+            Err(error) => return Err(error),
         };
         let caller = &Caller { principal, address };
         if self.records.get().is_some() {

@@ -79,12 +79,7 @@ impl Limits {
     }
 
     /// Counts a request; `None` if it counts against nothing. It waits only if the shared quota has to be asked.
-    pub(super) async fn count<'a>(
-        &'a self,
-        target: Target<'a>,
-        method: &Method,
-        caller: &Caller,
-    ) -> Result<Option<Counted<'a>>> {
+    pub(super) async fn count<'a>(&'a self, target: Target<'a>, method: &Method, caller: &Caller) -> Result<Option<Counted<'a>>> {
         let Some(limited) = self.of(target, method, caller) else { return Ok(None) };
         let standing = match self.quotas.check(&limited.get().policy, caller) {
             Check::Known(standing) => standing,
@@ -107,7 +102,8 @@ impl Limits {
                     RouteLimit::Off => return None,
                 }
             }
-            Target::Auth(Auth::Login) => LimitClass::Auth,
+            // Only who sends a password tries one.
+            Target::Auth(Auth::Login) if verb == Verb::Write => LimitClass::Auth,
             Target::View(_) | Target::Admin(_) | Target::Auth(_) => LimitClass::Api,
             Target::System(_) | Target::DocsFile(_) | Target::Unmatched => return None,
         };

@@ -136,7 +136,9 @@ impl Quotas {
             match sharing.shared.answer(now) {
                 Answer::Known(standing) => (Check::Known(standing), Rest::Nothing),
                 Answer::Short(standing) => (Check::Known(standing), sharing.shared.begin()),
-                Answer::Unknown if inner.link(tier, now).is_none() => (Check::Known(inner.alone(&mut sharing, now)), Rest::Nothing),
+                Answer::Unknown if inner.link(tier, now).is_none() => {
+                    (Check::Known(inner.alone(&mut sharing, now)), Rest::Nothing)
+                }
                 Answer::Unknown => {
                     let (waiting, rest) = sharing.shared.wait();
                     (Check::Asking(waiting), rest)

@@ -8,7 +8,7 @@ use foldhash::fast::FixedState;
 
 use super::slot::Slot;
 
-/// Buckets that are known at once: some 60 MB, should all of them have leases. Beyond that any half of a shard is forgotten,
+/// Buckets that are known at once: some 65 MB, should all of them have leases. Beyond that any half of a shard is forgotten,
 /// and begins anew with what the shared bucket says, or, without one, with its whole quota.
 const MOST: usize = 1 << 18;
 /// More than threads, so that they seldom meet.
@@ -85,6 +85,13 @@ fn make_room(shard: &mut Shard, most: usize, now: u64) {
 mod tests {
     use super::*;
     use crate::limits::gcra::Rate;
+    use crate::limits::slot::Shared;
+
+    #[test]
+    fn a_bucket_is_small() {
+        // Beside the key, and what a map and an allocation cost.
+        assert!(size_of::<Slot>() <= 24 && size_of::<Shared>() <= 176, "{} {}", size_of::<Slot>(), size_of::<Shared>());
+    }
 
     #[test]
     fn a_million_addresses_need_no_more_room_than_there_is() {

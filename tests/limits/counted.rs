@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::json;
+use terrace::auth::KeyRequest;
+use terrace::model::Role;
 
 use super::{left, quota, read_as, refused, trust_everybody};
 use crate::observability::{metrics, value};
+use crate::support::accounts::PASSWORD;
 use crate::support::fixture::{ITEMS, NOTES, SHELVES, TOTALS, declare_edited, item};
 use crate::support::{Server, redis};
 
@@ -62,10 +65,7 @@ async fn a_collection_has_a_class_or_quotas_of_its_own() {
     let directory = tempfile::TempDir::new().unwrap();
     let own = "name = \"A\"\ndescription = \"B\"\n\n[limits]\nread = \"3/1h\"\nwrite = \"\"";
     let class = "indexes = [\"room\"]\n\n[limits]\nclass = \"export\"";
-    let dir = declare_edited(
-        directory.path(),
-        &[("name = \"A\"\ndescription = \"B\"", own), ("indexes = [\"room\"]", class)],
-    );
+    let dir = declare_edited(directory.path(), &[("name = \"A\"\ndescription = \"B\"", own), ("indexes = [\"room\"]", class)]);
     let server = Server::fixture_with(|settings| {
         settings.collections.dir = dir;
         (settings.limits.api, settings.limits.export) = (quota("2/1h"), quota("1/1h"));
@@ -112,11 +112,12 @@ async fn names_in_redis_tell_nobody_who_asks_and_go_by_themselves() {
         let keys: Vec<String> = private.command(&["KEYS", "*:q:*"]);
         keys
     };
-    server.eventually("the quotas are shared", async || {
-        read_as(&server, "192.0.2.77", ITEMS).await;
-        !buckets().is_empty()
-    })
-    .await;
+    server
+        .eventually("the quotas are shared", async || {
+            read_as(&server, "192.0.2.77", ITEMS).await;
+            !buckets().is_empty()
+        })
+        .await;
     for key in private.command::<Vec<String>>(&["KEYS", "*"]) {
         let value = private.command::<redis_value::Text>(&["DUMP", &key]).0;
         assert!(!key.contains("192.0.2.77") && !value.contains("192.0.2.77"), "{key}");
@@ -133,4 +134,64 @@ mod redis_value {
             Ok(Self(format!("{value:?}")))
         }
     }
+}
+
+#[tokio::test]
+async fn logins_are_limited_by_address_whoever_asks() {
+    let server = Server::fixture_with(|settings| {
+        trust_everybody(settings);
+        settings.limits.auth = quota("3/1h");
+        settings.limits.api = quota("50/1h");
+    });
+    server.add_user("somebody@example.com", Role::Viewer).await;
+    let key = server.key_for(Role::Viewer, &[]).await;
+    let login = async |client: &str, password: &str| {
+        let body = json!({"email": "somebody@example.com", "password": password});
+        let headers = [("x-forwarded-for", client), ("authorization", key.as_str())];
+        server.send_with(Method::POST, "/api/v1/auth/login", &headers, Some(&body)).await
+    };
+    for left_over in [2, 1] {
+        let reply = login("192.0.2.1", "a wrong password, too").await;
+        reply.problem(401, "invalid_credentials");
+        assert_eq!(left(&reply, "\"auth\";q=3;w=3600"), left_over);
+    }
+    let session = login("192.0.2.1", PASSWORD).await.expect(200);
+    assert!(refused(&login("192.0.2.1", PASSWORD).await) <= Duration::from_secs(1200));
+    login("192.0.2.2", PASSWORD).await.expect(200);
+    // Who has a session keeps it: renewing it is no login.
+    let refreshed = server.post("/api/v1/auth/refresh", &json!({"refresh_token": session["refresh_token"]})).await;
+    assert_eq!(left(&refreshed, "\"api\";q=50;w=3600"), 49, "{}", refreshed.text);
+}
+
+#[tokio::test]
+async fn a_caller_has_one_quota_wherever_it_asks_from_and_a_key_may_have_its_own() {
+    let server = Server::fixture_with(|settings| {
+        trust_everybody(settings);
+        settings.limits.api = quota("2/1h");
+    });
+    let key = server.key_for(Role::Viewer, &[]).await;
+    let own = server.key(KeyRequest { quota: quota("4/1m"), ..KeyRequest::new("own", Role::Viewer) }).await;
+    let read = async |key: &str, client: &str| {
+        server.send_with(Method::GET, ITEMS, &[("authorization", key), ("x-forwarded-for", client)], None).await
+    };
+    assert_eq!(left(&read(&key, "192.0.2.1").await, "\"api\";q=2;w=3600"), 1);
+    assert_eq!(left(&read(&key, "192.0.2.2").await, "\"api\";q=2;w=3600"), 0);
+    refused(&read(&key, "192.0.2.3").await);
+    assert_eq!(read_as(&server, "192.0.2.1", ITEMS).await.status, 200, "the address has not asked");
+    for expected in (0..4).rev() {
+        assert_eq!(left(&read(&own, "192.0.2.1").await, "\"key\";q=4;w=60"), expected);
+    }
+    refused(&read(&own, "192.0.2.1").await);
+}
+
+#[tokio::test]
+async fn guessing_credentials_counts_against_the_address() {
+    let server = Server::fixture_with(|settings| settings.limits.api = quota("3/1h"));
+    for guess in ["Bearer nothing", "Bearer trk_aaaaaaaa_bbbbbbbb", "Basic YTpi"] {
+        let reply = server.get_with(ITEMS, &[("authorization", guess)]).await;
+        assert_eq!(reply.status, 401, "{}", reply.text);
+        assert!(reply.header("ratelimit").starts_with("\"api\";r="), "{:?}", reply.headers);
+    }
+    refused(&server.get_with(ITEMS, &[("authorization", "Bearer nothing")]).await);
+    refused(&server.get(ITEMS).await);
 }

@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::{quota, read_as, trust_everybody};
 use crate::observability::{metrics, value};
+use crate::support::Server;
 use crate::support::fixture::{ITEMS, item};
 use crate::support::process::Process;
 use crate::support::redis::PrivateRedis;
-use crate::support::Server;
 
 /// Three servers on a Redis of their own that count together already.
 async fn three(private: &PrivateRedis, limit: &str) -> [Server; 3] {

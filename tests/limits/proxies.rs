@@ -27,7 +27,9 @@ async fn behind_a_proxy_only_what_it_wrote_counts() {
         settings.limits.api = quota("1/1h");
     });
     assert_eq!(server.get_with(ITEMS, &[("x-forwarded-for", "192.0.2.1")]).await.status, 200);
-    for value in ["192.0.2.9, 192.0.2.1", "127.0.0.1,192.0.2.1", "10.0.0.1, 192.0.2.1", "192.0.2.9, 192.0.2.1, 10.0.0.7", ",,,192.0.2.1"] {
+    for value in
+        ["192.0.2.9, 192.0.2.1", "127.0.0.1,192.0.2.1", "10.0.0.1, 192.0.2.1", "192.0.2.9, 192.0.2.1, 10.0.0.7", ",,,192.0.2.1"]
+    {
         refused(&server.get_with(ITEMS, &[("x-forwarded-for", value)]).await);
     }
     refused(&server.get_with(ITEMS, &[("x-forwarded-for", "192.0.2.9"), ("x-forwarded-for", "192.0.2.1")]).await);

@@ -30,7 +30,11 @@ impl Three {
         let (second, third) = (first.beside(|_| {}), first.beside(|_| {}));
         let three = Self([first, second, third].map(Arc::new).into());
         for server in &three.0 {
-            server.eventually("they know of each other", async || value(&metrics(server).await, "terrace_quota_instances", &[]) == 3.0).await;
+            server
+                .eventually("they know of each other", async || {
+                    value(&metrics(server).await, "terrace_quota_instances", &[]) == 3.0
+                })
+                .await;
         }
         three
     }

@@ -301,7 +301,8 @@ impl Operations<'_> {
     }
 
     fn write_headers(&self, names: &[&str]) -> Map<String, Value> {
-        let mut headers = header_references(&["X-Request-Id", "Consistency-Token", "Idempotency-Replayed", "RateLimit-Policy", "RateLimit"]);
+        let mut headers =
+            header_references(&["X-Request-Id", "Consistency-Token", "Idempotency-Replayed", "RateLimit-Policy", "RateLimit"]);
         headers.extend(header_references(names));
         headers
     }
