@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
+use actix_web::dev::{Server, ServerHandle};
+use futures_util::future::join_all;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -33,8 +34,10 @@ pub(super) struct Admitted {
 /// A server that listens.
 pub struct Running {
     addresses: Vec<SocketAddr>,
-    handle: ServerHandle,
-    server: JoinHandle<std::io::Result<()>>,
+    operations: Vec<SocketAddr>,
+    scheme: &'static str,
+    handles: Vec<ServerHandle>,
+    servers: Vec<JoinHandle<std::io::Result<()>>>,
     resources: Arc<Resources>,
     entrance: Entrance,
     background: Background,
@@ -105,17 +108,24 @@ impl Running {
             burst.clone(),
             quotas.clone(),
         )?;
-        let listening = http::serve(&settings.http, front.clone(), &foundation.telemetry)?;
+        let listening = http::serve(settings, &front, &foundation.telemetry)?;
         for address in &listening.addresses {
             tracing::info!(%address, "listening");
         }
+        for address in &listening.operations {
+            tracing::info!(operators = %address, "listening");
+        }
+        let mut background = listening.watches;
+        background.extend([tokio::spawn(burst.forget_idle_clients()), tokio::spawn(quotas.clone().keep())]);
         Ok(Self {
             addresses: listening.addresses,
-            handle: listening.server.handle(),
-            server: tokio::spawn(listening.server),
+            operations: listening.operations,
+            scheme: if listening.is_encrypted { "https" } else { "http" },
+            handles: listening.servers.iter().map(Server::handle).collect(),
+            servers: listening.servers.into_iter().map(tokio::spawn).collect(),
             resources,
-            entrance: Entrance { front, readiness, quotas: quotas.clone() },
-            background: vec![listening.watch, tokio::spawn(burst.forget_idle_clients()), tokio::spawn(quotas.keep())],
+            entrance: Entrance { front, readiness, quotas },
+            background,
             opening: None,
             first_key: None,
         })
@@ -135,6 +145,16 @@ impl Running {
     /// Where it listens.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where operators are served, if they have an address of their own.
+    pub fn operations(&self) -> &[SocketAddr] {
+        &self.operations
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        self.scheme
     }
 
     /// The collections and views that it serves.
@@ -205,9 +225,12 @@ impl Running {
             }
         }
         self.entrance.readiness.set(Ready::Stopping);
-        self.handle.stop(true).await;
+        join_all(self.handles.iter().map(|handle| handle.stop(true))).await;
         self.background.iter().for_each(JoinHandle::abort);
-        self.server.await.map_err(Error::internal)?.map_err(Error::internal)
+        for server in self.servers {
+            server.await.map_err(Error::internal)?.map_err(Error::internal)?;
+        }
+        Ok(())
     }
 }
 

@@ -7,10 +7,12 @@ mod allowed;
 mod limits;
 mod load;
 mod mistake;
+mod outside;
 mod settings;
 
 pub use limits::LimitsSettings;
 pub use mistake::{Mistake, Source};
+pub use outside::{Audience, CorsSettings, OperationsSettings};
 pub use settings::{
     AuthSettings, CacheSettings, CollectionsSettings, DatabaseSettings, HttpSettings, LogFormat, LogSettings, RedisSettings,
     Settings,

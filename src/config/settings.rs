@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::LimitsSettings;
+use super::{CorsSettings, LimitsSettings, OperationsSettings};
 
 /// Everything an installation can set outside of its collection files.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -15,6 +15,10 @@ use super::LimitsSettings;
 pub struct Settings {
     /// The HTTP server.
     pub http: HttpSettings,
+    /// What is for operators.
+    pub operations: OperationsSettings,
+    /// Pages of other origins.
+    pub cors: CorsSettings,
     /// Where the truth is.
     pub database: DatabaseSettings,
     /// The cache.
@@ -39,6 +43,11 @@ pub struct Settings {
 pub struct HttpSettings {
     /// Address and port to listen on, for example `127.0.0.1:8080`.
     pub listen: String,
+    /// A PEM file with the certificate, followed by those between it and its authority, and one with its key; empty for no TLS.
+    /// They are read again when they change.
+    pub tls_certificate: PathBuf,
+    /// The key of that certificate.
+    pub tls_key: PathBuf,
     /// Threads that serve requests. Too few leave cores idle, more than cores only switch; 0 means one per core.
     pub workers: usize,
     /// The largest request body. Too low refuses honest batches, too high lets one client fill the memory.
@@ -72,9 +81,11 @@ impl Default for HttpSettings {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:8080".to_owned(),
+            tls_certificate: PathBuf::new(),
+            tls_key: PathBuf::new(),
             workers: 0,
             max_body_bytes: ByteSize::mib(1),
-            max_connections: 10_000,
+            max_connections: 8_000,
             max_in_flight: 1_000,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
@@ -326,7 +337,7 @@ pub enum LogFormat {
 }
 
 /// Durations as `10m` or `500ms`.
-mod humantime_text {
+pub(super) mod humantime_text {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer};

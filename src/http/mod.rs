@@ -3,7 +3,8 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `server`, `connections` | sockets, workers, time limits of connections |
+//! | `server`, `connections`, `certificate` | sockets, workers, time limits of connections, TLS |
+//! | `door` | what answers at which address, and what browsers are told |
 //! | `front` | the one service all requests go through |
 //! | `routes` | which resource a path names, and what its answers have in common |
 //! | `reads`, `writes`, `system`, `admin` | handlers: parse, call, shape |
@@ -21,10 +22,12 @@ mod arrival;
 mod auth;
 mod body;
 mod cache_status;
+mod certificate;
 mod client;
 mod conditional;
 mod connections;
 mod docs;
+mod door;
 mod freshness;
 mod front;
 mod idempotency;

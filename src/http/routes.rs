@@ -188,6 +188,11 @@ impl Routes {
         }
     }
 
+    /// A path that names nothing, and where its requests are counted.
+    pub(super) fn unmatched(&self) -> (Target<'_>, &RouteMetrics) {
+        (Target::Unmatched, &self.unmatched)
+    }
+
     fn below<'a>(&'a self, parent: &str, segment: &'a str) -> Option<(Target<'a>, &'a RouteMetrics)> {
         match (self.places.get(parent)?, segment) {
             (Place::System(System::Docs, _), file) => Some((Target::DocsFile(file), &self.docs)),

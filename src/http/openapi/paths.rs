@@ -226,7 +226,7 @@ impl Operations<'_> {
             id: format!("replace_{}", self.name),
             summary: "Creates or replaces a record.",
             parameters: parameters::references(&["IfMatch", "IfAbsent"]),
-            body: Some(self.json_body("document")),
+            body: Some(self.json_body("replacement")),
             answers: vec![
                 ("200", self.written("Replaced, or unchanged.", &[])),
                 ("201", self.written("Created.", &["Location"])),

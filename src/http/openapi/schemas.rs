@@ -12,6 +12,7 @@ pub(super) fn collection(collection: &Collection) -> Map<String, Value> {
     let name = |part| component_name(collection.name.as_str(), part);
     Map::from_iter([
         (name("document"), document(collection)),
+        (name("replacement"), replacement(collection)),
         (name("record"), record(collection)),
         (name("shown"), shown(collection)),
         (name("patch"), patch(collection)),
@@ -224,6 +225,15 @@ fn declared(collection: &Collection) -> Value {
     schema
 }
 
+/// A document whose id is said beside it, in the path or in the operation of a batch, and so may be left out.
+fn replacement(collection: &Collection) -> Value {
+    let mut schema = document(collection);
+    if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|name| name.as_str() != Some(collection.id_field()));
+    }
+    schema
+}
+
 fn move_references(schema: &mut Value, component: &str) {
     match schema {
         Value::Object(members) => {
@@ -346,8 +356,8 @@ fn batch(collection: &Collection) -> Value {
         json!({"type": "object", "required": required, "properties": properties})
     };
     let operations = [
-        operation(json!({"enum": ["create", "upsert"]}), json!(["op", "data"]), Some(part("document"))),
-        operation(json!({"const": "update"}), json!(["op", "id", "data"]), Some(part("document"))),
+        operation(json!({"enum": ["create", "upsert"]}), json!(["op", "data"]), Some(part("replacement"))),
+        operation(json!({"const": "update"}), json!(["op", "id", "data"]), Some(part("replacement"))),
         operation(json!({"const": "patch"}), json!(["op", "id", "data"]), Some(part("patch"))),
         operation(json!({"const": "delete"}), json!(["op", "id"]), None),
     ];
