@@ -7,6 +7,7 @@ mod accounts;
 mod administration;
 mod architecture;
 mod browsers;
+mod changes;
 mod cli;
 mod coherence;
 mod compression;

@@ -61,11 +61,12 @@ impl Entrance {
             self.quotas.join(client.clone(), &settings.redis.prefix, installation);
         }
         let warming = Warming::new(Arc::clone(&app.records), settings.cache.warm_loads_per_second, telemetry.meter());
+        let feeds = app.records.feeds();
         self.front.open(app.records, app.accounts);
         let warming = self.warm(warming, settings.cache.warm_before_ready);
         let retention = Retention::new(app.store, settings.changes.retention, telemetry.meter());
         let mut background = app.reconciler.start(settings.cache.reconcile_interval);
-        background.extend([tokio::spawn(retention.run()), tokio::spawn(warming)]);
+        background.extend([tokio::spawn(retention.run()), tokio::spawn(warming), tokio::spawn(feeds)]);
         background
     }
 
@@ -225,6 +226,7 @@ impl Running {
             }
         }
         self.entrance.readiness.set(Ready::Stopping);
+        self.entrance.front.close_feeds();
         join_all(self.handles.iter().map(|handle| handle.stop(true))).await;
         self.background.iter().for_each(JoinHandle::abort);
         for server in self.servers {

@@ -10,14 +10,27 @@ use toml::{Table, Value};
 
 use super::access::Shown;
 use super::section::{Report, Section, type_name};
-use super::{ListCheck, access, fields, limits, path, schema, warm};
+use super::{ListCheck, access, audit, fields, limits, path, schema, warm};
 use crate::model::{
     CacheTimes, Collection, CollectionName, Direction, Field, IdRule, Index, ScalarType, SearchField, SearchWeight, ServerFields,
     SortKey, WarmPlan,
 };
 
-const KEYS: [&str; 12] =
-    ["name", "description", "path", "id", "sort", "indexes", "search", "cache", "access", "limits", "references", "schema"];
+const KEYS: [&str; 13] = [
+    "name",
+    "description",
+    "path",
+    "id",
+    "sort",
+    "indexes",
+    "search",
+    "cache",
+    "access",
+    "audit",
+    "limits",
+    "references",
+    "schema",
+];
 
 /// Reads a collection. `None` when too little of it is understood to check the rest; `report` has the mistakes. There
 /// is a validator unless the schema has a mistake.
@@ -42,6 +55,7 @@ pub(super) fn read(table: &Table, check: ListCheck, report: &mut Report) -> Opti
     let sort = read_sort(&section, &names, report);
     let mut indexes = read_indexes(&section, &names, report);
     let access = access::read(&section, &names, &Shown { id: &id, search: &search, sort: &sort }, report);
+    let redact = audit::read(&section, &names, &id, report);
     for field in references.keys().chain(&access.owner_field) {
         if !indexes.iter().any(|index| index.fields.first() == Some(field)) {
             indexes.push(Index { fields: vec![field.clone()] });
@@ -63,6 +77,7 @@ pub(super) fn read(table: &Table, check: ListCheck, report: &mut Report) -> Opti
         warm,
         access,
         limits,
+        redact,
         references,
         schema,
     };

@@ -62,6 +62,8 @@ const ALLOWED: &[(&str, &str)] = &[
     ("collections.views_dir", "the path of a directory"),
     ("collections.samples_dir", "the path of a directory"),
     ("changes.retention", "a duration of at least 10m such as \"90days\""),
+    ("changes.streams", "a whole number up to 10000; 0 is none"),
+    ("changes.heartbeat", "a duration from 10ms to 10m such as \"15s\""),
     ("auth.access_token_lifetime", "a duration from 10s to 1day such as \"10m\""),
     ("auth.session_lifetime", "a duration from 1m to 366days such as \"30days\", no shorter than auth.access_token_lifetime"),
     ("auth.signing_key_lifetime", "a duration from 1m to 366days such as \"30days\""),
@@ -129,6 +131,8 @@ pub(super) fn in_range(settings: &Settings) -> bool {
         && redis.compress_above.as_u64() > 0
         && [&collections.dir, &collections.views_dir, &collections.samples_dir].iter().all(|path| !path.as_os_str().is_empty())
         && changes.retention >= Duration::from_secs(10 * 60)
+        && changes.streams <= 10_000
+        && (Duration::from_millis(10)..=Duration::from_secs(10 * 60)).contains(&changes.heartbeat)
         && are_lifetimes_in_range(auth)
         && limits.per_second > 0
         && is_log_filter(&log.level)

@@ -256,11 +256,18 @@ pub struct ChangesSettings {
     /// forgets who did what, too high fills the disk.
     #[serde(with = "humantime_text")]
     pub retention: Duration,
+    /// Clients that may follow changes at once (`_changes?live`), each over a connection of its own. Too low refuses some, too high
+    /// lets them take what others need.
+    pub streams: u32,
+    /// How often a client that follows is told that its connection lives, and whether it may still follow is checked. Too low
+    /// costs traffic and look-ups, too high lets proxies cut quiet connections, and revoked keys follow on.
+    #[serde(with = "humantime_text")]
+    pub heartbeat: Duration,
 }
 
 impl Default for ChangesSettings {
     fn default() -> Self {
-        Self { retention: Duration::from_secs(90 * 24 * 60 * 60) }
+        Self { retention: Duration::from_secs(90 * 24 * 60 * 60), streams: 100, heartbeat: Duration::from_secs(15) }
     }
 }
 

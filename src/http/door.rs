@@ -119,9 +119,13 @@ enum Concern {
 
 fn concern(target: &Target<'_>) -> Concern {
     match target {
-        Target::List(_) | Target::Record(..) | Target::Batch(_) | Target::Stats(_) | Target::View(_) | Target::Auth(_) => {
-            Concern::Data
-        }
+        Target::List(_)
+        | Target::Record(..)
+        | Target::Batch(_)
+        | Target::Stats(_)
+        | Target::Changes(_)
+        | Target::View(_)
+        | Target::Auth(_) => Concern::Data,
         Target::Admin(_) | Target::DocsFile(_) => Concern::Operations,
         Target::System(System::Metrics | System::OpenApi | System::Docs) => Concern::Operations,
         Target::System(System::Health | System::Live | System::Ready) | Target::Unmatched => Concern::Both,

@@ -25,7 +25,7 @@ use super::reads::{Reach, Read};
 use super::routes::{Admin, Auth, CollectionRoutes, Routes, System, Target};
 use super::system::SystemResources;
 use super::writes::WriteContext;
-use super::{admin, auth, body, problem, reads, spans, writes};
+use super::{admin, auth, body, changes, problem, reads, spans, writes};
 use crate::auth::{Accounts, administer, authorize_on};
 use crate::config::{CorsSettings, OperationsSettings, Settings};
 use crate::error::{Error, ErrorKind, Result};
@@ -105,6 +105,13 @@ impl Front {
         // A second call changes nothing: requests may be using the first one's.
         let _ = self.0.accounts.set(accounts);
         let _ = self.0.records.set(records);
+    }
+
+    /// Ends what would not end by itself, so that the server can stop.
+    pub fn close_feeds(&self) {
+        if let Some(records) = self.0.records.get() {
+            records.close_feeds();
+        }
     }
 
     /// Makes the front answer all requests of an actix application. Each worker's requests share one handle, so that
@@ -243,6 +250,13 @@ impl Shared {
             Target::Record(routes, segment) => reads::read_record(self.read(request, caller)?, routes, segment).await,
             Target::List(routes) => reads::list_records(self.read(request, caller)?, routes).await,
             Target::Stats(routes) => reads::count_records(self.read(request, caller)?, routes).await,
+            Target::Changes(routes) => {
+                if let (Reach::Caches, Some(connection)) = (Connection::reach(request), Connection::of(request)) {
+                    return Err(connection.refusal());
+                }
+                let recheck = changes::recheck(self.accounts()?, request, caller);
+                changes::list_changes(self.read(request, caller)?, routes, recheck).await
+            }
             Target::View(route) => reads::read_view(self.read(request, caller)?, route).await,
             Target::System(system) => {
                 authorize_on(&caller.principal, self.rule(&target), None, Verb::Read)?;
@@ -310,7 +324,9 @@ impl Shared {
             Target::System(System::Metrics) => self.operations.metrics.rule(),
             Target::System(System::OpenApi | System::Docs) | Target::DocsFile(_) => self.operations.docs.rule(),
             Target::System(System::Health | System::Live | System::Ready) | Target::Unmatched => AccessRule::Public,
-            Target::List(_) | Target::Record(..) | Target::Batch(_) | Target::Stats(_) | Target::View(_) => AccessRule::Public,
+            Target::List(_) | Target::Record(..) | Target::Batch(_) | Target::Stats(_) | Target::Changes(_) | Target::View(_) => {
+                AccessRule::Public
+            }
             Target::Admin(_) | Target::Auth(_) => AccessRule::Public,
         }
     }

@@ -7,7 +7,7 @@
 //! | `door` | what answers at which address, and what browsers are told |
 //! | `front` | the one service all requests go through |
 //! | `routes` | which resource a path names, and what its answers have in common |
-//! | `reads`, `writes`, `system`, `admin` | handlers: parse, call, shape |
+//! | `reads`, `writes`, `changes`, `system`, `admin` | handlers: parse, call, shape |
 //! | `negotiation`, `conditional`, `idempotency`, `freshness`, `identifier`, `body`, `client` | what requests say |
 //! | `arrival` | how long bodies may take, and how much memory |
 //! | `quota` | which quota a request counts against, and how answers say so |
@@ -23,6 +23,7 @@ mod auth;
 mod body;
 mod cache_status;
 mod certificate;
+mod changes;
 mod client;
 mod conditional;
 mod connections;

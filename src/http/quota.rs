@@ -95,13 +95,15 @@ impl Limits {
             _ => Verb::Write,
         };
         let class = match target {
-            Target::List(routes) | Target::Record(routes, _) | Target::Batch(routes) | Target::Stats(routes) => {
-                match routes.limits.of(verb) {
-                    RouteLimit::Class(class) => *class,
-                    RouteLimit::Own(limited) => return Some(Applied::Lent(limited)),
-                    RouteLimit::Off => return None,
-                }
-            }
+            Target::List(routes)
+            | Target::Record(routes, _)
+            | Target::Batch(routes)
+            | Target::Stats(routes)
+            | Target::Changes(routes) => match routes.limits.of(verb) {
+                RouteLimit::Class(class) => *class,
+                RouteLimit::Own(limited) => return Some(Applied::Lent(limited)),
+                RouteLimit::Off => return None,
+            },
             // Only who sends a password tries one.
             Target::Auth(Auth::Login) if verb == Verb::Write => LimitClass::Auth,
             Target::View(_) | Target::Admin(_) | Target::Auth(_) => LimitClass::Api,

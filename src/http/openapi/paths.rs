@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::responses::{header_references, problem_references};
-use super::{component, component_name, parameters};
+use super::{changes, component, component_name, parameters};
 use crate::model::{AccessRule, Collection, Verb, View};
 
 /// The headers of every answer to a read.
@@ -36,6 +36,7 @@ pub(super) fn collection(collection: &Collection) -> Vec<(String, Value)> {
         (format!("{path}/{{id}}"), operations.record()),
         (format!("{path}/_batch"), operations.batch()),
         (format!("{path}/_stats"), operations.stats()),
+        changes::path(collection),
     ]
 }
 
@@ -159,7 +160,7 @@ impl Read<'_> {
 }
 
 /// Whom an operation is for: nothing to say where that is everybody.
-fn access(rule: AccessRule, verb: Verb) -> Vec<(String, Value)> {
+pub(super) fn access(rule: AccessRule, verb: Verb) -> Vec<(String, Value)> {
     let description = match (rule, verb) {
         (AccessRule::Public, _) => return Vec::new(),
         (AccessRule::Viewer, _) => "For viewers, editors and administrators.",

@@ -43,6 +43,7 @@ fn collection() -> Collection {
         warm: crate::model::WarmPlan::default(),
         access: Access::PUBLIC,
         limits: Default::default(),
+        redact: Vec::new(),
         references: [("shelf".to_owned(), shelves)].into(),
         schema: json!({"properties": {}}),
     }
