@@ -211,3 +211,27 @@ async fn answers_to_writes_and_reads_agree_and_their_tags_work() {
     let admins = house.patch(&admin, "notes", "a", json!({"title": "w"})).await.unwrap();
     assert_eq!((admins.etag.unwrap(), admins.record.unwrap().data), tag(&admin).await);
 }
+
+#[tokio::test]
+async fn a_hidden_member_that_breaks_a_new_rule_is_not_told() {
+    let house = House::new().await;
+    let (ann, admin) = (known("ann", Role::Viewer), known("root", Role::Admin));
+    house.create(&admin, "notes", json!({"key": "a", "title": "t", "owner": "ann", "salary": 5})).await.unwrap();
+    let files = tempfile::TempDir::new().unwrap();
+    let mut settings = house.server.settings.clone();
+    let stricter = NOTES.replace("salary = { type = \"integer\" }", "salary = { type = \"integer\", minimum = 777 }");
+    assert_ne!(stricter, NOTES);
+    let collections = COLLECTIONS.map(|(name, text)| if name == "notes" { (name, stricter.as_str()) } else { (name, text) });
+    crate::support::declare(&mut settings, files.path(), &collections, &[]);
+    let House { server, .. } = house;
+    let house = House { app: App::open(settings).await.unwrap(), server };
+    for (caller, code, detail) in [(&ann, "hidden_member", "may not see"), (&admin, "minimum", "777")] {
+        let error = house.patch(caller, "notes", "a", json!({"title": "u"})).await.unwrap_err();
+        assert_eq!((error.code(), error.violations()[0].code.as_ref()), ("validation_failed", code));
+        assert!(error.violations()[0].detail.contains(detail), "{error}");
+        assert_eq!(
+            error.to_string().contains("777") || error.to_string().contains("salary"),
+            caller.principal.role() == Some(Role::Admin)
+        );
+    }
+}

@@ -147,6 +147,7 @@ fn no_other_part_of_a_file_shows_what_a_field_hides() {
         "not = { required = [\"salary\"] }",
         "anyOf = [{ \"$ref\" = \"#/$defs/paid\" }]\n\"$defs\" = { paid = { required = [\"salary\"] } }",
         "maxProperties = 2",
+        "anyOf = [{ minProperties = 2 }]",
     ] {
         let found = Files::new(&[("people.toml", &people(salary, schema))]).mistakes();
         assert!(
