@@ -1,6 +1,7 @@
 //! The store's suite. Every test opens a database of its own through [`fresh`], of the kind that this run is about
 //! (`TEST_DATABASE`), or through [`fresh_sqlite`] where it is about what only SQLite does.
 
+mod audit;
 mod copy;
 mod explain;
 mod filters;
@@ -127,6 +128,7 @@ fn collection(name: &str, fields: &[(&str, Field)], indexes: &[&[&str]]) -> Coll
         },
         warm: crate::model::WarmPlan::default(),
         access: Access::PUBLIC,
+        redact: Vec::new(),
         references: BTreeMap::new(),
         schema: json!({}),
     }
