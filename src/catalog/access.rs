@@ -44,8 +44,9 @@ pub(super) fn read(section: &Section<'_>, names: &Names<'_>, shown: &Shown<'_>, 
     let section = section.section(report, "access").unwrap_or_else(|| Section::root(&empty));
     section.refuse_unknown(report, &KEYS);
     let read = section.access(report, "read", AccessRule::Public);
-    // Whoever leaves `write` out means it to be no weaker.
-    let write = section.access(report, "write", read);
+    // Roles say that viewers read: to let them write takes a line.
+    let default = if read == AccessRule::Viewer { AccessRule::Editor } else { read };
+    let write = section.access(report, "write", default);
     let changes = section.access(report, "changes", AccessRule::Admin);
     check_rules(&section, (read, write, changes), report);
     let owner_field = read_owner_field(&section, names, shown, report);

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::prepared::PreparedLists;
 use crate::auth::authorize_on;
 use crate::error::{Error, Result};
-use crate::model::{AccessRule, Collection, Filter, Principal, Role, Scalar, Test, Verb};
+use crate::model::{AccessRule, Collection, Filter, Principal, Role, Scalar, Term, Test, Verb};
 use crate::store::Owner;
 
 /// The member under which a record holds those that it refers to.
@@ -100,7 +100,12 @@ impl<'a> Sight<'a> {
     /// `filter`, and that a record is seen.
     pub(super) fn narrow(&self, filter: Option<Filter>) -> Option<Filter> {
         let Some(Owner { field, subject }) = self.owner() else { return filter };
-        let own = Filter::test(field, Test::Eq(Scalar::Text(subject)));
+        let subject = Scalar::Text(subject);
+        let is_anothers = |term: &Term| term.field == field && term.value != subject;
+        // Without the other's term: the empty answer must not depend on what happens to the records of the other.
+        let asks_for_anothers = |filter: &Filter| filter.required_terms().iter().any(is_anothers);
+        let filter = filter.map(|filter| if asks_for_anothers(&filter) { Filter::any(Vec::new()) } else { filter });
+        let own = Filter::test(field, Test::Eq(subject));
         Some(Filter::all(filter.into_iter().chain([own]).collect()))
     }
 }

@@ -32,7 +32,7 @@ fn what_is_left_out_is_as_strict_as_what_is_said() {
     assert_eq!(load("").access, Access::PUBLIC);
     assert_eq!(
         load("[access]\nread = \"viewer\"").access,
-        Access { read: AccessRule::Viewer, write: AccessRule::Viewer, ..Access::PUBLIC }
+        Access { read: AccessRule::Viewer, write: AccessRule::Editor, ..Access::PUBLIC }
     );
     let access = load(
         "[access]\nread = \"viewer\"\nwrite = \"editor\"\nchanges = \"editor\"\n[access.fields]\nsalary = { read = \"admin\" }\n\
