@@ -14,7 +14,7 @@ use super::principals::{PrincipalScopes, Principals};
 use super::token::SigningKeys;
 use crate::cache::{Cache, Reconciler};
 use crate::config::AuthSettings;
-use crate::error::{Error, Result, Violation};
+use crate::error::{Error, Result};
 use crate::faults;
 use crate::model::{Caller, Change, Principal, Quota, Role, Scope, timestamp_text};
 use crate::store::{ApiKey, Author, NewKey, NewUser, Store, User, UserState};
@@ -236,7 +236,7 @@ pub(super) fn email_text(text: &str) -> Result<String> {
         return Ok(email);
     }
     let detail = "An e-mail address is NAME@HOST, with at most 254 bytes and no spaces.";
-    Err(Error::invalid(vec![Violation::new("/email", "email", detail)]))
+    Err(Error::bad_request("invalid_email", detail))
 }
 
 #[cfg(test)]
@@ -247,7 +247,7 @@ mod tests {
     fn an_address_is_the_same_however_it_is_written() {
         assert_eq!(email_text(" Ada@Example.ORG ").unwrap(), "ada@example.org");
         for wrong in ["", "ada", "@example.org", "ada@", "a da@example.org", &format!("{}@x", "a".repeat(254))] {
-            assert!(email_text(wrong).unwrap_err().violations()[0].detail.contains("NAME@HOST"), "{wrong}");
+            assert!(email_text(wrong).unwrap_err().detail().contains("NAME@HOST"), "{wrong}");
         }
     }
 }

@@ -10,7 +10,7 @@ use argon2::password_hash::{Error as HashError, PasswordHasher as _, PasswordVer
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Semaphore;
 
-use crate::error::{Error, Result, Violation};
+use crate::error::{Error, Result};
 
 /// Shorter ones are guessed.
 const MIN_CHARACTERS: usize = 12;
@@ -90,7 +90,7 @@ fn check(password: &SecretString) -> Result<()> {
         return Ok(());
     }
     let detail = format!("A password has at least {MIN_CHARACTERS} characters and at most {MAX_BYTES} bytes.");
-    Err(Error::invalid(vec![Violation::new("/password", "password", detail)]))
+    Err(Error::bad_request("invalid_password", detail))
 }
 
 #[cfg(test)]
@@ -115,7 +115,7 @@ mod tests {
     async fn a_password_that_is_guessed_at_once_is_refused() {
         for wrong in ["", "eleven char", &"x".repeat(MAX_BYTES + 1)] {
             let error = Passwords::new().hash(wrong.to_owned().into()).await.unwrap_err();
-            assert!(error.violations()[0].detail.contains("at least 12 characters"), "{error}");
+            assert!(error.detail().contains("at least 12 characters"), "{error}");
         }
     }
 

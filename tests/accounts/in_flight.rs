@@ -31,6 +31,17 @@ async fn until(what: &str, holds: impl AsyncFn() -> bool) {
 /// What a loader read before a revocation is not served after it, however late it comes.
 #[tokio::test]
 async fn a_key_that_is_revoked_while_it_is_looked_up_is_not_kept() {
+    assert_eq!(after_the_race(&[]).await, 401);
+}
+
+/// The same race is lost if the guards are captured when the load has ended.
+#[tokio::test]
+async fn without_the_capture_before_the_load_a_revoked_key_is_kept() {
+    assert_eq!(after_the_race(&["capture"]).await, 200);
+}
+
+/// The status of the request after one that was looked up while its key was revoked, with some parts of the protocol switched off.
+async fn after_the_race(switched_off: &[&str]) -> u16 {
     use secrecy::ExposeSecret as _;
     let (directory, faults) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let mut settings = settings(directory.path());
@@ -43,6 +54,7 @@ async fn a_key_that_is_revoked_while_it_is_looked_up_is_not_kept() {
         let created = app.accounts().create_key(KeyRequest::new("k", Role::Viewer), &Caller::OPERATOR).await.unwrap();
         format!("Bearer {}", created.text.expose_secret())
     };
+    switched_off.iter().for_each(|part| std::fs::write(faults.path().join(part), "").unwrap());
     let (slow, witness) = (key().await, key().await);
     assert_eq!(status(&server, &witness).await, 200);
     std::fs::write(faults.path().join("before_fill"), "pause 2000").unwrap();
@@ -58,5 +70,5 @@ async fn a_key_that_is_revoked_while_it_is_looked_up_is_not_kept() {
     let (in_flight, ()) = tokio::join!(asked, meanwhile);
     assert_eq!(in_flight, 200, "nobody was in flight");
     std::fs::remove_file(faults.path().join("before_fill")).unwrap();
-    assert_eq!(status(&server, &slow).await, 401);
+    status(&server, &slow).await
 }

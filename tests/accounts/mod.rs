@@ -3,4 +3,5 @@
 mod elsewhere;
 mod in_flight;
 mod keys;
+mod outage;
 mod sessions;

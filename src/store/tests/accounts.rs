@@ -58,7 +58,8 @@ async fn logged(store: &Store, since: &Snapshot) -> Vec<String> {
 
 #[tokio::test]
 async fn whatever_outdates_a_principal_is_in_the_log_without_any_secret() {
-    let Fixture { store, .. } = fresh().await;
+    let fixture = fresh().await;
+    let store = &fixture.store;
     let start = store.snapshot().await.unwrap();
     store.user_insert(user("a@x"), &author(), NOW).await.unwrap();
     for prefix in ["k1", "k2"] {
@@ -85,7 +86,7 @@ async fn whatever_outdates_a_principal_is_in_the_log_without_any_secret() {
         format!("{KEYS} k2 its user changed by tester"),
         format!("{KEYS} k3 revoked by tester"),
     ];
-    assert_eq!(logged(&store, &start).await, expected);
+    assert_eq!(logged(store, &start).await, expected);
     let key = store.key_read("k1").await.unwrap().unwrap();
     assert_eq!(key.holder.unwrap().disabled_at.as_deref(), Some(NOW));
     assert!(store.session_read("s1").await.unwrap().unwrap().ended_at.is_some());
@@ -93,7 +94,8 @@ async fn whatever_outdates_a_principal_is_in_the_log_without_any_secret() {
 
 #[tokio::test]
 async fn an_address_is_taken_once_and_a_key_needs_an_active_user() {
-    let Fixture { store, .. } = fresh().await;
+    let fixture = fresh().await;
+    let store = &fixture.store;
     store.user_insert(user("a@x"), &author(), NOW).await.unwrap();
     let again = NewUser { id: "other".to_owned(), ..user("a@x") };
     let error = store.user_insert(again, &author(), NOW).await.unwrap_err();
@@ -109,7 +111,8 @@ async fn an_address_is_taken_once_and_a_key_needs_an_active_user() {
 
 #[tokio::test]
 async fn a_session_is_not_begun_by_who_was_disabled_or_has_another_password() {
-    let Fixture { store, .. } = fresh().await;
+    let fixture = fresh().await;
+    let store = &fixture.store;
     store.user_insert(user("a@x"), &author(), NOW).await.unwrap();
     let begin = async |id: &str, hash: &str| {
         store.session_insert(session(id, "a@x"), hash.to_owned().into(), None, NOW).await.unwrap().is_some()
@@ -155,7 +158,8 @@ async fn a_login_that_meets_the_disabling_of_its_user_waits_for_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_that_ask_at_once_one_makes_the_first_key_and_one_each_signing_key() {
-    let Fixture { store, .. } = fresh().await;
+    let fixture = fresh().await;
+    let store = &fixture.store;
     let first = join_all((0..8).map(|number| {
         let store = store.clone();
         async move { store.key_insert_first(key(&format!("k{number}"), None), &author(), NOW).await.unwrap().is_some() }
@@ -185,7 +189,8 @@ async fn of_many_that_ask_at_once_one_makes_the_first_key_and_one_each_signing_k
 
 #[tokio::test]
 async fn there_is_no_first_key_where_somebody_is_known() {
-    let Fixture { store, .. } = fresh().await;
+    let fixture = fresh().await;
+    let store = &fixture.store;
     store.user_insert(user("a@x"), &author(), NOW).await.unwrap();
     assert!(store.key_insert_first(key("k", None), &author(), NOW).await.unwrap().is_none());
     assert!(store.key_list().await.unwrap().is_empty());
@@ -193,7 +198,8 @@ async fn there_is_no_first_key_where_somebody_is_known() {
 
 #[tokio::test]
 async fn a_session_becomes_what_is_decided_and_only_its_end_is_logged() {
-    let Fixture { store, .. } = fresh().await;
+    let fixture = fresh().await;
+    let store = &fixture.store;
     store.user_insert(user("a@x"), &author(), NOW).await.unwrap();
     store.session_insert(session("s", "a@x"), hash_of("a@x"), None, NOW).await.unwrap().unwrap();
     let start = store.snapshot().await.unwrap();
@@ -204,17 +210,44 @@ async fn a_session_becomes_what_is_decided_and_only_its_end_is_logged() {
     assert_eq!((stored.newest.as_str(), stored.previous.as_deref(), stored.step.as_deref()), ("n2", Some("n"), Some("x")));
     assert!(store.session_rotate("s", None, LATER, decide(Rotation::Keep)).await.unwrap().is_empty());
     assert!(store.session_rotate("none", None, LATER, decide(Rotation::End("logout"))).await.unwrap().is_empty());
-    assert!(logged(&store, &start).await.is_empty());
+    assert!(logged(store, &start).await.is_empty());
     assert_eq!(store.session_rotate("s", None, LATER, decide(Rotation::End("logout"))).await.unwrap().len(), 1);
-    assert_eq!(logged(&store, &start).await, [format!("{SESSIONS} s logout by user:id-of-a@x")]);
+    assert_eq!(logged(store, &start).await, [format!("{SESSIONS} s logout by user:id-of-a@x")]);
     // Sessions that have ended by themselves go with the next login.
     store.session_insert(session("t", "a@x"), hash_of("a@x"), None, "2026-11-22").await.unwrap().unwrap();
     assert!(store.session_read("s").await.unwrap().is_none());
 }
 
 #[tokio::test]
+async fn what_others_change_is_logged_for_whom_it_is_about() {
+    let fixture = fresh_postgres().await;
+    let store = &fixture.store;
+    store.user_insert(user("a@x"), &author(), NOW).await.unwrap();
+    store.key_insert(key("k1", Some("a@x")), &author(), NOW).await.unwrap();
+    store.key_insert(key("k2", None), &author(), NOW).await.unwrap();
+    store.session_insert(session("s", "a@x"), hash_of("a@x"), None, NOW).await.unwrap().unwrap();
+    store.key_used("k2", NOW, NOW).await.unwrap();
+    let start = store.snapshot().await.unwrap();
+    let mut session = SqlSession::open(&fixture.directory.settings.url).unwrap();
+    session.execute("UPDATE api_keys SET revoked_at = 'now' WHERE prefix = 'k2'");
+    session.execute("UPDATE users SET role = 'viewer'");
+    session.execute("DELETE FROM sessions");
+    let changes = store.changes_since(&start, None, 100).await.unwrap().changes;
+    let found: Vec<String> =
+        changes.iter().map(|change| format!("{} {} {}", change.collection, change.id, change.operation.as_str())).collect();
+    let expected = [
+        format!("{KEYS} k2 update"),
+        format!("{USERS} id-of-a@x update"),
+        format!("{KEYS} k1 update"),
+        format!("{SESSIONS} s delete"),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
 async fn accounts_come_along_as_they_are() {
-    let (source, target) = (fresh_sqlite().await.store, fresh().await.store);
+    let (from, to) = (fresh_sqlite().await, fresh().await);
+    let (source, target) = (&from.store, &to.store);
     source.user_insert(user("a@x"), &author(), NOW).await.unwrap();
     source.key_insert(key("k", Some("a@x")), &author(), NOW).await.unwrap();
     source.session_insert(session("s", "a@x"), hash_of("a@x"), None, NOW).await.unwrap().unwrap();
