@@ -16,6 +16,7 @@ mod histories;
 mod hostile;
 mod http;
 mod idempotency;
+mod matrix;
 mod model;
 mod observability;
 mod outages;

@@ -2,6 +2,7 @@
 
 mod random;
 mod references;
+mod shipped;
 mod sights;
 mod writes;
 

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::responses::{header_references, problem_references};
 use super::{component, component_name, parameters};
-use crate::model::{Collection, View};
+use crate::model::{AccessRule, Collection, Verb, View};
 
 /// The headers of every answer to a read.
 const READ_HEADERS: [&str; 9] =
@@ -12,9 +12,9 @@ const READ_HEADERS: [&str; 9] =
 /// The headers that lists have beside those.
 const PAGE_HEADERS: [&str; 4] = ["X-Total-Count", "X-Page", "X-Per-Page", "X-Total-Pages"];
 /// The problems of reads, of writes of one record, and of creations and batches.
-const READ_PROBLEMS: [&str; 9] = ["400", "401", "404", "406", "414", "429", "500", "503", "504"];
-const WRITE_PROBLEMS: [&str; 14] =
-    ["400", "401", "404", "406", "408", "409", "412", "413", "414", "415", "422", "429", "500", "503"];
+const READ_PROBLEMS: [&str; 10] = ["400", "401", "403", "404", "406", "414", "429", "500", "503", "504"];
+const WRITE_PROBLEMS: [&str; 15] =
+    ["400", "401", "403", "404", "406", "408", "409", "412", "413", "414", "415", "422", "429", "500", "503"];
 
 /// The paths of a collection.
 pub(super) fn collection(collection: &Collection) -> Vec<(String, Value)> {
@@ -33,7 +33,15 @@ pub(super) fn view(view: &View) -> (String, Value) {
     let name = view.name.as_str();
     let schema = component("schemas", &component_name("view", name));
     let summary = view.description.clone().unwrap_or_else(|| format!("The view {name}."));
-    let read = Read { id: format!("view_{name}"), summary, tag: "views", parameters: Vec::new(), schema, page: Page::No };
+    let read = Read {
+        id: format!("view_{name}"),
+        summary,
+        tag: "views",
+        parameters: Vec::new(),
+        schema,
+        page: Page::No,
+        rule: view.read,
+    };
     (view.path.clone(), Value::Object(read.operations()))
 }
 
@@ -94,6 +102,7 @@ struct Read<'a> {
     parameters: Vec<Value>,
     schema: Value,
     page: Page,
+    rule: AccessRule,
 }
 
 impl Read<'_> {
@@ -121,15 +130,38 @@ impl Read<'_> {
                 "NoCompression",
                 "RequestId",
             ]));
-            json!({
-                "operationId": id, "summary": summary, "tags": [self.tag], "parameters": parameters, "responses": responses,
-            })
+            let mut operation = Map::from_iter([
+                ("operationId".to_owned(), json!(id)),
+                ("summary".to_owned(), json!(summary)),
+                ("tags".to_owned(), json!([self.tag])),
+                ("parameters".to_owned(), Value::Array(parameters)),
+                ("responses".to_owned(), Value::Object(responses)),
+            ]);
+            operation.extend(access(self.rule, Verb::Read));
+            Value::Object(operation)
         };
         Map::from_iter([
             ("get".to_owned(), operation(self.id.clone(), self.summary.clone(), Some(content))),
             ("head".to_owned(), operation(format!("head_{}", self.id), format!("{} Headers only.", self.summary), None)),
         ])
     }
+}
+
+/// Whom an operation is for: nothing to say where that is everybody.
+fn access(rule: AccessRule, verb: Verb) -> Vec<(String, Value)> {
+    let description = match (rule, verb) {
+        (AccessRule::Public, _) => return Vec::new(),
+        (AccessRule::Viewer, _) => "For viewers, editors and administrators.",
+        (AccessRule::Editor, _) => "For editors and administrators.",
+        (AccessRule::Admin, _) => "For administrators.",
+        (AccessRule::Owner, Verb::Read) => {
+            "For everybody known, each of whom finds their own records; those of others are not there. Administrators find all."
+        }
+        (AccessRule::Owner, Verb::Write) => {
+            "For everybody known, each of whom writes their own records, and owns what they create. Administrators write all."
+        }
+    };
+    vec![("description".to_owned(), json!(description)), ("security".to_owned(), json!([{"bearer": []}]))]
 }
 
 /// A write.
@@ -155,6 +187,7 @@ impl Operations<'_> {
             parameters: parameters::list(self.collection),
             schema: self.schema("page"),
             page: Page::Yes,
+            rule: self.collection.access.read,
         };
         let create = Write {
             id: format!("create_{}", self.name),
@@ -176,6 +209,7 @@ impl Operations<'_> {
             parameters: parameters::shape(self.collection),
             schema: self.schema("shown"),
             page: Page::No,
+            rule: self.collection.access.read,
         };
         let replace = Write {
             id: format!("replace_{}", self.name),
@@ -235,6 +269,7 @@ impl Operations<'_> {
             parameters: parameters::stats(self.collection),
             schema: component("schemas", "Statistics"),
             page: Page::No,
+            rule: self.collection.access.read,
         };
         Value::Object(stats.operations())
     }
@@ -276,6 +311,7 @@ impl Operations<'_> {
             operation.insert("requestBody".to_owned(), json!({"required": true, "content": content}));
         }
         operation.insert("responses".to_owned(), Value::Object(responses));
+        operation.extend(access(self.collection.access.write, Verb::Write));
         Value::Object(operation)
     }
 }

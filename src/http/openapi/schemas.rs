@@ -160,8 +160,53 @@ fn problem() -> Value {
     })
 }
 
-/// The declared schema, with its internal references moved to where it now is.
+/// What clients send: the declared schema. Whose a record is may be left out.
 fn document(collection: &Collection) -> Value {
+    let mut schema = declared(collection);
+    let Some(members) = schema.as_object_mut() else { return schema };
+    if let Some(owner) = &collection.access.owner_field {
+        require(members, |name| name != owner);
+    }
+    if let Some(example) = members.get_mut("examples").and_then(|examples| examples.get_mut(0)).and_then(Value::as_object_mut) {
+        // An example for all: without what only some may set.
+        let access = &collection.access;
+        let locked: Vec<&str> = access.locked_for(None).chain(access.owner_field.as_deref()).collect();
+        example.retain(|name, _| !locked.contains(&name.as_str()));
+    }
+    schema
+}
+
+/// Keeps only those of the required members; none is no list.
+fn require(members: &mut Map<String, Value>, keep: impl Fn(&str) -> bool) {
+    let mut required = strings(members.get("required"));
+    required.retain(|name| keep(name));
+    if required.is_empty() {
+        members.shift_remove("required");
+    } else {
+        members.insert("required".to_owned(), json!(required));
+    }
+}
+
+/// Who sees and sets the members that not everybody may, in their descriptions.
+fn describe_access(collection: &Collection, members: &mut Map<String, Value>) {
+    let Some(properties) = members.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    let mut note = |name: &str, note: String| {
+        if let Some(property) = properties.get_mut(name).and_then(Value::as_object_mut) {
+            let said = property.get("description").and_then(Value::as_str).map(|said| format!("{said} ")).unwrap_or_default();
+            property.insert("description".to_owned(), json!(format!("{said}{note}")));
+        }
+    };
+    for (name, field) in &collection.access.fields {
+        let (read, write) = (field.read.as_str(), field.write.as_str());
+        note(name, format!("Seen by {read}, set by {write}; to others it is not there, or stays as it is."));
+    }
+    if let Some(owner) = &collection.access.owner_field {
+        note(owner, "Whose the record is: whoever creates it. Only administrators name another.".to_owned());
+    }
+}
+
+/// The declared schema, with its internal references moved to where it now is.
+fn declared(collection: &Collection) -> Value {
     let mut schema = collection.schema.clone();
     if let Some(members) = schema.as_object_mut() {
         members.shift_remove("$schema");
@@ -170,6 +215,7 @@ fn document(collection: &Collection) -> Value {
         if let Some(description) = &collection.description {
             members.entry("description").or_insert_with(|| json!(description));
         }
+        describe_access(collection, members);
     }
     move_references(&mut schema, &component_name(collection.name.as_str(), "document"));
     if let (Some(example), Some(members)) = (examples::document(collection), schema.as_object_mut()) {
@@ -197,9 +243,11 @@ fn move_references(schema: &mut Value, component: &str) {
 
 /// A record as the server answers it: the document with the server's own members, and what a request can add.
 fn record(collection: &Collection) -> Value {
-    let mut schema = document(collection);
+    let mut schema = declared(collection);
     let Some(members) = schema.as_object_mut() else { return schema };
     members.shift_remove("$defs");
+    // What is hidden from some is not in their answers.
+    require(members, |name| !collection.access.hidden_from(None).any(|hidden| hidden == name));
     let mut required = strings(members.get("required"));
     let mut properties = members.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
     for (name, property) in server_members(collection) {
