@@ -8,7 +8,7 @@ use chrono::Utc;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use super::credential::FreshKey;
+use super::credential::{FreshKey, random};
 use super::password::Passwords;
 use super::principals::{PrincipalScopes, Principals};
 use super::token::SigningKeys;
@@ -68,17 +68,23 @@ pub struct CreatedKey {
     pub text: SecretString,
 }
 
+/// The secret of an installation, if this is the first process of it.
+pub async fn installation_secret(store: &Store) -> Result<SecretString> {
+    store.installation_secret(random(32)?.into()).await
+}
+
 impl Accounts {
-    /// The service over an open database. Changes are announced by `reconciler`.
+    /// The service over an open database. Changes are announced by `reconciler`; `secret` is the installation's.
     pub fn new(
         store: Store,
         cache: Arc<Cache>,
         reconciler: Arc<Reconciler>,
         scopes: Arc<PrincipalScopes>,
         settings: &AuthSettings,
+        secret: &SecretString,
     ) -> Arc<Self> {
         let signing = Arc::new(SigningKeys::new(store.clone(), settings));
-        let principals = Principals::new(store.clone(), cache, scopes, Arc::clone(&signing));
+        let principals = Principals::new(store.clone(), cache, scopes, Arc::clone(&signing), secret);
         Arc::new(Self { store, reconciler, settings: settings.clone(), passwords: Passwords::new(), signing, principals })
     }
 

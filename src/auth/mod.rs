@@ -9,7 +9,7 @@ mod principals;
 mod sessions;
 mod token;
 
-pub use accounts::{Accounts, CreatedKey, KeyRequest};
+pub use accounts::{Accounts, CreatedKey, KeyRequest, installation_secret};
 pub use principals::PrincipalScopes;
 pub use sessions::Tokens;
 
