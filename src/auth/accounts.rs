@@ -29,6 +29,7 @@ const MAX_NAME: usize = 100;
 /// Users, keys and sessions, and who is asking.
 pub struct Accounts {
     pub(super) store: Store,
+    pub(super) cache: Arc<Cache>,
     reconciler: Arc<Reconciler>,
     pub(super) settings: AuthSettings,
     pub(super) passwords: Passwords,
@@ -84,14 +85,19 @@ impl Accounts {
         secret: &SecretString,
     ) -> Arc<Self> {
         let signing = Arc::new(SigningKeys::new(store.clone(), settings));
-        let principals = Principals::new(store.clone(), cache, scopes, Arc::clone(&signing), secret);
-        Arc::new(Self { store, reconciler, settings: settings.clone(), passwords: Passwords::new(), signing, principals })
+        let principals = Principals::new(store.clone(), Arc::clone(&cache), scopes, Arc::clone(&signing), secret);
+        Arc::new(Self { store, cache, reconciler, settings: settings.clone(), passwords: Passwords::new(), signing, principals })
     }
 
     /// Who an `Authorization` field belongs to, if that is cached: it costs little, and waits for nothing. Otherwise call
     /// [`Self::look_up`]. Fails if the credential does not hold.
     pub fn recognize(&self, authorization: &[u8]) -> Result<Option<Principal>> {
         self.principals.recognize(authorization)
+    }
+
+    /// The same for a request that may not load anything: also what would have to be looked up soon.
+    pub fn recognize_due(&self, authorization: &[u8]) -> Result<Option<Principal>> {
+        self.principals.recognize_due(authorization)
     }
 
     /// Who an `Authorization` field belongs to. Fails if the credential does not hold, or nobody can tell at the moment. Whoever

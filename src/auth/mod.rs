@@ -6,6 +6,7 @@ mod accounts;
 mod credential;
 mod password;
 mod principals;
+mod sealed;
 mod sessions;
 mod token;
 
