@@ -18,7 +18,7 @@ use crate::config::{Mistake, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Collection;
 use crate::overload::Capacity;
-use crate::records::{CatalogedLog, Records, Resources, check_list};
+use crate::records::{CatalogedLog, Feed, FeedSettings, Records, Resources, check_list};
 use crate::redis_client::RedisClient;
 use crate::store::{Step, Store};
 use crate::telemetry::Telemetry;
@@ -180,8 +180,11 @@ impl App {
             reconciler = reconciler.on_bus(bus);
         }
         let reconciler = Arc::new(reconciler);
-        let records =
-            Records::new(store.clone(), Arc::clone(cache), Arc::clone(catalog), Arc::clone(&reconciler), Arc::clone(resources));
+        let Settings { cache: times, changes, .. } = &foundation.settings;
+        let feeds = FeedSettings { streams: changes.streams, heartbeat: changes.heartbeat, interval: times.reconcile_interval };
+        let feed = Feed::new(store.clone(), &reconciler, feeds, foundation.telemetry.meter());
+        let (catalog, resources) = (Arc::clone(catalog), Arc::clone(resources));
+        let records = Records::new(store.clone(), Arc::clone(cache), catalog, Arc::clone(&reconciler), resources, feed);
         let principals = Arc::clone(&foundation.principals);
         let secret = installation_secret(&store).await?;
         let accounts = Accounts::new(

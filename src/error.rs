@@ -19,6 +19,8 @@ pub enum ErrorKind {
     MethodNotAllowed,
     /// The request's `Accept` leaves nothing that Terrace can send. `allowed` names what it can.
     NotAcceptable,
+    /// What was there is there no more, and will not come back.
+    Gone,
     /// The write contradicts the stored state: a duplicate id, or a record that others refer to.
     Conflict,
     /// `If-Match` named another state than the stored one.

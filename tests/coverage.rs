@@ -14,7 +14,7 @@ use crate::support::fixture::item;
 use crate::support::{Reply, Server};
 
 /// Which modules hold an operation to its contract. `{}` stands for a collection's path, `{view}` for a view's.
-const EXERCISED: [(&str, &str, &str); 31] = [
+const EXERCISED: [(&str, &str, &str); 33] = [
     ("get", "{}", "rest::lists, rest::pages, rest::filters, search, freshness"),
     ("head", "{}", "rest::records"),
     ("post", "{}", "rest::records, rest::references, hostile::bodies"),
@@ -26,6 +26,8 @@ const EXERCISED: [(&str, &str, &str); 31] = [
     ("post", "{}/_batch", "rest::batch"),
     ("get", "{}/_stats", "rest::statistics"),
     ("head", "{}/_stats", "rest::records"),
+    ("get", "{}/_changes", "changes::list, changes::live, changes::random"),
+    ("head", "{}/_changes", "changes::live"),
     ("get", "{view}", "rest::statistics, plans"),
     ("head", "{view}", "rest::records"),
     ("get", "/health", "observability, stale"),
@@ -264,6 +266,14 @@ async fn requests(server: &Server) -> Vec<(&'static str, &'static str, u16, Repl
         (Method::HEAD, "/api/shelves/_stats", "/api/shelves/_stats", None, &[], 200),
         (Method::GET, "/api/notes/_stats", "/api/notes/_stats", None, &[], 200),
         (Method::HEAD, "/api/notes/_stats", "/api/notes/_stats", None, &[], 200),
+        (Method::GET, "/api/items/_changes", "/api/items/_changes?limit=3", None, &[], 200),
+        (Method::GET, "/api/items/_changes", "/api/items/_changes?page=1", None, &[], 400),
+        (Method::GET, "/api/items/_changes", "/api/items/_changes?live", None, &[("accept", "application/json")], 406),
+        (Method::HEAD, "/api/items/_changes", "/api/items/_changes", None, &[], 200),
+        (Method::GET, "/api/shelves/_changes", "/api/shelves/_changes?record=s", None, &[], 200),
+        (Method::HEAD, "/api/shelves/_changes", "/api/shelves/_changes", None, &[], 200),
+        (Method::GET, "/api/notes/_changes", "/api/notes/_changes?operation=create", None, &[], 200),
+        (Method::HEAD, "/api/notes/_changes", "/api/notes/_changes?operation=create", None, &[], 200),
         (Method::DELETE, "/api/notes/{id}", "/api/notes/n", None, &[], 204),
         (Method::GET, "/api/totals", "/api/totals", None, &[], 200),
         (Method::HEAD, "/api/totals", "/api/totals", None, &[], 200),
@@ -304,7 +314,7 @@ async fn requests(server: &Server) -> Vec<(&'static str, &'static str, u16, Repl
 
 #[tokio::test]
 async fn every_described_operation_answers_as_it_is_described() {
-    let server = Server::fixture();
+    let server = Server::fixture_edited("read = \"public\"\nwrite", "read = \"public\"\nchanges = \"public\"\nwrite", |_| {});
     let document = server.get("/openapi.json").await.expect(200);
     let mut done = BTreeSet::new();
     for (method, path, status, reply) in requests(&server).await {

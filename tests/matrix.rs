@@ -25,6 +25,8 @@ const PUBLIC_READ: Answers = [200, 200, 200, 200, 200, 200, 403];
 const VIEWERS: Answers = [401, 200, 200, 200, 200, 200, 403];
 const EDITORS: Answers = [401, 403, 403, 200, 200, 403, 403];
 const ADMINS: Answers = [401, 403, 403, 403, 200, 200, 403];
+/// The change log of the collection that the last one's key is for.
+const OPEN_CHANGES: Answers = [401, 403, 403, 403, 200, 200, 200];
 const ADMINS_WRITE: Answers = [401, 403, 403, 403, 200, 403, 403];
 /// A record of an owner, where others' are not there, and where they may be read.
 const OWN_READ: Answers = [401, 404, 200, 404, 200, 200, 403];
@@ -32,21 +34,21 @@ const OWN_WRITE: Answers = [401, 404, 200, 404, 200, 403, 403];
 const SHOWN_WRITE: Answers = [401, 403, 200, 403, 200, 403, 403];
 const KNOWN_CREATE: Answers = [401, 200, 200, 200, 200, 403, 403];
 
-/// The collections, with their rules, and what reading a record or all of them, creating and changing one comes to.
-const COLLECTIONS: [(&str, &str, [Answers; 4]); 5] = [
-    ("open", "read = \"public\"\nwrite = \"public\"", [OPEN_READ, OPEN_READ, OPEN_WRITE, OPEN_WRITE]),
-    ("staff", "read = \"viewer\"\nwrite = \"editor\"", [VIEWERS, VIEWERS, EDITORS, EDITORS]),
-    ("own", "read = \"owner\"\nwrite = \"owner\"\nowner_field = \"owner\"", [OWN_READ, VIEWERS, KNOWN_CREATE, OWN_WRITE]),
+/// The collections, with their rules, and what reading a record or all of them, creating and changing one, and reading the change log comes to.
+const COLLECTIONS: [(&str, &str, [Answers; 5]); 5] = [
+    ("open", "read = \"public\"\nwrite = \"public\"", [OPEN_READ, OPEN_READ, OPEN_WRITE, OPEN_WRITE, OPEN_CHANGES]),
+    ("staff", "read = \"viewer\"\nwrite = \"editor\"", [VIEWERS, VIEWERS, EDITORS, EDITORS, ADMINS]),
+    ("own", "read = \"owner\"\nwrite = \"owner\"\nowner_field = \"owner\"", [OWN_READ, VIEWERS, KNOWN_CREATE, OWN_WRITE, ADMINS]),
     (
         "shown",
         "read = \"public\"\nwrite = \"owner\"\nowner_field = \"owner\"",
-        [PUBLIC_READ, PUBLIC_READ, KNOWN_CREATE, SHOWN_WRITE],
+        [PUBLIC_READ, PUBLIC_READ, KNOWN_CREATE, SHOWN_WRITE, ADMINS],
     ),
-    ("closed", "read = \"admin\"", [ADMINS, ADMINS, ADMINS_WRITE, ADMINS_WRITE]),
+    ("closed", "read = \"admin\"", [ADMINS, ADMINS, ADMINS_WRITE, ADMINS_WRITE, ADMINS]),
 ];
 
-/// The routes of a collection: which of its four answers they give, and the status instead of 200.
-const ROUTES: [(&str, &str, usize, u16); 11] = [
+/// The routes of a collection: which of its five answers they give, and the status instead of 200.
+const ROUTES: [(&str, &str, usize, u16); 13] = [
     ("get", "{}", 1, 200),
     ("head", "{}", 1, 200),
     ("post", "{}", 2, 201),
@@ -58,6 +60,8 @@ const ROUTES: [(&str, &str, usize, u16); 11] = [
     ("post", "{}/_batch", 3, 200),
     ("get", "{}/_stats", 1, 200),
     ("head", "{}/_stats", 1, 200),
+    ("get", "{}/_changes", 4, 200),
+    ("head", "{}/_changes", 4, 200),
 ];
 
 /// All other routes.

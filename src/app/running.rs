@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
+use actix_web::dev::{Server, ServerHandle};
+use futures_util::future::join_all;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -33,8 +34,10 @@ pub(super) struct Admitted {
 /// A server that listens.
 pub struct Running {
     addresses: Vec<SocketAddr>,
-    handle: ServerHandle,
-    server: JoinHandle<std::io::Result<()>>,
+    operations: Vec<SocketAddr>,
+    scheme: &'static str,
+    handles: Vec<ServerHandle>,
+    servers: Vec<JoinHandle<std::io::Result<()>>>,
     resources: Arc<Resources>,
     entrance: Entrance,
     background: Background,
@@ -54,11 +57,12 @@ impl Entrance {
     pub fn admit(&self, app: App) -> Background {
         let Foundation { settings, telemetry, .. } = &*app.foundation;
         let warming = Warming::new(Arc::clone(&app.records), settings.cache.warm_loads_per_second, telemetry.meter());
+        let feeds = app.records.feeds();
         self.front.open(app.records, app.accounts);
         let warming = self.warm(warming, settings.cache.warm_before_ready);
         let retention = Retention::new(app.store, settings.changes.retention, telemetry.meter());
         let mut background = app.reconciler.start(settings.cache.reconcile_interval);
-        background.extend([tokio::spawn(retention.run()), tokio::spawn(warming)]);
+        background.extend([tokio::spawn(retention.run()), tokio::spawn(warming), tokio::spawn(feeds)]);
         background
     }
 
@@ -93,17 +97,24 @@ impl Running {
         let burst = BurstLimit::new(&settings.limits)?;
         let resources = Arc::clone(&foundation.resources);
         let front = Front::new(settings, Arc::clone(&resources), foundation.telemetry.clone(), readiness.clone(), burst.clone())?;
-        let listening = http::serve(&settings.http, front.clone(), &foundation.telemetry)?;
+        let listening = http::serve(settings, &front, &foundation.telemetry)?;
         for address in &listening.addresses {
             tracing::info!(%address, "listening");
         }
+        for address in &listening.operations {
+            tracing::info!(operators = %address, "listening");
+        }
+        let mut background = listening.watches;
+        background.push(tokio::spawn(burst.forget_idle_clients()));
         Ok(Self {
             addresses: listening.addresses,
-            handle: listening.server.handle(),
-            server: tokio::spawn(listening.server),
+            operations: listening.operations,
+            scheme: if listening.is_encrypted { "https" } else { "http" },
+            handles: listening.servers.iter().map(Server::handle).collect(),
+            servers: listening.servers.into_iter().map(tokio::spawn).collect(),
             resources,
             entrance: Entrance { front, readiness },
-            background: vec![listening.watch, tokio::spawn(burst.forget_idle_clients())],
+            background,
             opening: None,
             first_key: None,
         })
@@ -123,6 +134,16 @@ impl Running {
     /// Where it listens.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where operators are served, if they have an address of their own.
+    pub fn operations(&self) -> &[SocketAddr] {
+        &self.operations
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        self.scheme
     }
 
     /// The collections and views that it serves.
@@ -193,9 +214,13 @@ impl Running {
             }
         }
         self.entrance.readiness.set(Ready::Stopping);
-        self.handle.stop(true).await;
+        self.entrance.front.close_feeds();
+        join_all(self.handles.iter().map(|handle| handle.stop(true))).await;
         self.background.iter().for_each(JoinHandle::abort);
-        self.server.await.map_err(Error::internal)?.map_err(Error::internal)
+        for server in self.servers {
+            server.await.map_err(Error::internal)?.map_err(Error::internal)?;
+        }
+        Ok(())
     }
 }
 

@@ -10,14 +10,14 @@ use toml::{Table, Value};
 
 use super::access::Shown;
 use super::section::{Report, Section, type_name};
-use super::{ListCheck, access, fields, path, schema, warm};
+use super::{ListCheck, access, audit, fields, path, schema, warm};
 use crate::model::{
     CacheTimes, Collection, CollectionName, Direction, Field, IdRule, Index, ScalarType, SearchField, SearchWeight, ServerFields,
     SortKey, WarmPlan,
 };
 
-const KEYS: [&str; 11] =
-    ["name", "description", "path", "id", "sort", "indexes", "search", "cache", "access", "references", "schema"];
+const KEYS: [&str; 12] =
+    ["name", "description", "path", "id", "sort", "indexes", "search", "cache", "access", "audit", "references", "schema"];
 
 /// Reads a collection. `None` when too little of it is understood to check the rest; `report` has the mistakes. There
 /// is a validator unless the schema has a mistake.
@@ -41,6 +41,7 @@ pub(super) fn read(table: &Table, check: ListCheck, report: &mut Report) -> Opti
     let sort = read_sort(&section, &names, report);
     let mut indexes = read_indexes(&section, &names, report);
     let access = access::read(&section, &names, &Shown { id: &id, search: &search, sort: &sort }, report);
+    let redact = audit::read(&section, &names, &id, report);
     for field in references.keys().chain(&access.owner_field) {
         if !indexes.iter().any(|index| index.fields.first() == Some(field)) {
             indexes.push(Index { fields: vec![field.clone()] });
@@ -49,8 +50,22 @@ pub(super) fn read(table: &Table, check: ListCheck, report: &mut Report) -> Opti
     let fields = names.fields;
     let (name, path) = (name?, path?);
     let warm = WarmPlan::default();
-    let mut collection =
-        Collection { name, description, path, id, fields, sort, indexes, search, cache, warm, access, references, schema };
+    let mut collection = Collection {
+        name,
+        description,
+        path,
+        id,
+        fields,
+        sort,
+        indexes,
+        search,
+        cache,
+        warm,
+        access,
+        redact,
+        references,
+        schema,
+    };
     collection.warm = warm::read(cache_section.as_ref(), &collection, check, report);
     Some((collection, validator))
 }

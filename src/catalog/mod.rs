@@ -4,6 +4,7 @@
 //! Nothing here stops at the first mistake: [`Catalog::load`] returns all mistakes of all files.
 
 mod access;
+mod audit;
 mod collection;
 mod fields;
 mod files;

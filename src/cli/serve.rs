@@ -17,13 +17,15 @@ pub(super) async fn run(settings: Settings) -> Result<Done, Failure> {
     logs::init(&settings.log)?;
     let running = app::serve(settings)?;
     let resources = Arc::clone(running.resources());
+    let (scheme, operations) = (running.scheme(), running.operations().first().copied());
     let greet = |addresses: &[SocketAddr], first_key: Option<CreatedKey>| {
         if let Some(address) = addresses.first() {
-            let address = format!("http://{}", reachable(*address));
+            let [address, operations] =
+                [*address, operations.unwrap_or(*address)].map(|address| format!("{scheme}://{}", reachable(address)));
             // A closed standard output must not end the server.
-            let _ = print(&banner(&address, &resources));
+            let _ = print(&banner(&address, &operations, &resources));
             if let Some(key) = first_key {
-                let _ = print(&first_key_text(&address, &key));
+                let _ = print(&first_key_text(&operations, &key));
             }
         }
     };
@@ -42,7 +44,7 @@ fn first_key_text(address: &str, key: &CreatedKey) -> String {
     )
 }
 
-fn banner(address: &str, resources: &Resources) -> String {
+fn banner(address: &str, operations: &str, resources: &Resources) -> String {
     let collections = resources.collections().iter().map(|resource| resource.collection());
     let most_indexed = collections
         .filter(|collection| collection.access.read == AccessRule::Public)
@@ -50,7 +52,7 @@ fn banner(address: &str, resources: &Resources) -> String {
     let mut lines = vec![
         format!("Terrace {} serves {}", env!("CARGO_PKG_VERSION"), counted(resources.collections().len(), "collection")),
         format!("  address  {address}"),
-        format!("  docs     {address}/docs"),
+        format!("  docs     {operations}/docs"),
     ];
     lines.extend(most_indexed.map(|collection| format!("  try      curl '{address}{}'", example(collection))));
     lines.join("\n")

@@ -7,6 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{AuthSettings, Settings};
 
+const AUDIENCE: &str = "public, viewer, editor or admin";
 const DURATION: &str = "a duration over 0 such as \"500ms\", \"10m\" or \"1h\"";
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 const SIZE: &str = "a size over 0 such as \"64MiB\"";
@@ -18,6 +19,8 @@ const LONGEST_RECONCILE_INTERVAL: Duration = Duration::from_secs(60);
 /// Every setting by its dotted key. A test holds this against the fields of [`Settings`].
 const ALLOWED: &[(&str, &str)] = &[
     ("http.listen", "an IP address with a port such as \"127.0.0.1:8080\" or \"[::]:8080\""),
+    ("http.tls_certificate", "the path of a PEM file, or \"\" for no TLS"),
+    ("http.tls_key", "the path of a PEM file, or \"\" for no TLS"),
     ("http.workers", "a whole number from 0 (one per core) to 1024"),
     ("http.max_body_bytes", SIZE),
     ("http.max_connections", "a whole number from 1 to 1000000"),
@@ -26,6 +29,11 @@ const ALLOWED: &[(&str, &str)] = &[
     ("http.body_timeout", DURATION),
     ("http.shutdown_timeout", "a duration such as \"30s\""),
     ("http.keep_alive", DURATION),
+    ("operations.listen", "an IP address with a port such as \"127.0.0.1:9090\", or \"\" for the same as http.listen"),
+    ("operations.metrics", AUDIENCE),
+    ("operations.docs", AUDIENCE),
+    ("cors.origins", "a list of origins such as \"https://app.example.com\" without a path, or [\"*\"] for all"),
+    ("cors.max_age", "a duration up to 1day such as \"1h\""),
     ("database.url", "sqlite://PATH such as \"sqlite://data/terrace.db\", or postgres://USER:PASSWORD@HOST:PORT/DATABASE"),
     ("database.ca_file", "the path of a PEM file, or \"\" for the system's certificate authorities"),
     ("database.min_connections", "a whole number from 0 to 1024"),
@@ -52,6 +60,8 @@ const ALLOWED: &[(&str, &str)] = &[
     ("collections.views_dir", "the path of a directory"),
     ("collections.samples_dir", "the path of a directory"),
     ("changes.retention", "a duration of at least 10m such as \"90days\""),
+    ("changes.streams", "a whole number up to 10000; 0 is none"),
+    ("changes.heartbeat", "a duration from 10ms to 10m such as \"15s\""),
     ("auth.access_token_lifetime", "a duration from 10s to 1day such as \"10m\""),
     ("auth.session_lifetime", "a duration from 1m to 366days such as \"30days\", no shorter than auth.access_token_lifetime"),
     ("auth.signing_key_lifetime", "a duration from 1m to 366days such as \"30days\""),
@@ -75,7 +85,7 @@ pub(super) fn allowed(key: &str) -> &'static str {
 
 /// Whether every setting of `settings` is in its range.
 pub(super) fn in_range(settings: &Settings) -> bool {
-    let Settings { http, database, cache, redis, collections, changes, auth, limits, log } = settings;
+    let Settings { http, operations, cors, database, cache, redis, collections, changes, auth, limits, log } = settings;
     let positive = [
         http.head_timeout,
         http.body_timeout,
@@ -91,6 +101,10 @@ pub(super) fn in_range(settings: &Settings) -> bool {
         log.slow_query,
     ];
     http.listen.parse::<SocketAddr>().is_ok()
+        && (operations.listen.is_empty() || operations.listen.parse::<SocketAddr>().is_ok())
+        && cors.origins.iter().all(|origin| is_origin(origin))
+        && (cors.origins.len() <= 1 || !cors.origins.iter().any(|origin| origin == "*"))
+        && cors.max_age <= Duration::from_secs(24 * 60 * 60)
         && http.workers <= 1024
         && http.max_body_bytes.as_u64() > 0
         && (1..=1_000_000).contains(&http.max_connections)
@@ -111,10 +125,19 @@ pub(super) fn in_range(settings: &Settings) -> bool {
         && redis.compress_above.as_u64() > 0
         && [&collections.dir, &collections.views_dir, &collections.samples_dir].iter().all(|path| !path.as_os_str().is_empty())
         && changes.retention >= Duration::from_secs(10 * 60)
+        && changes.streams <= 10_000
+        && (Duration::from_millis(10)..=Duration::from_secs(10 * 60)).contains(&changes.heartbeat)
         && are_lifetimes_in_range(auth)
         && limits.per_second > 0
         && is_log_filter(&log.level)
         && positive.iter().all(|duration| !duration.is_zero())
+}
+
+/// As browsers spell it (RFC 6454, 6.2): a scheme, a host and perhaps a port, without a path; or all of them.
+fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
+    let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b':' | b'[' | b']');
+    text == "*" || !host.is_empty() && host.bytes().all(is_plain) && text.parse::<http::Uri>().is_ok()
 }
 
 fn are_lifetimes_in_range(auth: &AuthSettings) -> bool {

@@ -141,7 +141,7 @@ impl Layers {
     }
 
     /// Variables are text. Only where the setting is a number or a truth value does the text become one, so a
-    /// password `0123` stays what it is.
+    /// password `0123` stays what it is. The elements of a list are separated by commas.
     fn typed(&self, section: &str, key: &str, value: &config::Value) -> Value {
         let text = match &value.kind {
             ValueKind::String(text) => text.as_str(),
@@ -150,6 +150,7 @@ impl Layers {
         let parsed = match self.template.get(section).and_then(|settings| settings.get(key)) {
             Some(Value::Bool(_)) => text.parse().ok().map(Value::Bool),
             Some(Value::Number(_)) => text.parse::<u64>().ok().map(Value::from),
+            Some(Value::Array(_)) => Some(text.split(',').map(str::trim).filter(|element| !element.is_empty()).collect()),
             _ => None,
         };
         parsed.unwrap_or_else(|| Value::from(text))

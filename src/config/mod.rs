@@ -6,9 +6,11 @@
 mod allowed;
 mod load;
 mod mistake;
+mod outside;
 mod settings;
 
 pub use mistake::{Mistake, Source};
+pub use outside::{Audience, CorsSettings, OperationsSettings};
 pub use settings::{
     AuthSettings, CacheSettings, CollectionsSettings, DatabaseSettings, HttpSettings, LimitsSettings, LogFormat, LogSettings,
     RedisSettings, Settings,

@@ -6,12 +6,18 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::{CorsSettings, OperationsSettings};
+
 /// Everything an installation can set outside of its collection files.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// The HTTP server.
     pub http: HttpSettings,
+    /// What is for operators.
+    pub operations: OperationsSettings,
+    /// Pages of other origins.
+    pub cors: CorsSettings,
     /// Where the truth is.
     pub database: DatabaseSettings,
     /// The cache.
@@ -36,6 +42,11 @@ pub struct Settings {
 pub struct HttpSettings {
     /// Address and port to listen on, for example `127.0.0.1:8080`.
     pub listen: String,
+    /// A PEM file with the certificate, followed by those between it and its authority, and one with its key; empty for no TLS.
+    /// They are read again when they change.
+    pub tls_certificate: PathBuf,
+    /// The key of that certificate.
+    pub tls_key: PathBuf,
     /// Threads that serve requests. Too few leave cores idle, more than cores only switch; 0 means one per core.
     pub workers: usize,
     /// The largest request body. Too low refuses honest batches, too high lets one client fill the memory.
@@ -66,9 +77,11 @@ impl Default for HttpSettings {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:8080".to_owned(),
+            tls_certificate: PathBuf::new(),
+            tls_key: PathBuf::new(),
             workers: 0,
             max_body_bytes: ByteSize::mib(1),
-            max_connections: 10_000,
+            max_connections: 8_000,
             max_in_flight: 1_000,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
@@ -238,11 +251,18 @@ pub struct ChangesSettings {
     /// forgets who did what, too high fills the disk.
     #[serde(with = "humantime_text")]
     pub retention: Duration,
+    /// Clients that may follow changes at once (`_changes?live`), each over a connection of its own. Too low refuses some, too high
+    /// lets them take what others need.
+    pub streams: u32,
+    /// How often a client that follows is told that its connection lives, and whether it may still follow is checked. Too low
+    /// costs traffic and look-ups, too high lets proxies cut quiet connections, and revoked keys follow on.
+    #[serde(with = "humantime_text")]
+    pub heartbeat: Duration,
 }
 
 impl Default for ChangesSettings {
     fn default() -> Self {
-        Self { retention: Duration::from_secs(90 * 24 * 60 * 60) }
+        Self { retention: Duration::from_secs(90 * 24 * 60 * 60), streams: 100, heartbeat: Duration::from_secs(15) }
     }
 }
 
@@ -337,7 +357,7 @@ pub enum LogFormat {
 }
 
 /// Durations as `10m` or `500ms`.
-mod humantime_text {
+pub(super) mod humantime_text {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer};

@@ -42,7 +42,13 @@ pub(super) async fn explain_cache(records: &Records, routes: &Routes, request: &
         Target::Stats(routes) => ("stats", Question::Stats(&routes.resource, raw)),
         Target::View(route) if raw.is_empty() => ("view", Question::View(&route.resource)),
         Target::View(_) => return Err(Error::parameter("path", "A view takes no parameters.")),
-        Target::Batch(_) | Target::System(_) | Target::Admin(_) | Target::Auth(_) | Target::DocsFile(_) | Target::Unmatched => {
+        Target::Batch(_)
+        | Target::Changes(_)
+        | Target::System(_)
+        | Target::Admin(_)
+        | Target::Auth(_)
+        | Target::DocsFile(_)
+        | Target::Unmatched => {
             let detail =
                 format!("{resource:?} is not the path of a record, a list, statistics or a view: nothing else is cached.");
             return Err(Error::parameter("path", detail));

@@ -8,26 +8,27 @@ use std::time::Instant;
 
 use actix_web::body::BoxBody;
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse, fn_service};
-use actix_web::http::header::{ALLOW, AUTHORIZATION, HeaderName, HeaderValue, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
+use actix_web::http::header::{ALLOW, AUTHORIZATION, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::FutureExt as _;
 
 use super::arrival::Arrivals;
 use super::connections::Connection;
+use super::door::{self, Door, Serves, Transport};
 use super::freshness::Directives;
 use super::observe::{HttpMetrics, RequestLog};
 use super::readiness::Readiness;
 use super::reads::{Reach, Read};
-use super::routes::{Admin, Auth, CollectionRoutes, Routes, Target};
+use super::routes::{Admin, Auth, CollectionRoutes, Routes, System, Target};
 use super::system::SystemResources;
 use super::writes::WriteContext;
-use super::{admin, auth, body, client, problem, reads, spans, writes};
-use crate::auth::{Accounts, administer};
-use crate::config::Settings;
+use super::{admin, auth, body, changes, client, problem, reads, spans, writes};
+use crate::auth::{Accounts, administer, authorize_on};
+use crate::config::{CorsSettings, OperationsSettings, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::BurstLimit;
-use crate::model::{Caller, Principal, Verb};
+use crate::model::{AccessRule, Caller, Principal, Verb};
 use crate::records::{Records, Resources};
 use crate::telemetry::Telemetry;
 
@@ -53,6 +54,8 @@ struct Shared {
     system: SystemResources,
     max_body_bytes: usize,
     arrivals: Arrivals,
+    cors: CorsSettings,
+    operations: OperationsSettings,
     directives: Directives,
 }
 
@@ -66,7 +69,7 @@ impl Front {
         readiness: Readiness,
         burst: BurstLimit,
     ) -> Result<Self> {
-        let Settings { http, cache, log, .. } = settings;
+        let Settings { http, cors, operations, cache, log, .. } = settings;
         let directives = if cache.honor_request_directives { Directives::Honored } else { Directives::Ignored };
         let metrics = HttpMetrics::new(telemetry.registry())?;
         let max_body_bytes = usize::try_from(http.max_body_bytes.as_u64()).unwrap_or(usize::MAX);
@@ -82,6 +85,8 @@ impl Front {
             log: RequestLog { access: log.access, slow_request: log.slow_request },
             max_body_bytes,
             arrivals: Arrivals::new(http.body_timeout, max_body_bytes),
+            cors: cors.clone(),
+            operations: operations.clone(),
             directives,
         })))
     }
@@ -94,24 +99,45 @@ impl Front {
         let _ = self.0.records.set(records);
     }
 
+    /// Ends what would not end by itself, so that the server can stop.
+    pub fn close_feeds(&self) {
+        if let Some(records) = self.0.records.get() {
+            records.close_feeds();
+        }
+    }
+
     /// Makes the front answer all requests of an actix application. Each worker's requests share one handle, so that
     /// workers do not contend for a reference count.
     pub fn configure(&self, application: &mut web::ServiceConfig) {
+        self.configure_behind(Door { serves: Serves::Everything, transport: Transport::Plain }, application);
+    }
+
+    /// The same, for those that come through `door`.
+    pub(super) fn configure_behind(&self, door: Door, application: &mut web::ServiceConfig) {
         let shared = std::rc::Rc::new(Arc::clone(&self.0));
-        application.default_service(fn_service(move |request: ServiceRequest| {
+        let service = fn_service(move |request: ServiceRequest| {
             let shared = std::rc::Rc::clone(&shared);
-            async move { Ok::<_, actix_web::Error>(shared.answer(request).await) }
-        }));
+            async move { Ok::<_, actix_web::Error>(shared.answer(door, request).await) }
+        });
+        match door::cors(&self.0.cors) {
+            Some(cors) if door.serves != Serves::Operations => {
+                application.service(web::scope("").wrap(cors).default_service(service));
+            }
+            Some(_) | None => {
+                application.default_service(service);
+            }
+        }
     }
 }
 
 impl Shared {
-    async fn answer(&self, request: ServiceRequest) -> ServiceResponse {
+    async fn answer(&self, door: Door, request: ServiceRequest) -> ServiceResponse {
         let started = Instant::now();
         let _in_flight = self.metrics.enter();
         let (request, mut payload) = request.into_parts();
         let request_id = spans::request_id(&request);
         let (target, metrics) = self.routes.resolve(request.uri().path());
+        let (target, metrics) = if door.admits(&target) { (target, metrics) } else { self.routes.unmatched() };
         let mut response = request_id.clone().scope(self.respond(&request, &mut payload, target)).await;
         let (status, elapsed) = (response.status(), started.elapsed());
         if status.is_client_error() && request.headers().contains_key(TRANSFER_ENCODING) {
@@ -125,7 +151,7 @@ impl Shared {
         if let Ok(value) = request_id.with_text(HeaderValue::from_str) {
             headers.insert(X_REQUEST_ID.clone(), value);
         }
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        door.protect(headers, &target, status);
         metrics.record(request.method(), status, elapsed);
         if self.log.concerns(elapsed) {
             let log = async { self.log.write(request.method(), request.uri().path(), metrics.template(), status, elapsed) };
@@ -172,7 +198,7 @@ impl Shared {
         let mut fields = request.headers().get_all(AUTHORIZATION);
         match (fields.next(), fields.next()) {
             (None, _) => Ok(Some(Principal::Anonymous)),
-            _ if !target.reads_credentials() => Ok(Some(Principal::Anonymous)),
+            _ if !target.reads_credentials() && self.rule(target) == AccessRule::Public => Ok(Some(Principal::Anonymous)),
             (Some(field), None) => self.accounts()?.recognize(field.as_bytes()),
             (Some(_), Some(_)) => Err(Error::bad_request("invalid_authorization", "Send Authorization once.")),
         }
@@ -191,9 +217,22 @@ impl Shared {
             Target::Record(routes, segment) => reads::read_record(self.read(request, caller)?, routes, segment).await,
             Target::List(routes) => reads::list_records(self.read(request, caller)?, routes).await,
             Target::Stats(routes) => reads::count_records(self.read(request, caller)?, routes).await,
+            Target::Changes(routes) => {
+                if let (Reach::Caches, Some(connection)) = (Connection::reach(request), Connection::of(request)) {
+                    return Err(connection.refusal());
+                }
+                let recheck = changes::recheck(self.accounts()?, request, caller);
+                changes::list_changes(self.read(request, caller)?, routes, recheck).await
+            }
             Target::View(route) => reads::read_view(self.read(request, caller)?, route).await,
-            Target::System(system) => self.system.answer(system, self.records.get().map(|records| &**records), request).await,
-            Target::DocsFile(file) => self.system.docs_file(file),
+            Target::System(system) => {
+                authorize_on(&caller.principal, self.rule(&target), None, Verb::Read)?;
+                self.system.answer(system, self.records.get().map(|records| &**records), request).await
+            }
+            Target::DocsFile(file) => {
+                authorize_on(&caller.principal, self.rule(&target), None, Verb::Read)?;
+                self.system.docs_file(file)
+            }
             Target::Admin(Admin::Cache) => {
                 administer(&caller.principal, Verb::Read)?;
                 admin::describe_cache(self.records()?, request)
@@ -243,6 +282,19 @@ impl Shared {
             }
             (target, &Method::OPTIONS) => options(target),
             (target, method) => Err(method_not_allowed(target, method)),
+        }
+    }
+
+    /// Who may read what the settings restrict. Everything else is for whom its handler says.
+    fn rule(&self, target: &Target<'_>) -> AccessRule {
+        match target {
+            Target::System(System::Metrics) => self.operations.metrics.rule(),
+            Target::System(System::OpenApi | System::Docs) | Target::DocsFile(_) => self.operations.docs.rule(),
+            Target::System(System::Health | System::Live | System::Ready) | Target::Unmatched => AccessRule::Public,
+            Target::List(_) | Target::Record(..) | Target::Batch(_) | Target::Stats(_) | Target::Changes(_) | Target::View(_) => {
+                AccessRule::Public
+            }
+            Target::Admin(_) | Target::Auth(_) => AccessRule::Public,
         }
     }
 

@@ -3,10 +3,11 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `server`, `connections` | sockets, workers, time limits of connections |
+//! | `server`, `connections`, `certificate` | sockets, workers, time limits of connections, TLS |
+//! | `door` | what answers at which address, and what browsers are told |
 //! | `front` | the one service all requests go through |
 //! | `routes` | which resource a path names, and what its answers have in common |
-//! | `reads`, `writes`, `system`, `admin` | handlers: parse, call, shape |
+//! | `reads`, `writes`, `changes`, `system`, `admin` | handlers: parse, call, shape |
 //! | `negotiation`, `conditional`, `idempotency`, `freshness`, `identifier`, `body`, `client` | what requests say |
 //! | `arrival` | how long bodies may take, and how much memory |
 //! | `cache_status` | how answers say that they came about |
@@ -20,10 +21,13 @@ mod arrival;
 mod auth;
 mod body;
 mod cache_status;
+mod certificate;
+mod changes;
 mod client;
 mod conditional;
 mod connections;
 mod docs;
+mod door;
 mod freshness;
 mod front;
 mod idempotency;

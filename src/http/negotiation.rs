@@ -74,15 +74,25 @@ fn names(token: &[u8], encoding: Encoding) -> bool {
 
 /// Refuses a request whose `Accept` excludes JSON. The most specific range decides (RFC 9110, 12.5.1).
 pub(super) fn require_json(headers: &HeaderMap) -> Result<()> {
+    require(headers, "application/json")
+}
+
+/// Fails if `Accept` excludes server-sent events.
+pub(super) fn require_event_stream(headers: &HeaderMap) -> Result<()> {
+    require(headers, "text/event-stream")
+}
+
+fn require(headers: &HeaderMap, media_type: &'static str) -> Result<()> {
+    let kind = media_type.split_once('/').map_or(media_type, |(kind, _)| kind);
     let mut decided: Option<(u8, Quality)> = None;
     for value in headers.get_all(ACCEPT) {
         for element in value.as_bytes().split(|byte| *byte == b',') {
             let (range, quality) = weighted(element);
             let specificity = match range {
                 b"*/*" => 1,
-                _ if range.eq_ignore_ascii_case(b"application/*") => 2,
-                _ if range.eq_ignore_ascii_case(b"application/json") => 3,
                 b"" => continue,
+                _ if range.eq_ignore_ascii_case(media_type.as_bytes()) => 3,
+                _ if range.strip_suffix(b"/*").is_some_and(|range| range.eq_ignore_ascii_case(kind.as_bytes())) => 2,
                 _ => 0,
             };
             // A range that is about something else still means that the client chooses.
@@ -94,8 +104,8 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<()> {
     }
     match decided {
         Some((_, 0)) => {
-            let detail = "This resource is sent as application/json only, which the Accept header excludes.";
-            Err(Error::new(ErrorKind::NotAcceptable, "not_acceptable", detail).with_allowed(["application/json"]))
+            let detail = format!("This resource is sent as {media_type} only, which the Accept header excludes.");
+            Err(Error::new(ErrorKind::NotAcceptable, "not_acceptable", detail).with_allowed([media_type]))
         }
         Some(_) | None => Ok(()),
     }

@@ -107,6 +107,7 @@ fn log(error: &Error) {
         | ErrorKind::UnsupportedMediaType
         | ErrorKind::Invalid
         | ErrorKind::TooManyRequests
+        | ErrorKind::Gone
         | ErrorKind::NotCached => {
             if let Some(reason) = error.internal_message() {
                 tracing::debug!(code = error.code(), reason, "a request was refused");
@@ -132,6 +133,7 @@ fn status_and_title(kind: ErrorKind) -> (StatusCode, &'static str) {
         ErrorKind::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "The document is not valid"),
         ErrorKind::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
         ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "The service is not available at the moment"),
+        ErrorKind::Gone => (StatusCode::GONE, "What is asked for is there no more"),
         ErrorKind::NotCached => (StatusCode::GATEWAY_TIMEOUT, "Nothing suitable is cached"),
         ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "The server failed"),
     }

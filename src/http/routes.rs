@@ -16,6 +16,8 @@ use crate::records::{Resource, Resources, ViewResource};
 const BATCH: &str = "_batch";
 /// The sub-resource of a collection that counts.
 const STATS: &str = "_stats";
+/// The sub-resource of a collection that says what happened to it.
+const CHANGES: &str = "_changes";
 /// Where the page of the API description is.
 pub(super) const DOCS: &str = "/docs";
 
@@ -42,6 +44,7 @@ pub(super) struct CollectionRoutes {
     record: RouteMetrics,
     batch: RouteMetrics,
     stats: RouteMetrics,
+    changes: RouteMetrics,
 }
 
 /// A view with everything that its answers have in common, made once.
@@ -128,6 +131,8 @@ pub(super) enum Target<'a> {
     Batch(&'a CollectionRoutes),
     /// The statistics of a collection.
     Stats(&'a CollectionRoutes),
+    /// The change log of a collection.
+    Changes(&'a CollectionRoutes),
     /// A view.
     View(&'a ViewRoute),
     /// What is not data.
@@ -186,10 +191,16 @@ impl Routes {
         }
     }
 
+    /// A path that names nothing, and where its requests are counted.
+    pub(super) fn unmatched(&self) -> (Target<'_>, &RouteMetrics) {
+        (Target::Unmatched, &self.unmatched)
+    }
+
     fn below<'a>(&'a self, parent: &str, segment: &'a str) -> Option<(Target<'a>, &'a RouteMetrics)> {
         match (self.places.get(parent)?, segment) {
             (Place::System(System::Docs, _), file) => Some((Target::DocsFile(file), &self.docs)),
             (Place::Collection(routes), BATCH) => Some((Target::Batch(routes), &routes.batch)),
+            (Place::Collection(routes), CHANGES) => Some((Target::Changes(routes), &routes.changes)),
             (Place::Collection(routes), STATS) => Some((Target::Stats(routes), &routes.stats)),
             // A trailing slash names nothing, and what begins with an underscore is reserved.
             (Place::Collection(_), reserved) if reserved.is_empty() || reserved.starts_with('_') => None,
@@ -211,6 +222,7 @@ impl CollectionRoutes {
             record: metrics.route(format!("{path}/{{id}}")),
             batch: metrics.route(format!("{path}/{BATCH}")),
             stats: metrics.route(format!("{path}/{STATS}")),
+            changes: metrics.route(format!("{path}/{CHANGES}")),
         }
     }
 }
@@ -267,7 +279,7 @@ impl Target<'_> {
     /// where it gets another, and whether the server lives must be told whatever becomes of the database.
     pub(super) fn reads_credentials(&self) -> bool {
         match self {
-            Self::List(_) | Self::Record(..) | Self::Batch(_) | Self::Stats(_) | Self::View(_) => true,
+            Self::List(_) | Self::Record(..) | Self::Batch(_) | Self::Stats(_) | Self::Changes(_) | Self::View(_) => true,
             Self::Admin(_) | Self::Auth(Auth::Me) => true,
             Self::System(_) | Self::DocsFile(_) | Self::Unmatched | Self::Auth(Auth::Login | Auth::Refresh | Auth::Logout) => {
                 false
@@ -284,6 +296,7 @@ impl Target<'_> {
                 &[Method::POST, Method::OPTIONS]
             }
             Self::Stats(_)
+            | Self::Changes(_)
             | Self::View(_)
             | Self::System(_)
             | Self::Admin(Admin::Cache | Admin::Explain)

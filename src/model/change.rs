@@ -88,6 +88,15 @@ impl Snapshot {
         self
     }
 
+    /// One that sees what this one sees, and of what `other` sees the transactions with smaller numbers than `below`.
+    #[must_use]
+    pub fn joined(&self, other: &Self, below: u64) -> Self {
+        let reach = other.next.min(below);
+        let unseen = self.in_progress.iter().copied().filter(|unseen| *unseen >= reach || !other.sees(*unseen));
+        let further = other.in_progress.iter().copied().filter(|unseen| (self.next..reach).contains(unseen));
+        Self { next: self.next.max(reach), in_progress: unseen.chain(further).collect(), server: self.server }
+    }
+
     /// Takes a committed transaction in, so that its changes are not read again. Those between are noted as not seen; if
     /// they are too many, nothing happens, which costs no more than reading the changes.
     pub fn see(&mut self, transaction: u64) {
@@ -249,6 +258,24 @@ mod tests {
         assert_eq!(snapshot.next, 14, "more was noted than a statement should carry");
         snapshot.see(u64::MAX);
         assert_eq!(snapshot.next, 14);
+    }
+
+    #[test]
+    fn a_joined_snapshot_sees_what_either_sees_below_the_limit() {
+        let at = |next, in_progress: &[u64]| Snapshot { next, in_progress: in_progress.to_vec(), server: ServerRun::default() };
+        let all = [at(0, &[]), at(10, &[]), at(10, &[3, 7]), at(14, &[7, 11]), at(14, &[3, 12, 13]), at(20, &[0, 9, 10, 19])];
+        for one in &all {
+            for other in &all {
+                for below in [0, 3, 7, 8, 10, 12, 14, 30, u64::MAX] {
+                    let joined = one.joined(other, below);
+                    for number in 0..25 {
+                        let expected = one.sees(number) || number < below && other.sees(number);
+                        assert_eq!(joined.sees(number), expected, "{number}: {one:?} and {other:?} below {below}: {joined:?}");
+                    }
+                    assert!(joined.in_progress.iter().all(|unseen| *unseen < joined.next));
+                }
+            }
+        }
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub struct Collection {
     pub warm: WarmPlan,
     /// Who may do what.
     pub access: Access,
+    /// Members whose values the change log does not show to anybody.
+    pub redact: Vec<String>,
     /// Fields that hold the id of a record of another (or the same) collection.
     pub references: BTreeMap<String, CollectionName>,
     /// The JSON Schema 2020-12 of a document as a client sends it, without the server's fields.

@@ -6,12 +6,14 @@
 
 mod administration;
 mod answer;
+mod audit;
 mod batch;
 mod body;
 mod commit;
 mod cursor;
 mod document;
 mod effect;
+mod feed;
 mod log;
 mod once;
 mod plan;
@@ -31,7 +33,9 @@ use std::sync::Arc;
 
 pub use administration::{Administration, Invalidated, Question};
 pub use answer::{Answer, Forwarded};
+pub use audit::ChangesRequest;
 pub use batch::MAX_OPERATIONS;
+pub use feed::{Feed, FeedEnd, FeedItem, FeedItems, FeedSettings, Recheck};
 pub use log::CatalogedLog;
 pub use once::{IDEMPOTENCY_RETENTION, Idempotent, Reply, Shaping};
 pub use plan::{BatchError, WriteOutcome};
@@ -55,6 +59,7 @@ pub struct Records {
     catalog: Arc<Catalog>,
     reconciler: Arc<Reconciler>,
     resources: Arc<Resources>,
+    feed: Feed,
 }
 
 /// The declared collections and views, each with what its reads need. They need no database, so a server that waits for
@@ -100,8 +105,9 @@ impl Records {
         catalog: Arc<Catalog>,
         reconciler: Arc<Reconciler>,
         resources: Arc<Resources>,
+        feed: Feed,
     ) -> Arc<Self> {
-        Arc::new(Self { store, cache, catalog, reconciler, resources })
+        Arc::new(Self { store, cache, catalog, reconciler, resources, feed })
     }
 
     /// The declared collections and views.

@@ -41,7 +41,7 @@ impl<'a> Parameters<'a> {
     }
 
     /// The value of a parameter that may be given once.
-    fn single(&self, name: &str) -> Result<Option<&str>> {
+    pub(super) fn single(&self, name: &str) -> Result<Option<&str>> {
         let mut values = self.0.iter().filter(|(given, _)| given == name).map(|(_, value)| value.as_ref());
         match (values.next(), values.next()) {
             (_, Some(_)) => Err(Error::parameter(name, format!("{name} is given more than once."))),

@@ -126,9 +126,16 @@ pub(super) trait Dialect: Send + Sync {
     /// run of the server it is, as `server_run` and `timeline`.
     fn snapshot(&self) -> &'static str;
 
-    /// Appends a query for the first `limit` rows of `changes` that `seen` did not see, by position, after `after`. Its cost is
-    /// that of these rows.
-    fn push_unseen(&self, statement: &mut Statement, seen: &Snapshot, after: Option<Position>, limit: u32);
+    /// Appends a query for the first `limit` rows of `changes` that `seen` did not see, by position, after `after`, and of one
+    /// collection if it is given. Its cost is that of these rows, and of those of other collections between them.
+    fn push_unseen(
+        &self,
+        statement: &mut Statement,
+        of: Option<&CollectionName>,
+        seen: &Snapshot,
+        after: Option<Position>,
+        limit: u32,
+    );
 
     /// What ends a query for rows of `changes` that are about to be deleted, when other processes may do the same.
     fn change_lock(&self) -> &'static str;
@@ -169,6 +176,11 @@ pub(super) fn is_in(collection: &CollectionName, alias: &str) -> String {
     let mut condition = Statement::default();
     push_is_in(&mut condition, collection, alias);
     condition.into_sql()
+}
+
+/// The condition that a change is one of `collection`, behind others; nothing for all.
+pub(super) fn and_of(collection: Option<&CollectionName>) -> String {
+    collection.map(|name| format!(" AND changes.collection = {}", literal(name))).unwrap_or_default()
 }
 
 /// A collection's name as an SQL literal. It may also stand in one, for its alphabet has no quotes.

@@ -3,6 +3,7 @@
 use diesel::prelude::QueryableByName;
 use diesel::sql_types::{BigInt, Nullable, Text};
 
+use super::audit::note_pruned;
 use super::connection::Connection;
 use super::dialect::Dialect;
 use super::failure::Failure;
@@ -21,6 +22,12 @@ struct SnapshotRow {
     server_run: i64,
     #[diesel(sql_type = BigInt)]
     timeline: i64,
+}
+
+#[derive(QueryableByName)]
+struct PrunedRow {
+    #[diesel(sql_type = BigInt)]
+    transaction_id: i64,
 }
 
 /// A change, or none (no position): there is always at least one row, for the snapshot.
@@ -55,16 +62,23 @@ struct ChangeRow {
 /// The first `limit` changes after `after` that `seen` did not see, and the snapshot they were read under.
 pub(super) async fn since(
     connection: &mut Connection<'_>,
+    of: Option<&CollectionName>,
     seen: &Snapshot,
     after: Option<Position>,
     limit: u32,
 ) -> Result<ChangePage, Failure> {
-    let rows: Vec<ChangeRow> = connection.load(since_statement(connection.dialect(), seen, after, limit)).await?;
+    let rows: Vec<ChangeRow> = connection.load(since_statement(connection.dialect(), of, seen, after, limit)).await?;
     Ok(page(rows, limit)?)
 }
 
 /// One statement, so that changes and snapshot are of one moment.
-pub(super) fn since_statement(dialect: &dyn Dialect, seen: &Snapshot, after: Option<Position>, limit: u32) -> Statement {
+pub(super) fn since_statement(
+    dialect: &dyn Dialect,
+    of: Option<&CollectionName>,
+    seen: &Snapshot,
+    after: Option<Position>,
+    limit: u32,
+) -> Statement {
     let mut statement = Statement::new(format!(
         "SELECT now.next, now.in_progress, now.server_run, now.timeline, {} AS transaction_id, changes.position, changes.collection, changes.id, \
          changes.operation, changes.version, changes.actor, changes.origin, changes.at, {} AS before, {} AS after FROM ({}) AS now LEFT JOIN (",
@@ -73,7 +87,7 @@ pub(super) fn since_statement(dialect: &dyn Dialect, seen: &Snapshot, after: Opt
         dialect.change_document("after"),
         dialect.snapshot(),
     ));
-    dialect.push_unseen(&mut statement, seen, after, limit);
+    dialect.push_unseen(&mut statement, of, seen, after, limit);
     statement.sql(format!(") AS changes ON TRUE ORDER BY {}, changes.position", dialect.change_transaction()));
     statement
 }
@@ -139,8 +153,11 @@ fn snapshot_of(row: &SnapshotRow) -> Result<Snapshot> {
 
 /// Removes the changes among the `limit` oldest that are from before `before` and that `seen` saw.
 pub(super) async fn prune(connection: &mut Connection<'_>, before: &str, seen: &Snapshot, limit: u32) -> Result<u64, Failure> {
-    let removed = connection.execute(prune_statement(connection.dialect(), before, seen, limit)).await?;
-    Ok(removed as u64)
+    let removed: Vec<PrunedRow> = connection.load(prune_statement(connection.dialect(), before, seen, limit)).await?;
+    if let Some(newest) = removed.iter().map(|row| row.transaction_id).max() {
+        note_pruned(connection, newest).await?;
+    }
+    Ok(removed.len() as u64)
 }
 
 /// It walks from the lowest position and never further than `limit`, so it needs no index of its own and takes as long
@@ -159,6 +176,6 @@ pub(super) fn prune_statement(dialect: &dyn Dialect, before: &str, seen: &Snapsh
     if !in_progress.is_empty() {
         statement.sql(format!(" AND oldest.transaction_id NOT IN ({})", in_progress.join(", ")));
     }
-    statement.sql(")");
+    statement.sql(format!(") RETURNING {} AS transaction_id", dialect.change_transaction()));
     statement
 }

@@ -11,6 +11,7 @@
 //! stored, asks the planner, and writes records and change log together.
 
 mod accounts;
+mod audit;
 mod column;
 mod connection;
 mod contract;
@@ -55,6 +56,7 @@ pub use accounts::{
     AccountRows, ApiKey, KEYS, KeyHolder, NewKey, NewSession, NewUser, Rotation, Rotator, SESSIONS, Session, SessionHolder,
     SigningKey, USERS, User, UserState,
 };
+pub use audit::{ChangeFilter, ChangeList, ChangePlace, LogHead};
 pub use contract::{
     Among, Author, Committed, Existing, FieldStats, Owner, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Shape, Stats,
     WritePlan,
@@ -235,7 +237,7 @@ impl Store {
         let seen = Arc::new(seen.clone());
         self.run("changes_since", "", Access::Follow, move |connection| {
             let seen = Arc::clone(&seen);
-            async move { log::since(connection, &seen, after, limit).await }.boxed()
+            async move { log::since(connection, None, &seen, after, limit).await }.boxed()
         })
         .await
     }

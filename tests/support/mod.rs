@@ -31,6 +31,8 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 /// A running server. Dropping it stops it and removes its files and its schema.
 pub struct Server {
     pub address: SocketAddr,
+    /// Where operators are served, if not there.
+    pub operations: Option<SocketAddr>,
     pub settings: Settings,
     /// The value of an `Authorization` field: the first key of the database, if this server or the one that it is beside made it.
     pub admin: Option<String>,
@@ -189,14 +191,24 @@ impl Server {
                     Start::AtOnce => terrace::app::serve(own).unwrap(),
                 };
                 let admin = running.take_first_key().map(|key| format!("Bearer {}", key.text.expose_secret()));
-                started.send((running.addresses()[0], admin)).unwrap();
+                started.send((running.addresses()[0], running.operations().first().copied(), admin)).unwrap();
                 let _ = stopped.await;
                 running.stop().await.unwrap();
             });
         });
-        let (address, admin) = has_started.recv_timeout(DEADLINE).expect("the server did not start");
+        let (address, operations, admin) = has_started.recv_timeout(DEADLINE).expect("the server did not start");
         let client = reqwest::Client::builder().timeout(DEADLINE).build().unwrap();
-        Self { address, settings, admin, client, stop: Some(stop), thread: Some(thread), directory: None, schema: None }
+        Self {
+            address,
+            operations,
+            settings,
+            admin,
+            client,
+            stop: Some(stop),
+            thread: Some(thread),
+            directory: None,
+            schema: None,
+        }
     }
 
     /// A request to `path`, which may have a query string and is sent as it is: by an administrator to what is for administrators only,

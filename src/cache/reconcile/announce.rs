@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::{Progress, Reconciler};
 use crate::cache::bus::message::{Changes, Message, News, Place, now_us};
 use crate::cache::bus::{Bus, Reach};
@@ -80,6 +82,11 @@ impl Reconciler {
     /// which all share who wait. A token of another database, or of the future, is never applied.
     pub async fn settle(&self, token: Position) -> Applied {
         if faults::is_switched_off("token") { Applied::Yes } else { self.settle_transaction(token.transaction).await }
+    }
+
+    /// Changes whenever transactions are noted as applied: this process has committed something, or heard of it.
+    pub fn noted(&self) -> watch::Receiver<()> {
+        self.noted.subscribe()
     }
 
     async fn settle_transaction(&self, transaction: u64) -> Applied {

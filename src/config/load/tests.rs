@@ -89,6 +89,19 @@ fn sizes_durations_and_paths_are_read_from_the_environment() {
 }
 
 #[test]
+fn lists_are_separated_by_commas_in_the_environment() {
+    let origins = |text| from_environment(&[("TERRACE_CORS__ORIGINS", text)]).map(|settings| settings.cors.origins);
+    assert_eq!(origins("https://a.example, http://localhost:5173").unwrap(), ["https://a.example", "http://localhost:5173"]);
+    assert_eq!(origins("*").unwrap(), ["*"]);
+    assert!(origins("").unwrap().is_empty());
+    for wrong in
+        ["a.example", "https://a.example/", "https://a.example/x", "https://", "https://A.example", "*,https://a.example"]
+    {
+        assert_eq!(origins(wrong).unwrap_err()[0].key, "cors.origins", "{wrong}");
+    }
+}
+
+#[test]
 fn text_that_looks_like_a_number_stays_text() {
     let settings = from_environment(&[("TERRACE_COLLECTIONS__DIR", "0123"), ("TERRACE_COLLECTIONS__VIEWS_DIR", "true")]).unwrap();
     assert_eq!(settings.collections.dir, PathBuf::from("0123"));
@@ -124,8 +137,8 @@ fn unknown_keys_and_sections_name_the_allowed_ones() {
         [
             "cache: this is a section, [cache], with the keys enabled, l1_bytes, max_ttl, jitter_percent, reconcile_interval, \
              honor_request_directives, warm_loads_per_second, warm_before_ready",
-            "databases: there is no such section; allowed are http, database, cache, redis, collections, changes, auth, limits, log",
-            "http.listn: there is no such setting; [http] has listen, workers, max_body_bytes, max_connections, \
+            "databases: there is no such section; allowed are http, operations, cors, database, cache, redis, collections, changes, auth, limits, log",
+            "http.listn: there is no such setting; [http] has listen, tls_certificate, tls_key, workers, max_body_bytes, max_connections, \
              max_in_flight, head_timeout, body_timeout, shutdown_timeout, keep_alive",
         ]
     );

@@ -5,6 +5,7 @@
 
 mod admin;
 mod auth;
+mod changes;
 mod examples;
 mod parameters;
 mod paths;

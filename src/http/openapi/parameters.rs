@@ -90,6 +90,7 @@ fn headers() -> Map<String, Value> {
             "Consistency-Token",
             "As a write answered it: the answer shows that write, whatever `max_lag` and `max-stale` would allow.",
         ),
+        header("LastEventId", "Last-Event-ID", "With `?live`: the id of the last event that the client has."),
         header("NoCompression", "X-No-Compression", "With any value: the body is sent without a content coding."),
         header("RequestId", "X-Request-Id", "The id to log the request under: 1 to 128 of A-Z, a-z, 0-9, `.`, `_` and `-`."),
     ]);

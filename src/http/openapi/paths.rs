@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::responses::{header_references, problem_references};
-use super::{component, component_name, parameters};
+use super::{changes, component, component_name, parameters};
 use crate::model::{AccessRule, Collection, Verb, View};
 
 /// The headers of every answer to a read.
@@ -25,6 +25,7 @@ pub(super) fn collection(collection: &Collection) -> Vec<(String, Value)> {
         (format!("{path}/{{id}}"), operations.record()),
         (format!("{path}/_batch"), operations.batch()),
         (format!("{path}/_stats"), operations.stats()),
+        changes::path(collection),
     ]
 }
 
@@ -148,7 +149,7 @@ impl Read<'_> {
 }
 
 /// Whom an operation is for: nothing to say where that is everybody.
-fn access(rule: AccessRule, verb: Verb) -> Vec<(String, Value)> {
+pub(super) fn access(rule: AccessRule, verb: Verb) -> Vec<(String, Value)> {
     let description = match (rule, verb) {
         (AccessRule::Public, _) => return Vec::new(),
         (AccessRule::Viewer, _) => "For viewers, editors and administrators.",
@@ -215,7 +216,7 @@ impl Operations<'_> {
             id: format!("replace_{}", self.name),
             summary: "Creates or replaces a record.",
             parameters: parameters::references(&["IfMatch", "IfAbsent"]),
-            body: Some(self.json_body("document")),
+            body: Some(self.json_body("replacement")),
             answers: vec![
                 ("200", self.written("Replaced, or unchanged.", &[])),
                 ("201", self.written("Created.", &["Location"])),

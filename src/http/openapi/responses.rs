@@ -15,7 +15,7 @@ struct ProblemResponse {
     headers: &'static [&'static str],
 }
 
-const PROBLEMS: [ProblemResponse; 16] = [
+const PROBLEMS: [ProblemResponse; 17] = [
     ProblemResponse {
         name: "BadRequest",
         status: "400",
@@ -77,6 +77,15 @@ const PROBLEMS: [ProblemResponse; 16] = [
         code: "already_exists",
         title: "The request contradicts what is stored",
         detail: "A record with this id exists already.",
+        headers: &[],
+    },
+    ProblemResponse {
+        name: "Gone",
+        status: "410",
+        description: "The change log no longer has all that came after `Last-Event-ID`, or it is another database's.",
+        code: "changes_gone",
+        title: "What is asked for is there no more",
+        detail: "The change log no longer has all that came after this event (changes.retention), or it is another database's.",
         headers: &[],
     },
     ProblemResponse {

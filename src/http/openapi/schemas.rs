@@ -12,6 +12,7 @@ pub(super) fn collection(collection: &Collection) -> Map<String, Value> {
     let name = |part| component_name(collection.name.as_str(), part);
     Map::from_iter([
         (name("document"), document(collection)),
+        (name("replacement"), replacement(collection)),
         (name("record"), record(collection)),
         (name("shown"), shown(collection)),
         (name("patch"), patch(collection)),
@@ -26,6 +27,7 @@ pub(super) fn common() -> Map<String, Value> {
         ("Pagination", pagination()),
         ("Statistics", statistics()),
         ("BatchResults", batch_results()),
+        ("Changes", changes()),
         ("Problem", problem()),
         ("Health", health()),
     ];
@@ -110,6 +112,44 @@ fn health() -> Value {
             }},
             "version": {"type": "string"},
         },
+    })
+}
+
+fn changes() -> Value {
+    let document = |what: &str| json!({"type": ["object", "null"], "description": what});
+    let change = json!({
+        "type": "object",
+        "required": ["position", "id", "operation", "version", "actor", "origin", "at", "before", "after"],
+        "properties": {
+            "position": {"type": "string", "description": "Its place in the log, as `Consistency-Token` has it."},
+            "id": {"type": "string", "description": "The record."},
+            "operation": {"type": "string", "enum": ["create", "update", "delete"]},
+            "version": {"type": "integer", "description": "The record's version afterwards; for a deletion, the one that was deleted."},
+            "actor": {"type": "string", "description": "Who did it: `user:ID`, `key:PREFIX`, `anonymous`, `operator`, or `postgres:ROLE`."},
+            "origin": {"type": ["string", "null"], "description": "The client's address; null if it did not come over a network."},
+            "at": {"type": "string", "format": "date-time"},
+            "before": document("The document before; null for a creation."),
+            "after": document("The document after; null for a deletion."),
+            "redacted": {"type": "array", "items": {"type": "string"}, "description": "Members that were left out of the documents."},
+        },
+    });
+    let pagination = json!({
+        "type": "object",
+        "required": ["limit", "hasNext"],
+        "properties": {
+            "limit": {"type": "integer"},
+            "hasNext": {"type": "boolean"},
+            "nextCursor": {"type": "string", "description": "Absent on the last page."},
+        },
+    });
+    json!({
+        "type": "object",
+        "required": ["data", "pagination"],
+        "properties": {"data": {"type": "array", "items": change, "description": "The newest first."}, "pagination": pagination},
+        "examples": [{"data": [{
+            "position": "1042-1042", "id": "NET-REVENUE", "operation": "update", "version": 2, "actor": "key:k3x9", "origin": "192.0.2.7",
+            "at": "2026-01-31T09:30:00.000000Z", "before": {"tier": 1}, "after": {"tier": 2}, "redacted": ["owner"],
+        }], "pagination": {"limit": 50, "hasNext": false}}],
     })
 }
 
@@ -220,6 +260,15 @@ fn declared(collection: &Collection) -> Value {
     move_references(&mut schema, &component_name(collection.name.as_str(), "document"));
     if let (Some(example), Some(members)) = (examples::document(collection), schema.as_object_mut()) {
         members.insert("examples".to_owned(), json!([example]));
+    }
+    schema
+}
+
+/// A document whose id is said beside it, in the path or in the operation of a batch, and so may be left out.
+fn replacement(collection: &Collection) -> Value {
+    let mut schema = document(collection);
+    if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|name| name.as_str() != Some(collection.id_field()));
     }
     schema
 }
@@ -346,8 +395,8 @@ fn batch(collection: &Collection) -> Value {
         json!({"type": "object", "required": required, "properties": properties})
     };
     let operations = [
-        operation(json!({"enum": ["create", "upsert"]}), json!(["op", "data"]), Some(part("document"))),
-        operation(json!({"const": "update"}), json!(["op", "id", "data"]), Some(part("document"))),
+        operation(json!({"enum": ["create", "upsert"]}), json!(["op", "data"]), Some(part("replacement"))),
+        operation(json!({"const": "update"}), json!(["op", "id", "data"]), Some(part("replacement"))),
         operation(json!({"const": "patch"}), json!(["op", "id", "data"]), Some(part("patch"))),
         operation(json!({"const": "delete"}), json!(["op", "id"]), None),
     ];

@@ -8,7 +8,7 @@ use super::structure;
 use crate::error::Result;
 use crate::model::{Collection, CollectionName, Field, Position, Scalar, ScalarType, SearchExpression, Snapshot};
 use crate::store::column::Column;
-use crate::store::dialect::{Dialect, SearchDialect, Statistics};
+use crate::store::dialect::{Dialect, SearchDialect, Statistics, and_of};
 use crate::store::statement::Statement;
 use crate::store::structure::Artifact;
 
@@ -175,7 +175,15 @@ impl Dialect for PostgresDialect {
     /// Two kinds of ranges of one index: what began after the snapshot, and each transaction that was in progress and may
     /// have committed since. As one condition with OR they would be a walk over all that was written beside the oldest
     /// open transaction; and with an equality the planner may take the order of positions for that of the index.
-    fn push_unseen(&self, statement: &mut Statement, seen: &Snapshot, after: Option<Position>, limit: u32) {
+    fn push_unseen(
+        &self,
+        statement: &mut Statement,
+        of: Option<&CollectionName>,
+        seen: &Snapshot,
+        after: Option<Position>,
+        limit: u32,
+    ) {
+        let of = and_of(of);
         let order = format!("ORDER BY changes.transaction, changes.position LIMIT {limit}");
         let in_progress: Vec<String> = seen.in_progress.iter().map(u64::to_string).collect();
         let start = Position { transaction: seen.next, sequence: 0 };
@@ -186,7 +194,10 @@ impl Dialect for PostgresDialect {
             "SELECT * FROM ((SELECT changes.* FROM changes WHERE changes.transaction < pg_snapshot_xmax(pg_current_snapshot())",
         );
         statement.sql(" AND (changes.transaction, changes.position) > (CAST(").text(start.transaction.to_string());
-        statement.sql(" AS xid8), ").bigint(start.sequence).sql(format!(") {order}) UNION ALL (SELECT late.* FROM unnest(CAST("));
+        statement
+            .sql(" AS xid8), ")
+            .bigint(start.sequence)
+            .sql(format!("){of} {order}) UNION ALL (SELECT late.* FROM unnest(CAST("));
         statement.text(array_text(in_progress.iter().map(String::as_str)));
         statement.sql(
             " AS xid8[])) AS waiting (transaction) CROSS JOIN LATERAL (SELECT changes.* FROM changes \
@@ -194,7 +205,7 @@ impl Dialect for PostgresDialect {
              (waiting.transaction, CASE WHEN waiting.transaction = CAST(",
         );
         statement.text(after.transaction.to_string()).sql(" AS xid8) THEN ").bigint(after.sequence);
-        statement.sql(format!(" ELSE 0 END) {order}) AS late WHERE waiting.transaction >= CAST("));
+        statement.sql(format!(" ELSE 0 END){of} {order}) AS late WHERE waiting.transaction >= CAST("));
         statement.text(after.transaction.to_string()).sql(format!(" AS xid8))) AS changes {order}"));
     }
 

@@ -9,7 +9,7 @@ use crate::model::{
     Collection, CollectionName, Field, Position, Scalar, SearchClause, SearchExpression, SearchTerm, SearchWeight, Snapshot,
 };
 use crate::store::column::Column;
-use crate::store::dialect::{Dialect, SearchDialect, Statistics, literal};
+use crate::store::dialect::{Dialect, SearchDialect, Statistics, and_of, literal};
 use crate::store::statement::Statement;
 use crate::store::structure::Artifact;
 
@@ -150,7 +150,14 @@ impl Dialect for SqliteDialect {
          0 AS server_run, 0 AS timeline"
     }
 
-    fn push_unseen(&self, statement: &mut Statement, seen: &Snapshot, after: Option<Position>, limit: u32) {
+    fn push_unseen(
+        &self,
+        statement: &mut Statement,
+        of: Option<&CollectionName>,
+        seen: &Snapshot,
+        after: Option<Position>,
+        limit: u32,
+    ) {
         // One range of the key, for what is noted as unseen is always close to `next`.
         let lowest = after.map_or(0, |after| after.sequence.saturating_add(1)).max(signed(seen.oldest_unseen()));
         let unseen = serde_json::Value::from(seen.in_progress.as_slice()).to_string();
@@ -159,7 +166,7 @@ impl Dialect for SqliteDialect {
         statement
             .sql(" OR position IN (SELECT value FROM json_each(")
             .text(unseen)
-            .sql(format!("))) ORDER BY position LIMIT {limit}"));
+            .sql(format!("))){} ORDER BY position LIMIT {limit}", and_of(of)));
     }
 
     fn change_lock(&self) -> &'static str {

@@ -99,7 +99,7 @@ async fn cost_of_page(store: &Store, seen: &Snapshot, after: Option<Position>) -
     let seen = seen.clone();
     let explained = store.run("explain", "", Access::Read, move |connection| {
         let mut statement = Statement::new("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) ");
-        statement.extend(since_statement(connection.dialect(), &seen, after, 200));
+        statement.extend(since_statement(connection.dialect(), None, &seen, after, 200));
         async move { Ok(connection.load::<PlanRow>(statement).await?) }.boxed()
     });
     let lines: Vec<String> = explained.await.unwrap().into_iter().map(|row| row.line).collect();
@@ -122,7 +122,7 @@ async fn a_poll_beside_a_long_transaction_touches_only_what_is_new() {
     if Tested::now() == Tested::Sqlite {
         let start = store.snapshot().await.unwrap();
         let plan =
-            super::plans::explain(&store, move |connection| since_statement(connection.dialect(), &start, None, 200)).await;
+            super::plans::explain(&store, move |connection| since_statement(connection.dialect(), None, &start, None, 200)).await;
         // The other mention of it is a walk over the page.
         assert!(plan.contains("MATERIALIZE changes\nSEARCH changes USING INTEGER PRIMARY KEY (rowid>?)"), "{plan}");
         return;

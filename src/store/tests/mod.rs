@@ -2,6 +2,7 @@
 //! (`TEST_DATABASE`), or through [`fresh_sqlite`] where it is about what only SQLite does.
 
 mod accounts;
+mod audit;
 mod copy;
 mod explain;
 mod filters;
@@ -128,6 +129,7 @@ fn collection(name: &str, fields: &[(&str, Field)], indexes: &[&[&str]]) -> Coll
         },
         warm: crate::model::WarmPlan::default(),
         access: Access::PUBLIC,
+        redact: Vec::new(),
         references: BTreeMap::new(),
         schema: json!({}),
     }

@@ -1,0 +1,274 @@
+//! One client of the feed: catches up from the log, then takes what the tail has, and is back at the log when the tail has lost
+//! it. Wherever it is cut off, its place says what the client has.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::super::audit::ChangeSight;
+use super::place::Place;
+use super::tail::{BATCH, Following, Mark, Taken};
+use super::{Continuity, FeedEnd, FeedItem, Recheck, Shared, continuity, is_gone};
+use crate::error::{ErrorKind, Result};
+use crate::model::{ChangePage, Collection, LoggedChange, Position, Snapshot};
+use crate::store::{ChangeFilter, LogHead};
+
+/// How many items are taken from the tail at a time.
+const AT_ONCE: usize = 64;
+/// After a reading of the log that failed.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How many transactions are read again after the database server was started anew; see `cache::reconcile`.
+const REREAD: u64 = 10_000;
+/// So many heartbeats may pass before a client that takes nothing is given up.
+const PATIENCE_HEARTBEATS: u32 = 2;
+
+type Step<T = ()> = Result<T, FeedEnd>;
+
+/// See above.
+pub(super) struct Follower {
+    shared: Arc<Shared>,
+    collection: Arc<Collection>,
+    filter: ChangeFilter,
+    sight: ChangeSight,
+    /// Where the client was when this round began.
+    begin: Place,
+    /// The round, and how far it has been told or passed over.
+    passed: Option<(Arc<Snapshot>, Position)>,
+    out: mpsc::Sender<FeedItem>,
+    recheck: Recheck,
+    closing: watch::Receiver<bool>,
+    beat_at: Instant,
+    _following: Following,
+}
+
+impl Follower {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        collection: Arc<Collection>,
+        filter: ChangeFilter,
+        sight: ChangeSight,
+        begin: Place,
+        out: mpsc::Sender<FeedItem>,
+        recheck: Recheck,
+    ) -> Self {
+        let (closing, following) = (shared.closing.subscribe(), shared.tail.follow());
+        // The first one at once: who is cut off before the first change has a place too.
+        let beat_at = Instant::now();
+        let passed = None;
+        Self { shared, collection, filter, sight, begin, passed, out, recheck, closing, beat_at, _following: following }
+    }
+
+    /// Until it ends; `told` is told why before the client can see the end.
+    pub(super) async fn run(mut self, told: impl FnOnce(FeedEnd)) -> FeedEnd {
+        let end = match self.follow().await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        };
+        told(end);
+        end
+    }
+
+    async fn follow(&mut self) -> Step<std::convert::Infallible> {
+        self.beat().await?;
+        loop {
+            // First the tail, then the log: what the log does not have yet the tail will have.
+            let joined = Arc::clone(&self.shared.tail).joined();
+            let mark = self.meanwhile(joined).await?;
+            self.catch_up().await?;
+            self.live(mark).await?;
+        }
+    }
+
+    /// Reads the log until it has told all that is there.
+    async fn catch_up(&mut self) -> Step {
+        self.settle();
+        let page = self.page(self.begin.seen.clone(), None).await?;
+        let page = match continuity(&self.begin.seen, &page.snapshot) {
+            Continuity::Same => page,
+            Continuity::Other => return Err(FeedEnd::Gone),
+            Continuity::Restarted => {
+                self.reread(&page.snapshot).await?;
+                self.begin.seen.server = page.snapshot.server;
+                self.page(self.begin.seen.clone(), None).await?
+            }
+        };
+        let round = Arc::new(page.snapshot.clone());
+        let mut page = page;
+        loop {
+            for change in page.changes.iter().filter(|change| round.sees(change.position.transaction)) {
+                self.pass(change, &round).await?;
+            }
+            let Some(after) = page.more_after.filter(|after| after.transaction < round.next) else { break };
+            page = self.page(self.begin.seen.clone(), Some(after)).await?;
+        }
+        // Only now: what retention removed while this was reading is noted by then.
+        let head = self.head().await?;
+        if is_gone(&self.begin.seen, &head) {
+            return Err(FeedEnd::Gone);
+        }
+        self.passed = None;
+        self.begin = self.begin.after(&round);
+        Ok(())
+    }
+
+    /// After a start of the server: rows under numbers that had been given out before, to transactions which left nothing. Whoever is
+    /// cut off while they are told, and that is seldom enough, is told them again.
+    async fn reread(&mut self, now: &Snapshot) -> Step {
+        let from = self.begin.seen.clone().without_last(REREAD);
+        let mut after = None;
+        loop {
+            let page = self.page(from.clone(), after).await?;
+            for change in &page.changes {
+                let Position { transaction, sequence } = change.position;
+                let is_reused = self.begin.seen.sees(transaction) && sequence > self.begin.newest;
+                if is_reused && now.sees(transaction) && self.is_asked_for(change) {
+                    self.tell(change).await?;
+                }
+            }
+            after = page.more_after;
+            if after.is_none_or(|after| after.transaction >= self.begin.seen.next) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes what the tail has, until it has lost this one.
+    async fn live(&mut self, mut mark: Mark) -> Step {
+        let tail = Arc::clone(&self.shared.tail);
+        let mut moves = tail.moves();
+        loop {
+            // Before it is looked: what comes after is not missed.
+            moves.borrow_and_update();
+            let Taken::Items(items, next, all) = tail.take(mark, AT_ONCE) else { return Ok(()) };
+            mark = next;
+            for item in &items {
+                self.pass(&item.change, &item.round).await?;
+            }
+            let is_empty = items.is_empty();
+            if let Some(seen) = all {
+                self.passed = None;
+                self.begin = self.begin.after(&seen);
+            }
+            if is_empty {
+                let mut moves = moves.clone();
+                self.meanwhile(async move { drop(moves.changed().await) }).await?;
+            }
+        }
+    }
+
+    /// Tells a change, unless the client has it or has not asked for it.
+    async fn pass(&mut self, change: &LoggedChange, round: &Arc<Snapshot>) -> Step {
+        if let Some((last, _)) = &self.passed
+            && !Arc::ptr_eq(last, round)
+        {
+            // The one before has ended.
+            let last = Arc::clone(last);
+            self.passed = None;
+            self.begin = self.begin.after(&last);
+        }
+        self.begin.newest = self.begin.newest.max(change.position.sequence);
+        if self.begin.has(change.position) {
+            return Ok(());
+        }
+        self.passed = Some((Arc::clone(round), change.position));
+        if self.is_asked_for(change) { self.tell(change).await } else { Ok(()) }
+    }
+
+    fn is_asked_for(&self, change: &LoggedChange) -> bool {
+        let ChangeFilter { record, actor, operation, since: _, until: _, before: _ } = &self.filter;
+        change.collection == self.collection.name
+            && record.as_ref().is_none_or(|record| record == change.id.as_str())
+            && actor.as_ref().is_none_or(|actor| *actor == change.actor)
+            && operation.is_none_or(|operation| operation == change.operation)
+    }
+
+    async fn tell(&mut self, change: &LoggedChange) -> Step {
+        match self.sight.show(change) {
+            Ok(data) => self.send(FeedItem::Change { place: self.place().to_string(), data }).await,
+            Err(error) => {
+                // It would be as unreadable next time.
+                tracing::error!(position = %change.position, %error, "a change cannot be shown; it is left out of the feed");
+                Ok(())
+            }
+        }
+    }
+
+    /// Where the client is.
+    fn place(&self) -> Place {
+        match &self.passed {
+            Some((round, last)) => self.begin.behind(round, *last),
+            None => self.begin.clone(),
+        }
+    }
+
+    /// Begins a round of its own where the client is.
+    fn settle(&mut self) {
+        self.begin = self.place();
+        self.passed = None;
+    }
+
+    async fn page(&mut self, seen: Snapshot, after: Option<Position>) -> Step<ChangePage> {
+        loop {
+            let (store, collection) = (self.shared.store.clone(), Arc::clone(&self.collection));
+            let seen = seen.clone();
+            let read = async move { store.changes_follow(Some(&collection.name), &seen, after, BATCH).await };
+            if let Ok(page) = self.meanwhile(read).await? {
+                return Ok(page);
+            }
+            // The store has counted and logged why.
+            self.meanwhile(tokio::time::sleep(PAUSE)).await?;
+        }
+    }
+
+    async fn head(&mut self) -> Step<LogHead> {
+        loop {
+            let store = self.shared.store.clone();
+            if let Ok(head) = self.meanwhile(async move { store.changes_head().await }).await? {
+                return Ok(head);
+            }
+            self.meanwhile(tokio::time::sleep(PAUSE)).await?;
+        }
+    }
+
+    /// Waits, and meanwhile keeps the client's connection alive, and an eye on what ends the feed.
+    async fn meanwhile<T>(&mut self, waiting: impl Future<Output = T>) -> Step<T> {
+        let mut waiting = std::pin::pin!(waiting);
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.closing.wait_for(|closing| *closing) => return Err(FeedEnd::Stopping),
+                () = self.out.closed() => return Err(FeedEnd::Left),
+                // A client that has much to read is looked at all the same.
+                () = tokio::time::sleep_until(self.beat_at) => {}
+                output = &mut waiting => return Ok(output),
+            }
+            self.beat().await?;
+        }
+    }
+
+    /// Looks whether the client may still read, and says where it is.
+    async fn beat(&mut self) -> Step {
+        self.beat_at = Instant::now() + self.shared.heartbeat;
+        match (self.recheck)().await.and_then(|caller| ChangeSight::of(&self.collection, &caller)) {
+            Ok(sight) => self.sight = sight,
+            // Nobody can say, which is no reason to end what began well.
+            Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Internal) => {}
+            Err(_) => return Err(FeedEnd::Forbidden),
+        }
+        self.send(FeedItem::Alive { place: self.place().to_string() }).await
+    }
+
+    async fn send(&mut self, item: FeedItem) -> Step {
+        let patience = self.shared.heartbeat * PATIENCE_HEARTBEATS;
+        let sending = async {
+            tokio::select! {
+                biased;
+                _ = self.closing.wait_for(|closing| *closing) => Err(FeedEnd::Stopping),
+                sent = self.out.send(item) => sent.map_err(|_| FeedEnd::Left),
+            }
+        };
+        tokio::time::timeout(patience, sending).await.unwrap_or(Err(FeedEnd::TooSlow))
+    }
+}
