@@ -138,16 +138,18 @@ impl Foundation {
         Store::open(&self.settings.database, self.settings.log.slow_query, &self.telemetry).await
     }
 
-    /// Joins the second tier of the installation that `store` holds, and its bus.
-    async fn bus(&self, store: &Store) -> Result<Option<Bus>> {
+    /// Joins the second tier of the installation that `store` holds, and its bus; also says which installation that is.
+    async fn bus(&self, store: &Store) -> Result<Option<(Bus, String)>> {
         let Some((client, metrics)) = &self.redis else { return Ok(None) };
+        let installation = store.installation_id().await?;
         // An attempt to open that failed may have joined it already.
         let tier = match self.cache.second_tier() {
             Some(joined) => Arc::clone(joined),
-            None => SecondTier::new(client.clone(), &self.settings.redis, &store.installation_id().await?, &self.cache),
+            None => SecondTier::new(client.clone(), &self.settings.redis, &installation, &self.cache),
         };
         self.cache.join(Arc::clone(&tier));
-        Ok(Some(Bus::new(&tier, client.clone(), &self.cache, declarations(&self.catalog), metrics.clone())))
+        let bus = Bus::new(&tier, client.clone(), &self.cache, declarations(&self.catalog), metrics.clone());
+        Ok(Some((bus, installation)))
     }
 }
 
@@ -158,6 +160,8 @@ pub struct App {
     reconciler: Arc<Reconciler>,
     records: Arc<Records>,
     accounts: Arc<Accounts>,
+    /// Which one this is among those that share a Redis; none without one.
+    installation: Option<String>,
 }
 
 impl App {
@@ -176,8 +180,9 @@ impl App {
         let Foundation { cache, catalog, resources, .. } = &*foundation;
         let log = CatalogedLog::new(store.clone(), Arc::clone(catalog));
         let mut reconciler = Reconciler::new(Arc::clone(cache), Box::new(log), store.snapshot().await?);
-        if let Some(bus) = foundation.bus(&store).await? {
-            reconciler = reconciler.on_bus(bus);
+        let mut installation = None;
+        if let Some((bus, id)) = foundation.bus(&store).await? {
+            (reconciler, installation) = (reconciler.on_bus(bus), Some(id));
         }
         let reconciler = Arc::new(reconciler);
         let Settings { cache: times, changes, .. } = &foundation.settings;
@@ -195,7 +200,7 @@ impl App {
             &foundation.settings.auth,
             &secret,
         );
-        Ok(Self { foundation, store, reconciler, records, accounts })
+        Ok(Self { foundation, store, reconciler, records, accounts, installation })
     }
 
     /// The collections and views.

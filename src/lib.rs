@@ -17,7 +17,7 @@
 //! | [`cache`] | key, guard cells, entry, both tiers, single flight, bus, reconcile | config, faults, overload, redis_client, telemetry |
 //! | [`catalog`] | collection and view files, loaded and checked; compiled validators | config |
 //! | [`auth`] | who is asking and what they may do: users, keys, sessions | cache, config, faults, store, telemetry |
-//! | [`limits`] | how often clients may ask | config |
+//! | [`limits`] | how often clients may ask | config, redis_client, telemetry |
 //! | [`records`] | the read path and the write path; parsing of queries | cache, store, catalog, auth, overload, telemetry |
 //! | [`jobs`] | what happens without a request: retention, warming | records, store |
 //! | [`http`] | routes, bodies, middleware, problem+json, headers, API description | auth, config, telemetry, overload, records |

@@ -20,7 +20,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
     ("cache", &["config", "faults", "overload", "telemetry", "redis_client"]),
     ("catalog", &["config"]),
     ("auth", &["cache", "config", "faults", "store", "telemetry"]),
-    ("limits", &["config", "cache", "store", "redis_client"]),
+    ("limits", &["config", "redis_client", "telemetry"]),
     ("records", &["faults", "cache", "store", "catalog", "auth", "overload", "telemetry"]),
     ("jobs", &["records", "store"]),
     ("http", &["config", "telemetry", "overload", "records", "auth", "limits", "jobs"]),

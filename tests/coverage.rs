@@ -101,6 +101,8 @@ fn check(document: &Value, operation: &Value, what: &str, reply: &Reply) {
             "preference-applied",
             "idempotency-replayed",
             "retry-after",
+            "ratelimit",
+            "ratelimit-policy",
         ];
         let sent = reply.headers.contains_key(name.as_str());
         assert!(sent || optional.contains(&name.to_lowercase().as_str()), "{what} {status} has no header {name}");

@@ -20,6 +20,7 @@ mod histories;
 mod hostile;
 mod http;
 mod idempotency;
+mod limits;
 mod matrix;
 mod model;
 mod observability;

@@ -15,7 +15,7 @@ use crate::auth::CreatedKey;
 use crate::error::{Error, Result};
 use crate::http::{self, Front, Readiness, Ready, SecondTier};
 use crate::jobs::{Retention, Warming};
-use crate::limits::BurstLimit;
+use crate::limits::{BurstLimit, Quotas};
 use crate::records::Resources;
 use crate::redis_client::{RedisClient, RedisStatus};
 
@@ -50,12 +50,16 @@ pub struct Running {
 pub(super) struct Entrance {
     front: Front,
     readiness: Readiness,
+    quotas: Quotas,
 }
 
 impl Entrance {
     /// Lets requests in, and starts what goes on beside them.
     pub fn admit(&self, app: App) -> Background {
         let Foundation { settings, telemetry, .. } = &*app.foundation;
+        if let (Some((client, _)), Some(installation)) = (&app.foundation.redis, &app.installation) {
+            self.quotas.join(client.clone(), &settings.redis.prefix, installation);
+        }
         let warming = Warming::new(Arc::clone(&app.records), settings.cache.warm_loads_per_second, telemetry.meter());
         let feeds = app.records.feeds();
         self.front.open(app.records, app.accounts);
@@ -95,8 +99,16 @@ impl Running {
         let redis = foundation.redis.as_ref().map(|(client, _)| client.clone());
         let readiness = Readiness::new(move || second_tier(redis.as_ref()));
         let burst = BurstLimit::new(&settings.limits)?;
+        let quotas = Quotas::new(&foundation.telemetry)?;
         let resources = Arc::clone(&foundation.resources);
-        let front = Front::new(settings, Arc::clone(&resources), foundation.telemetry.clone(), readiness.clone(), burst.clone())?;
+        let front = Front::new(
+            settings,
+            Arc::clone(&resources),
+            foundation.telemetry.clone(),
+            readiness.clone(),
+            burst.clone(),
+            quotas.clone(),
+        )?;
         let listening = http::serve(settings, &front, &foundation.telemetry)?;
         for address in &listening.addresses {
             tracing::info!(%address, "listening");
@@ -105,7 +117,7 @@ impl Running {
             tracing::info!(operators = %address, "listening");
         }
         let mut background = listening.watches;
-        background.push(tokio::spawn(burst.forget_idle_clients()));
+        background.extend([tokio::spawn(burst.forget_idle_clients()), tokio::spawn(quotas.clone().keep())]);
         Ok(Self {
             addresses: listening.addresses,
             operations: listening.operations,
@@ -113,7 +125,7 @@ impl Running {
             handles: listening.servers.iter().map(Server::handle).collect(),
             servers: listening.servers.into_iter().map(tokio::spawn).collect(),
             resources,
-            entrance: Entrance { front, readiness },
+            entrance: Entrance { front, readiness, quotas },
             background,
             opening: None,
             first_key: None,

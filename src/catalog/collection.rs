@@ -10,14 +10,27 @@ use toml::{Table, Value};
 
 use super::access::Shown;
 use super::section::{Report, Section, type_name};
-use super::{ListCheck, access, audit, fields, path, schema, warm};
+use super::{ListCheck, access, audit, fields, limits, path, schema, warm};
 use crate::model::{
     CacheTimes, Collection, CollectionName, Direction, Field, IdRule, Index, ScalarType, SearchField, SearchWeight, ServerFields,
     SortKey, WarmPlan,
 };
 
-const KEYS: [&str; 12] =
-    ["name", "description", "path", "id", "sort", "indexes", "search", "cache", "access", "audit", "references", "schema"];
+const KEYS: [&str; 13] = [
+    "name",
+    "description",
+    "path",
+    "id",
+    "sort",
+    "indexes",
+    "search",
+    "cache",
+    "access",
+    "audit",
+    "limits",
+    "references",
+    "schema",
+];
 
 /// Reads a collection. `None` when too little of it is understood to check the rest; `report` has the mistakes. There
 /// is a validator unless the schema has a mistake.
@@ -29,6 +42,7 @@ pub(super) fn read(table: &Table, check: ListCheck, report: &mut Report) -> Opti
     let path = read_path(&section, name.as_ref(), report);
     let cache_section = section.section(report, "cache");
     let cache = read_cache(cache_section.as_ref(), report);
+    let limits = limits::read(&section, report);
     let (schema, validator) = schema::read(&section, report)?;
     let mut names = Names { fields: fields::of_schema(&schema), schema: &schema };
     let id = read_id(&section, &names, report);
@@ -62,6 +76,7 @@ pub(super) fn read(table: &Table, check: ListCheck, report: &mut Report) -> Opti
         cache,
         warm,
         access,
+        limits,
         redact,
         references,
         schema,

@@ -8,6 +8,7 @@ mod audit;
 mod collection;
 mod fields;
 mod files;
+mod limits;
 mod links;
 mod path;
 mod schema;

@@ -10,6 +10,7 @@ use super::{AuthSettings, Settings};
 const AUDIENCE: &str = "public, viewer, editor or admin";
 const DURATION: &str = "a duration over 0 such as \"500ms\", \"10m\" or \"1h\"";
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+const QUOTA: &str = "REQUESTS/PERIOD such as \"100/15m\", with a period from 1s to 31days, or \"\" for no limit";
 const SIZE: &str = "a size over 0 such as \"64MiB\"";
 
 /// Far below the 10 minutes that a change stays in the log at least: who reads it more seldom than every 5 minutes begins
@@ -29,6 +30,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("http.body_timeout", DURATION),
     ("http.shutdown_timeout", "a duration such as \"30s\""),
     ("http.keep_alive", DURATION),
+    ("http.trusted_proxies", "a list of networks such as [\"10.0.0.0/8\", \"fd00::/8\"], or [] for no proxy"),
     ("operations.listen", "an IP address with a port such as \"127.0.0.1:9090\", or \"\" for the same as http.listen"),
     ("operations.metrics", AUDIENCE),
     ("operations.docs", AUDIENCE),
@@ -68,6 +70,10 @@ const ALLOWED: &[(&str, &str)] = &[
     ("auth.stale_if_error", "a duration up to 1day such as \"1m\", or \"0s\" for not at all"),
     ("limits.burst", "a whole number; 0 is no limit"),
     ("limits.per_second", "a whole number from 1"),
+    ("limits.api", QUOTA),
+    ("limits.auth", QUOTA),
+    ("limits.export", QUOTA),
+    ("limits.webhook", QUOTA),
     ("log.format", "\"text\" or \"json\""),
     (
         "log.level",

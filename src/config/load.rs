@@ -140,7 +140,7 @@ impl Layers {
         }
     }
 
-    /// Variables are text. Only where the setting is a number or a truth value does the text become one, so a
+    /// Variables are text. Only where the setting is a number, a truth value or a list does the text become one, so a
     /// password `0123` stays what it is. The elements of a list are separated by commas.
     fn typed(&self, section: &str, key: &str, value: &config::Value) -> Value {
         let text = match &value.kind {

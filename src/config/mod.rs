@@ -4,14 +4,16 @@
 //! variables `TERRACE_<SECTION>__<KEY>`. Every mistake is found, not just the first one.
 
 mod allowed;
+mod limits;
 mod load;
 mod mistake;
 mod outside;
 mod settings;
 
+pub use limits::LimitsSettings;
 pub use mistake::{Mistake, Source};
 pub use outside::{Audience, CorsSettings, OperationsSettings};
 pub use settings::{
-    AuthSettings, CacheSettings, CollectionsSettings, DatabaseSettings, HttpSettings, LimitsSettings, LogFormat, LogSettings,
-    RedisSettings, Settings,
+    AuthSettings, CacheSettings, CollectionsSettings, DatabaseSettings, HttpSettings, LogFormat, LogSettings, RedisSettings,
+    Settings,
 };

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{CorsSettings, OperationsSettings};
+use super::{CorsSettings, LimitsSettings, OperationsSettings};
 
 /// Everything an installation can set outside of its collection files.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -71,6 +72,9 @@ pub struct HttpSettings {
     /// How long an idle connection is kept. Too low makes clients reconnect, too high holds file descriptors.
     #[serde(with = "humantime_text")]
     pub keep_alive: Duration,
+    /// The networks of the proxies in front, whose word on where a request comes from is taken. One too few, and all its
+    /// clients are one; one too many, and whoever is in it can claim to be anybody.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 impl Default for HttpSettings {
@@ -87,6 +91,7 @@ impl Default for HttpSettings {
             body_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(75),
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -295,24 +300,6 @@ impl Default for AuthSettings {
             signing_key_lifetime: Duration::from_secs(30 * 24 * 60 * 60),
             stale_if_error: Duration::from_secs(60),
         }
-    }
-}
-
-/// How often clients may ask.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LimitsSettings {
-    /// Requests that one client address may send at once; 0 is no limit. Too low refuses a page that loads many
-    /// records, too high lets one client keep the server from others.
-    pub burst: u32,
-    /// Requests that one client address may send per second on average. Too low slows honest clients, too high is no
-    /// limit.
-    pub per_second: u32,
-}
-
-impl Default for LimitsSettings {
-    fn default() -> Self {
-        Self { burst: 0, per_second: 100 }
     }
 }
 

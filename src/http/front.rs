@@ -14,20 +14,22 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::FutureExt as _;
 
 use super::arrival::Arrivals;
+use super::client::Proxies;
 use super::connections::Connection;
 use super::door::{self, Door, Serves, Transport};
 use super::freshness::Directives;
 use super::observe::{HttpMetrics, RequestLog};
+use super::quota::{Counted, Limits};
 use super::readiness::Readiness;
 use super::reads::{Reach, Read};
 use super::routes::{Admin, Auth, CollectionRoutes, Routes, System, Target};
 use super::system::SystemResources;
 use super::writes::WriteContext;
-use super::{admin, auth, body, changes, client, problem, reads, spans, writes};
+use super::{admin, auth, body, changes, problem, reads, spans, writes};
 use crate::auth::{Accounts, administer, authorize_on};
 use crate::config::{CorsSettings, OperationsSettings, Settings};
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::BurstLimit;
+use crate::limits::{BurstLimit, Quotas};
 use crate::model::{AccessRule, Caller, Principal, Verb};
 use crate::records::{Records, Resources};
 use crate::telemetry::Telemetry;
@@ -47,7 +49,9 @@ struct Shared {
     records: OnceLock<Arc<Records>>,
     accounts: OnceLock<Arc<Accounts>>,
     readiness: Readiness,
+    proxies: Proxies,
     burst: BurstLimit,
+    limits: Limits,
     routes: Routes,
     metrics: HttpMetrics,
     log: RequestLog,
@@ -68,19 +72,23 @@ impl Front {
         telemetry: Telemetry,
         readiness: Readiness,
         burst: BurstLimit,
+        quotas: Quotas,
     ) -> Result<Self> {
         let Settings { http, cors, operations, cache, log, .. } = settings;
+        let limits = Limits::new(quotas, &settings.limits);
         let directives = if cache.honor_request_directives { Directives::Honored } else { Directives::Ignored };
         let metrics = HttpMetrics::new(telemetry.registry())?;
         let max_body_bytes = usize::try_from(http.max_body_bytes.as_u64()).unwrap_or(usize::MAX);
         Ok(Self(Arc::new(Shared {
-            routes: Routes::new(&resources, &metrics),
+            routes: Routes::new(&resources, &metrics, &limits),
             system: SystemResources::new(&resources, telemetry, readiness.clone())?,
             resources,
             records: OnceLock::new(),
             accounts: OnceLock::new(),
             readiness,
+            proxies: Proxies::new(&http.trusted_proxies),
             burst,
+            limits,
             metrics,
             log: RequestLog { access: log.access, slow_request: log.slow_request },
             max_body_bytes,
@@ -162,28 +170,53 @@ impl Shared {
 
     /// Calls the handler. A panic in it is a failure of this one request.
     async fn respond(&self, request: &HttpRequest, payload: &mut Payload, target: Target<'_>) -> HttpResponse {
+        let mut counted = None;
         let answer = async {
             Connection::of(request).map_or(Ok(()), Connection::begin)?;
             check_address(request)?;
-            self.dispatch(request, payload, target).await
+            self.dispatch(request, payload, target, &mut counted).await
         };
-        match AssertUnwindSafe(answer).catch_unwind().await {
+        let mut response = match AssertUnwindSafe(answer).catch_unwind().await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => problem::response(&Connection::explain(request, error)),
             Err(_) => problem::response(&Error::internal("a handler panicked; its message is on standard error")),
+        };
+        if let Some(counted) = counted {
+            counted.describe(response.headers_mut());
         }
+        response
     }
 
     /// The two reads that are hot. Everything else is boxed: a future is as large as its largest branch, and a hit would
     /// have to carry the state of a batch around.
-    async fn dispatch(&self, request: &HttpRequest, payload: &mut Payload, target: Target<'_>) -> Result<HttpResponse> {
-        let address = client::address(request);
+    async fn dispatch<'a>(
+        &'a self,
+        request: &HttpRequest,
+        payload: &mut Payload,
+        target: Target<'a>,
+        counted: &mut Option<Counted<'a>>,
+    ) -> Result<HttpResponse> {
+        let address = self.proxies.client(request);
         self.burst.check(address)?;
-        let principal = match self.recognize(request, &target)? {
-            Some(principal) => principal,
-            None => Box::pin(self.look_up(request)).await?,
+        let principal = match self.recognize(request, &target) {
+            Ok(Some(principal)) => Ok(principal),
+            Ok(None) => Box::pin(self.look_up(request)).await,
+            Err(error) => Err(error),
+        };
+        let (principal, refusal) = match principal {
+            Ok(principal) => (principal, None),
+            // Guessing credentials counts as well, against the address.
+            Err(error) if error.kind() == ErrorKind::Unauthenticated => (Principal::Anonymous, Some(error)),
+            Err(error) => return Err(error),
         };
         let caller = &Caller { principal, address };
+        if self.records.get().is_some() {
+            *counted = self.limits.count(target, request.method(), caller).await?;
+            counted.as_ref().map_or(Ok(()), Counted::permit)?;
+        }
+        if let Some(error) = refusal {
+            return Err(error);
+        }
         match (target, is_read(request)) {
             (Target::Record(routes, segment), true) => reads::read_record(self.read(request, caller)?, routes, segment).await,
             (Target::List(routes), true) => reads::list_records(self.read(request, caller)?, routes).await,

@@ -10,6 +10,7 @@
 //! | `reads`, `writes`, `changes`, `system`, `admin` | handlers: parse, call, shape |
 //! | `negotiation`, `conditional`, `idempotency`, `freshness`, `identifier`, `body`, `client` | what requests say |
 //! | `arrival` | how long bodies may take, and how much memory |
+//! | `quota` | which quota a request counts against, and how answers say so |
 //! | `cache_status` | how answers say that they came about |
 //! | `problem` | what failures look like |
 //! | `readiness` | whether requests should be sent here, and why not |
@@ -36,6 +37,7 @@ mod negotiation;
 mod observe;
 pub mod openapi;
 mod problem;
+mod quota;
 mod readiness;
 mod reads;
 mod routes;

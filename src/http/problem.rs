@@ -13,6 +13,9 @@ use crate::telemetry::RequestId;
 /// What a client learns of a failure of the server.
 const INTERNAL_DETAIL: &str = "The server failed; its log has the reason under this request id.";
 
+/// The longest `Retry-After`, in seconds: the longest period of a quota.
+const LONGEST_WAIT: u128 = 31 * 24 * 60 * 60;
+
 /// The members of a problem. `code`, `request_id` and what follows are extensions (RFC 9457, 3.2).
 #[derive(Serialize)]
 struct Problem<'a> {
@@ -83,7 +86,7 @@ fn add_headers(response: &mut HttpResponse, error: &Error) {
     }
     if let Some(wait) = error.retry_after() {
         // Rounded up: a client that comes back early would only be refused again.
-        headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_millis().div_ceil(1000).clamp(1, 86_400) as u64));
+        headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_millis().div_ceil(1000).clamp(1, LONGEST_WAIT) as u64));
     }
 }
 

@@ -9,6 +9,7 @@ use actix_web::http::Method;
 use actix_web::http::header::HeaderValue;
 
 use super::observe::{HttpMetrics, RouteMetrics};
+use super::quota::{Limits, RouteLimits};
 use crate::model::AccessRule;
 use crate::records::{Resource, Resources, ViewResource};
 
@@ -40,6 +41,7 @@ enum Place {
 pub(super) struct CollectionRoutes {
     pub(super) resource: Arc<Resource>,
     pub(super) sharing: Sharing,
+    pub(super) limits: RouteLimits,
     list: RouteMetrics,
     record: RouteMetrics,
     batch: RouteMetrics,
@@ -149,10 +151,10 @@ pub(super) enum Target<'a> {
 
 impl Routes {
     /// The table of everything there is. The catalog has made sure that no two paths are equal.
-    pub(super) fn new(resources: &Resources, metrics: &HttpMetrics) -> Self {
+    pub(super) fn new(resources: &Resources, metrics: &HttpMetrics, limits: &Limits) -> Self {
         let mut places: BTreeMap<Box<str>, Place> = BTreeMap::new();
         for resource in resources.collections() {
-            let routes = CollectionRoutes::new(resource, metrics);
+            let routes = CollectionRoutes::new(resource, metrics, limits);
             places.insert(resource.collection().path.as_str().into(), Place::Collection(Box::new(routes)));
         }
         for resource in resources.views() {
@@ -211,13 +213,14 @@ impl Routes {
 }
 
 impl CollectionRoutes {
-    fn new(resource: &Arc<Resource>, metrics: &HttpMetrics) -> Self {
+    fn new(resource: &Arc<Resource>, metrics: &HttpMetrics, limits: &Limits) -> Self {
         let collection = resource.collection();
         let path = collection.path.as_str();
         let misses = if collection.access.read == AccessRule::Owner { Misses::Kept } else { Misses::Told };
         Self {
             resource: Arc::clone(resource),
             sharing: Sharing::new(Audience::of(resource.is_same_for_all()), collection.cache.stale_if_error, misses),
+            limits: limits.of_collection(&collection.name, &collection.limits),
             list: metrics.route(path),
             record: metrics.route(format!("{path}/{{id}}")),
             batch: metrics.route(format!("{path}/{BATCH}")),

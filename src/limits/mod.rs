@@ -1,11 +1,33 @@
-//! How often clients may ask. For now bursts in one process, by actix-governor, which limits by the address of the peer;
-//! quotas that all instances share come with issue 5. It knows neither routes nor answers.
+//! How often clients may ask: bursts in one process, by actix-governor, and quotas that all instances share in Redis. It
+//! knows neither routes nor answers.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `burst` | bursts of a client address, in this process |
+//! | `quotas` | the quotas of callers: what is decided here, and when the shared buckets are asked |
+//! | `gcra` | the arithmetic of a bucket |
+//! | `lease`, `slot` | what is held of a shared bucket, and what is known of it |
+//! | `table` | all buckets that the process has dealings with |
+//! | `tier` | the shared buckets |
+//! | `keeper` | giving back, presence, forgetting |
+//! | `who` | whose requests are counted together |
 
 #[cfg(feature = "governor")]
 mod burst;
+mod gcra;
+mod keeper;
+mod lease;
+mod metrics;
+mod quotas;
+mod slot;
+mod table;
+mod tier;
+mod who;
 
 #[cfg(feature = "governor")]
 pub use burst::BurstLimit;
+pub use quotas::{Check, Policy, Quotas};
+pub use slot::{Standing, Verdict};
 
 /// What stands in for the limit in a binary without actix-governor: settings that ask for one are refused.
 #[cfg(not(feature = "governor"))]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Access, CollectionName, ScalarType, ServerFields, SortKey, Term, WarmPlan};
+use super::{Access, CollectionLimits, CollectionName, ScalarType, ServerFields, SortKey, Term, WarmPlan};
 
 /// A declared set of records.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub struct Collection {
     pub warm: WarmPlan,
     /// Who may do what.
     pub access: Access,
+    /// How often it may be asked.
+    pub limits: CollectionLimits,
     /// Members whose values the change log does not show to anybody.
     pub redact: Vec<String>,
     /// Fields that hold the id of a record of another (or the same) collection.

@@ -28,7 +28,7 @@ pub use freshness::Freshness;
 pub use names::{CollectionName, RecordId};
 pub use principal::{Caller, Identity, Principal, Role, Scope, Verb};
 pub use query::{CountMode, DEFAULT_LIMIT, Direction, MAX_LIMIT, Paging, Query, Selection, SortKey};
-pub use quota::Quota;
+pub use quota::{CollectionLimits, Limit, LimitClass, Quota};
 pub use record::{Record, ServerFields, timestamp_text};
 pub(crate) use search::is_word_part;
 pub use search::{SearchClause, SearchExpression, SearchTerm};

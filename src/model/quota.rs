@@ -1,4 +1,4 @@
-//! How often somebody may ask: so many requests in so much time.
+//! How often somebody may ask: so many requests in so much time, and whose quota counts.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -17,6 +17,72 @@ pub struct Quota {
     pub requests: NonZeroU32,
     /// In how much time: from 1 second to 31 days.
     pub period: Duration,
+}
+
+/// Requests that share a quota, set by `[limits]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LimitClass {
+    /// What has no other class.
+    Api,
+    /// Logins.
+    Auth,
+    /// What is costly to make.
+    Export,
+    /// What other systems send.
+    Webhook,
+}
+
+/// Which quota the reads, or the writes, of a collection count against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// That of a class, together with everything else of the class.
+    Class(LimitClass),
+    /// One of their own.
+    Own(Quota),
+    /// None.
+    Off,
+}
+
+/// How often a collection may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CollectionLimits {
+    /// By GET and HEAD.
+    pub read: Limit,
+    /// By everything else.
+    pub write: Limit,
+}
+
+impl Default for CollectionLimits {
+    fn default() -> Self {
+        Self { read: Limit::Class(LimitClass::Api), write: Limit::Class(LimitClass::Api) }
+    }
+}
+
+impl LimitClass {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Api, Self::Auth, Self::Export, Self::Webhook];
+
+    /// How settings and files spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Auth => "auth",
+            Self::Export => "export",
+            Self::Webhook => "webhook",
+        }
+    }
+}
+
+impl FromStr for LimitClass {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let found = Self::ALL.into_iter().find(|class| class.as_str() == text);
+        found.ok_or_else(|| {
+            Error::bad_request("invalid_class", format!("{text:?} is not a class: api, auth, export and webhook are."))
+                .with_allowed(Self::ALL.map(Self::as_str))
+        })
+    }
 }
 
 impl fmt::Display for Quota {
@@ -47,6 +113,15 @@ impl FromStr for Quota {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn classes_are_spelled_one_way() {
+        for (index, class) in LimitClass::ALL.into_iter().enumerate() {
+            assert_eq!(index, class as usize);
+            assert_eq!(class.as_str().parse::<LimitClass>().unwrap(), class);
+        }
+        assert_eq!("API".parse::<LimitClass>().unwrap_err().allowed(), ["api", "auth", "export", "webhook"]);
+    }
 
     #[test]
     fn a_quota_reads_what_it_writes_and_nothing_else() {

@@ -117,6 +117,7 @@ mod tests {
             },
             warm: crate::model::WarmPlan::default(),
             access: Access::PUBLIC,
+            limits: Default::default(),
             redact: Vec::new(),
             references: [("kind".to_owned(), CollectionName::parse("kinds").unwrap())].into(),
             schema: json!({"properties": {"kind": {}, "note": {}}}),

@@ -118,6 +118,7 @@ mod tests {
             },
             warm: crate::model::WarmPlan::default(),
             access: Access::PUBLIC,
+            limits: Default::default(),
             redact: Vec::new(),
             references: BTreeMap::new(),
             schema: json!({}),

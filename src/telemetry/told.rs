@@ -21,6 +21,11 @@ impl Told {
         }
         is_due
     }
+
+    /// Whether this is what was told last.
+    pub(crate) fn has_told(&self, text: &str) -> bool {
+        self.last.as_ref().is_some_and(|(told, _)| told == text)
+    }
 }
 
 #[cfg(test)]

@@ -103,6 +103,8 @@ async fn nothing_of_a_credential_is_in_redis() {
     };
     server.eventually("both are in the second tier", is_filled).await;
     let names: Vec<String> = private.command(&["KEYS", "*"]);
+    // The names of the instances that share quotas are no string, and no credential.
+    let names: Vec<String> = names.into_iter().filter(|name| !name.ends_with(":q-instances")).collect();
     let values = names.iter().map(|name| private.command::<Vec<u8>>(&["GET", name]));
     let values: Vec<String> = values.map(|value| String::from_utf8_lossy(&value).into_owned()).collect();
     let dump = format!("{names:?} {values:?}").replace('\\', "");

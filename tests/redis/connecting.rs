@@ -27,7 +27,7 @@ async fn a_wrong_password_is_told_and_may_become_right() {
 async fn a_user_without_permissions_is_told_what_they_are_for() {
     let server = PrivateRedis::start();
     // What the README says that is needed, at first for other keys and channels.
-    let commands = ["+@read", "+@write", "+@scripting", "+@pubsub", "+@connection", "+info"];
+    let commands = ["+@read", "+@write", "+@scripting", "+@pubsub", "+@connection", "+info", "+time"];
     let user = ["ACL", "SETUSER", "limited", "on", ">the-secret", "~other:*", "&other:*"];
     server.command::<()>(&[&user[..], &commands].concat());
     let client = Client::to(&server.url().replace("redis://", "redis://limited:the-secret@"));
@@ -38,7 +38,7 @@ async fn a_user_without_permissions_is_told_what_they_are_for() {
     assert!(matches!(subscription.next().await, BusEvent::Connected));
     link.run::<()>(redis::pipe().del("terrace:a").ignore().publish("terrace:bus", "x").ignore()).await.unwrap();
     link.run::<()>(redis::pipe().mget(&["terrace:a", "terrace:b"]).ignore().pttl("terrace:a").ignore()).await.unwrap();
-    let script = redis::Script::new("return redis.call('SET', KEYS[1], 'x', 'NX', 'PX', 1000)");
+    let script = redis::Script::new("redis.call('TIME') return redis.call('SET', KEYS[1], 'x', 'NX', 'PX', 1000)");
     link.invoke::<()>(&script.key("terrace:a")).await.unwrap();
     assert!(link.run::<()>(&get("third:a")).await.unwrap_err().detail().contains("lacks a permission"));
     assert!(client.client.link().is_some());

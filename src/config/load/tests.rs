@@ -139,7 +139,7 @@ fn unknown_keys_and_sections_name_the_allowed_ones() {
              honor_request_directives, warm_loads_per_second, warm_before_ready",
             "databases: there is no such section; allowed are http, operations, cors, database, cache, redis, collections, changes, auth, limits, log",
             "http.listn: there is no such setting; [http] has listen, tls_certificate, tls_key, workers, max_body_bytes, max_connections, \
-             max_in_flight, head_timeout, body_timeout, shutdown_timeout, keep_alive",
+             max_in_flight, head_timeout, body_timeout, shutdown_timeout, keep_alive, trusted_proxies",
         ]
     );
     let found = from_environment(&[("TERRACE_LISTEN", "x"), ("TERRACE_HTTP", "x"), ("TERRACE_QUEUE__URL", "x")]).unwrap_err();

@@ -7,8 +7,19 @@ use super::{changes, component, component_name, parameters};
 use crate::model::{AccessRule, Collection, Verb, View};
 
 /// The headers of every answer to a read.
-const READ_HEADERS: [&str; 9] =
-    ["X-Request-Id", "ETag", "Cache-Control", "Vary", "Content-Encoding", "Age", "X-Cache", "Cache-Status", "Link"];
+const READ_HEADERS: [&str; 11] = [
+    "X-Request-Id",
+    "ETag",
+    "Cache-Control",
+    "Vary",
+    "Content-Encoding",
+    "Age",
+    "X-Cache",
+    "Cache-Status",
+    "Link",
+    "RateLimit-Policy",
+    "RateLimit",
+];
 /// The headers that lists have beside those.
 const PAGE_HEADERS: [&str; 4] = ["X-Total-Count", "X-Page", "X-Per-Page", "X-Total-Pages"];
 /// The problems of reads, of writes of one record, and of creations and batches.
@@ -291,7 +302,8 @@ impl Operations<'_> {
     }
 
     fn write_headers(&self, names: &[&str]) -> Map<String, Value> {
-        let mut headers = header_references(&["X-Request-Id", "Consistency-Token", "Idempotency-Replayed"]);
+        let mut headers =
+            header_references(&["X-Request-Id", "Consistency-Token", "Idempotency-Replayed", "RateLimit-Policy", "RateLimit"]);
         headers.extend(header_references(names));
         headers
     }

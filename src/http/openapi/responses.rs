@@ -136,11 +136,11 @@ const PROBLEMS: [ProblemResponse; 17] = [
     ProblemResponse {
         name: "TooManyRequests",
         status: "429",
-        description: "The client sends more than `limits.burst` and `limits.per_second` let it.",
-        code: "too_many_requests",
+        description: "The caller has used its quota up, or the client sends more than `limits.burst` and `limits.per_second` let it.",
+        code: "quota_exceeded",
         title: "Too many requests",
-        detail: "This client asks too often; see limits.burst.",
-        headers: &["Retry-After"],
+        detail: "The quota \"api\" of this caller, 100/15m, is used up.",
+        headers: &["Retry-After", "RateLimit-Policy", "RateLimit"],
     },
     ProblemResponse {
         name: "Internal",
@@ -172,7 +172,7 @@ const PROBLEMS: [ProblemResponse; 17] = [
 ];
 
 /// Every header of an answer: its name, what it says, and an example.
-const HEADERS: [(&str, &str, &str); 20] = [
+const HEADERS: [(&str, &str, &str); 22] = [
     (
         "X-Request-Id",
         "The id of the request, as sent by the client or made by the server.",
@@ -213,6 +213,16 @@ const HEADERS: [(&str, &str, &str); 20] = [
     ),
     ("Allow", "The methods that the resource takes.", "GET, HEAD, OPTIONS"),
     ("Retry-After", "Seconds after which a retry makes sense.", "1"),
+    (
+        "RateLimit-Policy",
+        "draft-ietf-httpapi-ratelimit-headers: the quota that the request counts against, as so many requests (q) in so many seconds (w). Only where there is one.",
+        "\"api\";q=100;w=900",
+    ),
+    (
+        "RateLimit",
+        "draft-ietf-httpapi-ratelimit-headers: how many requests are left (r), and in how many seconds the whole quota is there again (t).",
+        "\"api\";r=73;t=243",
+    ),
 ];
 
 /// `components.headers`.

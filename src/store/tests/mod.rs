@@ -129,6 +129,7 @@ fn collection(name: &str, fields: &[(&str, Field)], indexes: &[&[&str]]) -> Coll
         },
         warm: crate::model::WarmPlan::default(),
         access: Access::PUBLIC,
+        limits: Default::default(),
         redact: Vec::new(),
         references: BTreeMap::new(),
         schema: json!({}),

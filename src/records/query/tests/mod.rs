@@ -42,6 +42,7 @@ fn collection() -> Collection {
         cache: CacheTimes { record_ttl: time, list_ttl: time, negative_ttl: time, stale_if_error: time, max_lag: Duration::ZERO },
         warm: crate::model::WarmPlan::default(),
         access: Access::PUBLIC,
+        limits: Default::default(),
         redact: Vec::new(),
         references: [("shelf".to_owned(), shelves)].into(),
         schema: json!({"properties": {}}),
