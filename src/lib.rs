@@ -46,6 +46,18 @@
 //!    into L2, with the nonces from before the load.
 //! 8. `http::reads` negotiates the encoding, which is made once per entry, and answers 200 or 304.
 //!
+//! # One caller
+//!
+//! `Authorization: Bearer trk_…`
+//!
+//! 1. Before `http::front` calls a handler, [`auth::Accounts::recognize`] hashes the credential and looks the entry of its principal up
+//!    in L1: that is a hit if its guards are current, it has not expired, and the change log was read lately.
+//! 2. Otherwise [`auth::Accounts::look_up`] reads the prefix of the key, or verifies the token, which names its user and its session:
+//!    those rows are the guards. [`cache::Cache::get_or_load`] then goes the same way as for a record.
+//! 3. The loader reads the key, or the session with its user, and compares hashes. What does not hold is an error, and not stored.
+//! 4. Revoking a key, disabling a user and ending a session write the row and a change in one transaction, and announce it like a
+//!    record's: see `store::accounts` and [`auth::Accounts`].
+//!
 //! # One write
 //!
 //! `PATCH /api/v1/metrics/NET-REVENUE`
