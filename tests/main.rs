@@ -31,6 +31,7 @@ mod redis;
 mod rest;
 mod retention;
 mod search;
+mod security;
 mod servers;
 mod shutdown;
 mod stale;
