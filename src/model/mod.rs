@@ -14,6 +14,8 @@ mod query;
 mod quota;
 mod record;
 mod search;
+#[cfg(test)]
+mod tests;
 mod value;
 mod view;
 mod warm;

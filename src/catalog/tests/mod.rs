@@ -2,6 +2,7 @@
 
 mod access;
 mod documents;
+mod junk;
 mod mistakes;
 
 use std::fs;

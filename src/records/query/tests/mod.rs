@@ -1,6 +1,7 @@
 //! Keys against answers: whatever the spelling, one request has one key; and requests that a naive reading of the
 //! records answers differently never share one. The naive reading knows nothing of [`Query`] and [`Filter`].
 
+mod junk;
 mod naive;
 mod requests;
 mod speller;
