@@ -52,6 +52,8 @@ async fn a_hit_is_answered_while_a_slow_database_has_all_that_may_wait_for_it() 
     for path in ["/api/items/I2", "/api/items?category=c", "/api/items/_stats?by=tier", "/api/items/I1"] {
         overloaded(&server.get(path).await, "http.max_in_flight");
     }
+    let log = server.get_as(server.admin.as_ref().unwrap(), "/api/items/_changes").await;
+    overloaded(&log, "http.max_in_flight");
     overloaded(&server.post(ITEMS, &item("X", "a")).await, "http.max_in_flight");
     overloaded(&server.patch("/api/items/I0", &json!({"tier": 9})).await, "http.max_in_flight");
     overloaded(&server.delete("/api/items/I0").await, "http.max_in_flight");
@@ -67,7 +69,7 @@ async fn a_hit_is_answered_while_a_slow_database_has_all_that_may_wait_for_it() 
     // What is malformed is found out without the database.
     server.get("/api/items?nothing=1").await.problem(400, "invalid_parameter");
     assert!(begun.elapsed() < Duration::from_secs(10), "nobody waits: {:?}", begun.elapsed());
-    assert!(value(&metrics(&server).await, "terrace_in_flight_refusals_total", &[]) == 8.0);
+    assert!(value(&metrics(&server).await, "terrace_in_flight_refusals_total", &[]) == 9.0);
 
     holder.execute("COMMIT");
     let [first, list, joined] = waiting;
@@ -273,6 +275,21 @@ async fn who_does_not_read_its_answer_and_who_says_nothing_is_cut_off() {
     assert!(answer.starts_with(b"HTTP/1.1 200") && answer.len() < 10_000_000, "{} bytes were sent", answer.len());
     for mut connection in [silent, used] {
         connection.rest().await;
+    }
+}
+
+#[tokio::test]
+async fn who_listens_to_a_feed_is_not_idle() {
+    let server = Server::fixture_with(|settings| {
+        impatient(settings);
+        settings.changes.heartbeat = Duration::from_millis(200);
+    });
+    let request = server.anonymous_request(Method::GET, "/api/items/_changes?live");
+    let mut feed = request.header("authorization", server.admin.as_ref().unwrap()).send().await.unwrap();
+    assert_eq!(feed.status(), 200);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(5) {
+        feed.chunk().await.unwrap().expect("the feed was cut off");
     }
 }
 

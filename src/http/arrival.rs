@@ -21,6 +21,9 @@ use crate::error::{Error, ErrorKind};
 const LEAST_BYTES: usize = 64 * 1024 * 1024;
 /// And as a multiple of the largest one.
 const LARGEST_BODIES: usize = 16;
+/// The beginning of a body is taken whatever others take: that of a login, or of a record of common size. Connections bound how much
+/// memory these are together.
+const FREE_BYTES: usize = 16 * 1024;
 
 /// The bodies that are being read. Clones share the account.
 #[derive(Clone)]
@@ -29,17 +32,18 @@ pub(super) struct Arrivals(Arc<Shared>);
 struct Shared {
     timeout: Duration,
     most_bytes: usize,
+    free: usize,
     bytes: AtomicUsize,
 }
 
 impl Arrivals {
     /// Bodies of at most `largest` bytes that arrive within `timeout`.
     pub(super) fn new(timeout: Duration, largest: usize) -> Self {
-        Self::within(timeout, largest.saturating_mul(LARGEST_BODIES).max(LEAST_BYTES))
+        Self::within(timeout, largest.saturating_mul(LARGEST_BODIES).max(LEAST_BYTES), FREE_BYTES)
     }
 
-    fn within(timeout: Duration, most_bytes: usize) -> Self {
-        Self(Arc::new(Shared { timeout, most_bytes, bytes: AtomicUsize::new(0) }))
+    fn within(timeout: Duration, most_bytes: usize, free: usize) -> Self {
+        Self(Arc::new(Shared { timeout, most_bytes, free, bytes: AtomicUsize::new(0) }))
     }
 
     /// The same body, which fails when it comes too late or there are too many. Its memory counts until this is dropped.
@@ -48,7 +52,9 @@ impl Arrivals {
             Payload::None => Payload::None,
             body @ (Payload::H1 { .. } | Payload::H2 { .. } | Payload::Stream { .. }) => {
                 let deadline = Instant::now() + self.0.timeout;
-                Payload::Stream { payload: Box::pin(Arriving { arrivals: self.clone(), body, deadline, timer: None, bytes: 0 }) }
+                let free = self.0.free;
+                let arriving = Arriving { arrivals: self.clone(), body, deadline, timer: None, free, bytes: 0 };
+                Payload::Stream { payload: Box::pin(arriving) }
             }
         }
     }
@@ -80,15 +86,21 @@ struct Arriving {
     deadline: Instant,
     /// Made when it must be waited for: most bodies arrive with their heads.
     timer: Option<Pin<Box<Sleep>>>,
+    /// How much of it may still come that does not count.
+    free: usize,
+    /// What counts.
     bytes: usize,
 }
 
 impl Arriving {
     fn account(&mut self, chunk: &Bytes) -> Result<(), PayloadError> {
         let shared = &self.arrivals.0;
-        self.bytes += chunk.len();
-        let others = shared.bytes.fetch_add(chunk.len(), Ordering::Relaxed);
-        if others.saturating_add(chunk.len()) > shared.most_bytes {
+        let free = chunk.len().min(self.free);
+        self.free -= free;
+        let counted = chunk.len() - free;
+        self.bytes += counted;
+        let others = shared.bytes.fetch_add(counted, Ordering::Relaxed);
+        if counted > 0 && others.saturating_add(counted) > shared.most_bytes {
             return Err(PayloadError::Io(io::ErrorKind::OutOfMemory.into()));
         }
         Ok(())
@@ -134,7 +146,7 @@ mod tests {
 
     #[actix_web::test]
     async fn all_bodies_together_have_one_account() {
-        let arrivals = Arrivals::within(Duration::from_secs(60), 10);
+        let arrivals = Arrivals::within(Duration::from_secs(60), 10, 0);
         let mut first = arrivals.limited(body(&["12345", "678"]));
         let mut second = arrivals.limited(body(&["12", "3"]));
         assert_eq!(first.next().await.unwrap().unwrap(), "12345");
@@ -146,6 +158,16 @@ mod tests {
         drop((first, second));
         assert_eq!(arrivals.0.bytes.load(Ordering::Relaxed), 0);
         assert!(arrivals.limited(body(&["1234567890"])).next().await.unwrap().is_ok());
+    }
+
+    #[actix_web::test]
+    async fn the_beginning_of_a_body_is_taken_whatever_others_take() {
+        let arrivals = Arrivals::within(Duration::from_secs(60), 10, 4);
+        let mut large = arrivals.limited(body(&["1234", "1234567890"]));
+        assert!(large.next().await.unwrap().is_ok() && large.next().await.unwrap().is_ok());
+        let mut small = arrivals.limited(body(&["12", "34", "5"]));
+        assert!(small.next().await.unwrap().is_ok() && small.next().await.unwrap().is_ok());
+        assert_eq!(failure(&small.next().await.unwrap().unwrap_err()).code(), "overloaded");
     }
 
     #[actix_web::test]

@@ -45,6 +45,8 @@ mod seconds;
 mod server;
 mod spans;
 mod system;
+#[cfg(test)]
+mod tests;
 mod writes;
 
 pub use front::Front;

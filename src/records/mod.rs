@@ -19,6 +19,7 @@ mod once;
 mod plan;
 mod precondition;
 mod prepared;
+mod pulse;
 mod query;
 mod read;
 mod resource;
@@ -59,6 +60,7 @@ pub struct Records {
     catalog: Arc<Catalog>,
     reconciler: Arc<Reconciler>,
     resources: Arc<Resources>,
+    pulse: pulse::Pulse,
     feed: Feed,
 }
 
@@ -107,7 +109,7 @@ impl Records {
         resources: Arc<Resources>,
         feed: Feed,
     ) -> Arc<Self> {
-        Arc::new(Self { store, cache, catalog, reconciler, resources, feed })
+        Arc::new(Self { store, cache, catalog, reconciler, resources, pulse: pulse::Pulse::default(), feed })
     }
 
     /// The declared collections and views.
@@ -130,6 +132,6 @@ impl Records {
 
     /// Asks the database for a sign of life, and the cache for its size.
     pub async fn health(&self) -> Health {
-        Health { database: self.store.ping().await, cache: self.cache.occupancy() }
+        Health { database: self.pulse.ask(async || self.store.ping().await).await, cache: self.cache.occupancy() }
     }
 }

@@ -13,6 +13,7 @@ mod paths;
 mod patterns;
 mod responses;
 mod schemas;
+mod variants;
 
 use std::sync::Arc;
 

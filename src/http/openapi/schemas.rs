@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::access::{describe_access, require};
-use super::{component, component_name, examples};
+use super::{component, component_name, examples, variants};
 use crate::model::{Collection, IdRule, ServerFields, View};
 use crate::records::MAX_OPERATIONS;
 
@@ -13,9 +13,9 @@ pub(super) fn collection(collection: &Collection) -> Map<String, Value> {
     let name = |part| component_name(collection.name.as_str(), part);
     Map::from_iter([
         (name("document"), document(collection)),
-        (name("replacement"), replacement(collection)),
+        (name("replacement"), variants::replacement(collection)),
         (name("record"), record(collection)),
-        (name("shown"), shown(collection)),
+        (name("shown"), variants::shown(collection)),
         (name("patch"), patch(collection)),
         (name("page"), page(collection)),
         (name("batch"), batch(collection)),
@@ -202,7 +202,7 @@ fn problem() -> Value {
 }
 
 /// What clients send: the declared schema. Whose a record is may be left out.
-fn document(collection: &Collection) -> Value {
+pub(super) fn document(collection: &Collection) -> Value {
     let mut schema = declared(collection);
     let Some(members) = schema.as_object_mut() else { return schema };
     if let Some(owner) = &collection.access.owner_field {
@@ -236,15 +236,6 @@ fn declared(collection: &Collection) -> Value {
     schema
 }
 
-/// A document whose id is said beside it, in the path or in the operation of a batch, and so may be left out.
-fn replacement(collection: &Collection) -> Value {
-    let mut schema = document(collection);
-    if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
-        required.retain(|name| name.as_str() != Some(collection.id_field()));
-    }
-    schema
-}
-
 fn move_references(schema: &mut Value, component: &str) {
     match schema {
         Value::Object(members) => {
@@ -263,7 +254,7 @@ fn move_references(schema: &mut Value, component: &str) {
 }
 
 /// A record as the server answers it: the document with the server's own members, and what a request can add.
-fn record(collection: &Collection) -> Value {
+pub(super) fn record(collection: &Collection) -> Value {
     let mut schema = declared(collection);
     let Some(members) = schema.as_object_mut() else { return schema };
     members.shift_remove("$defs");
@@ -285,18 +276,6 @@ fn record(collection: &Collection) -> Value {
         None => members.shift_remove("examples"),
     };
     schema
-}
-
-/// What a read shows of a record: all of it, or the members that `fields` names.
-fn shown(collection: &Collection) -> Value {
-    let whole = component("schemas", &component_name(collection.name.as_str(), "record"));
-    let members = record(collection).get("properties").cloned().unwrap_or_default();
-    let some = json!({
-        "type": "object",
-        "description": "Some members of a record: those that `fields` names.",
-        "properties": members,
-    });
-    json!({"anyOf": [whole, some]})
 }
 
 fn server_members(collection: &Collection) -> Vec<(String, Value)> {
