@@ -229,12 +229,18 @@ impl Shared {
     }
 
     /// Lets a request pass that the bucket will be told of behind the answer, if no more than `credit` are that it does not
-    /// know of, and plenty is left for all that is known. The bucket counts them all, also beyond its quota, so what passes is
+    /// know of, and plenty was left when it last answered. The bucket counts them all, also beyond its quota, so what passes is
     /// never more than the quota and the credits of all instances.
     pub fn ahead(&mut self, credit: u32, now: u64) -> Option<Standing> {
         let left = self.estimate(now) - f64::from(self.passed);
         let is_plenty = left >= f64::from(self.rate.requests()) / PLENTY;
-        if self.passed >= credit || self.precision == Precision::Exact || self.counting == Counting::Meter || !is_plenty {
+        let has_answered = self.left_at > 0;
+        if !has_answered
+            || self.passed >= credit
+            || self.precision == Precision::Exact
+            || self.counting == Counting::Meter
+            || !is_plenty
+        {
             return None;
         }
         self.passed += 1;

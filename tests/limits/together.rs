@@ -98,7 +98,7 @@ async fn three_instances_exceed_a_quota_by_no_more_than_a_hundredth_and_give_nea
     let (count, whole) = (passed.len() as f64, 600.0 + time * 100.0);
     within(passed, 600.0, 6.0, 0.01);
     println!("{count} of {whole} passed, with {} questions", three.sum("terrace_quota_questions_total", &["answered"]).await);
-    assert!(count >= 0.95 * whole, "{count} of {whole}");
+    assert!(count >= 0.92 * whole, "{count} of {whole}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
