@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::auth::{Accounts, CreatedKey, PrincipalScopes};
+use crate::auth::{Accounts, CreatedKey, PrincipalScopes, installation_secret};
 use crate::cache::{Bus, BusMetrics, Cache, Reconciler, SecondTier};
 use crate::catalog::Catalog;
 use crate::config::{Mistake, Settings};
@@ -191,8 +191,15 @@ impl App {
         let (catalog, resources) = (Arc::clone(catalog), Arc::clone(resources));
         let records = Records::new(store.clone(), Arc::clone(cache), catalog, Arc::clone(&reconciler), resources, feed);
         let principals = Arc::clone(&foundation.principals);
-        let accounts =
-            Accounts::new(store.clone(), Arc::clone(cache), Arc::clone(&reconciler), principals, &foundation.settings.auth);
+        let secret = installation_secret(&store).await?;
+        let accounts = Accounts::new(
+            store.clone(),
+            Arc::clone(cache),
+            Arc::clone(&reconciler),
+            principals,
+            &foundation.settings.auth,
+            &secret,
+        );
         Ok(Self { foundation, store, reconciler, records, accounts, installation })
     }
 

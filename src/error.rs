@@ -148,6 +148,13 @@ impl Error {
             .with_internal(internal)
     }
 
+    /// Leaves out the stored state's ETag: whoever may not read learns nothing of it.
+    #[must_use]
+    pub fn without_etag(mut self) -> Self {
+        self.extras.current_etag = None;
+        self
+    }
+
     /// Adds what only the log may say.
     #[must_use]
     pub fn with_internal(mut self, internal: impl fmt::Display) -> Self {

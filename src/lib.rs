@@ -46,6 +46,18 @@
 //!    into L2, with the nonces from before the load.
 //! 8. `http::reads` negotiates the encoding, which is made once per entry, and answers 200 or 304.
 //!
+//! # One caller
+//!
+//! `Authorization: Bearer trk_…`
+//!
+//! 1. Before `http::front` calls a handler, [`auth::Accounts::recognize`] hashes the credential and looks the entry of its principal up
+//!    in L1: that is a hit if its guards are current, it has not expired, and the change log was read lately.
+//! 2. Otherwise [`auth::Accounts::look_up`] reads the prefix of the key, or verifies the token, which names its user and its session:
+//!    those rows are the guards. [`cache::Cache::get_or_load`] then goes the same way as for a record.
+//! 3. The loader reads the key, or the session with its user, and compares hashes. What does not hold is an error, and not stored.
+//! 4. Revoking a key, disabling a user and ending a session write the row and a change in one transaction, and announce it like a
+//!    record's: see `store::accounts` and [`auth::Accounts`].
+//!
 //! # One write
 //!
 //! `PATCH /api/v1/metrics/NET-REVENUE`
@@ -53,12 +65,14 @@
 //! 1. `http::writes` reads the body within its limit and calls [`records::Records::patch`], which checks access.
 //! 2. In a task that survives a client which hangs up, [`store::Store::record_write`] opens a transaction, reads the stored
 //!    record and asks the planner of `records` what to write: preconditions, merge, validation, version and times.
-//! 3. The store writes the record and its change, checks references, and commits.
+//! 3. The store writes the record and its change, checks references, and commits. With an `Idempotency-Key` it is
+//!    [`store::Store::record_write_once`], which claims the key first and keeps the answer last, in the same transaction.
 //! 4. [`cache::Reconciler::announce`] moves the guards of the record, of every indexed term of the old and the new document,
 //!    and of the collection. With Redis, [`cache::Bus`] deletes their nonces there and publishes them in one round trip, and the
 //!    guards here move once more. From here on nobody is served by this instance what was loaded before. If Redis is away, the
 //!    deletions are owed, and the second tier is not used until they are paid.
-//! 5. Then the transaction counts as applied, and the client is answered, with the position of the change.
+//! 5. Then the transaction counts as applied, and the client is answered, with the position of the change. Whoever follows the
+//!    change log ([`records::Feed`]) is told now, or when the log is read next.
 //!
 //! Other instances hear of it over the bus, move their guards, and note the transaction as applied. A process that has not
 //! heard of it, whoever made it, finds it when it reads the change log, every `cache.reconcile_interval` or as soon as something is

@@ -8,13 +8,13 @@ use chrono::Utc;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use super::credential::FreshKey;
+use super::credential::{FreshKey, random};
 use super::password::Passwords;
 use super::principals::{PrincipalScopes, Principals};
 use super::token::SigningKeys;
 use crate::cache::{Cache, Reconciler};
 use crate::config::AuthSettings;
-use crate::error::{Error, Result, Violation};
+use crate::error::{Error, Result};
 use crate::faults;
 use crate::model::{Caller, Change, Principal, Quota, Role, Scope, timestamp_text};
 use crate::store::{ApiKey, Author, NewKey, NewUser, Store, User, UserState};
@@ -29,6 +29,7 @@ const MAX_NAME: usize = 100;
 /// Users, keys and sessions, and who is asking.
 pub struct Accounts {
     pub(super) store: Store,
+    pub(super) cache: Arc<Cache>,
     reconciler: Arc<Reconciler>,
     pub(super) settings: AuthSettings,
     pub(super) passwords: Passwords,
@@ -68,24 +69,35 @@ pub struct CreatedKey {
     pub text: SecretString,
 }
 
+/// The secret of an installation, if this is the first process of it.
+pub async fn installation_secret(store: &Store) -> Result<SecretString> {
+    store.installation_secret(random(32)?.into()).await
+}
+
 impl Accounts {
-    /// The service over an open database. Changes are announced by `reconciler`.
+    /// The service over an open database. Changes are announced by `reconciler`; `secret` is the installation's.
     pub fn new(
         store: Store,
         cache: Arc<Cache>,
         reconciler: Arc<Reconciler>,
         scopes: Arc<PrincipalScopes>,
         settings: &AuthSettings,
+        secret: &SecretString,
     ) -> Arc<Self> {
         let signing = Arc::new(SigningKeys::new(store.clone(), settings));
-        let principals = Principals::new(store.clone(), cache, scopes, Arc::clone(&signing));
-        Arc::new(Self { store, reconciler, settings: settings.clone(), passwords: Passwords::new(), signing, principals })
+        let principals = Principals::new(store.clone(), Arc::clone(&cache), scopes, Arc::clone(&signing), secret);
+        Arc::new(Self { store, cache, reconciler, settings: settings.clone(), passwords: Passwords::new(), signing, principals })
     }
 
     /// Who an `Authorization` field belongs to, if that is cached: it costs little, and waits for nothing. Otherwise call
     /// [`Self::look_up`]. Fails if the credential does not hold.
     pub fn recognize(&self, authorization: &[u8]) -> Result<Option<Principal>> {
         self.principals.recognize(authorization)
+    }
+
+    /// The same for a request that may not load anything: also what would have to be looked up soon.
+    pub fn recognize_due(&self, authorization: &[u8]) -> Result<Option<Principal>> {
+        self.principals.recognize_due(authorization)
     }
 
     /// Who an `Authorization` field belongs to. Fails if the credential does not hold, or nobody can tell at the moment. Whoever
@@ -236,7 +248,7 @@ pub(super) fn email_text(text: &str) -> Result<String> {
         return Ok(email);
     }
     let detail = "An e-mail address is NAME@HOST, with at most 254 bytes and no spaces.";
-    Err(Error::invalid(vec![Violation::new("/email", "email", detail)]))
+    Err(Error::bad_request("invalid_email", detail))
 }
 
 #[cfg(test)]
@@ -247,7 +259,7 @@ mod tests {
     fn an_address_is_the_same_however_it_is_written() {
         assert_eq!(email_text(" Ada@Example.ORG ").unwrap(), "ada@example.org");
         for wrong in ["", "ada", "@example.org", "ada@", "a da@example.org", &format!("{}@x", "a".repeat(254))] {
-            assert!(email_text(wrong).unwrap_err().violations()[0].detail.contains("NAME@HOST"), "{wrong}");
+            assert!(email_text(wrong).unwrap_err().detail().contains("NAME@HOST"), "{wrong}");
         }
     }
 }

@@ -146,6 +146,11 @@ pub(super) fn random(length: usize) -> Result<String> {
     Ok(spelled(&bytes))
 }
 
+/// Whether it may be what [`random`] made of so many bytes.
+pub(super) fn is_random(text: &str, length: usize) -> bool {
+    text.len() == (8 * length).div_ceil(5) && is_plain(text)
+}
+
 /// The hash that is stored of something that has 128 random bits or more; nothing slower is needed for these.
 pub(super) fn hashed(secret: &str) -> String {
     URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, secret.as_bytes()))

@@ -6,10 +6,11 @@ mod accounts;
 mod credential;
 mod password;
 mod principals;
+mod sealed;
 mod sessions;
 mod token;
 
-pub use accounts::{Accounts, CreatedKey, KeyRequest};
+pub use accounts::{Accounts, CreatedKey, KeyRequest, installation_secret};
 pub use principals::PrincipalScopes;
 pub use sessions::Tokens;
 

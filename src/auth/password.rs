@@ -9,13 +9,16 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{Error as HashError, PasswordHasher as _, PasswordVerifier as _};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Semaphore;
+use unicode_normalization::UnicodeNormalization as _;
 
-use crate::error::{Error, Result, Violation};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Shorter ones are guessed.
 const MIN_CHARACTERS: usize = 12;
 /// Longer ones are no better.
 const MAX_BYTES: usize = 1_024;
+/// How many wait for a turn at most.
+const QUEUE: usize = 32;
 /// How long somebody waits for a turn.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -26,6 +29,8 @@ const NOBODYS: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAA
 #[derive(Clone, Debug)]
 pub(super) struct Passwords {
     turns: Arc<Semaphore>,
+    /// Those who have a turn or wait for one.
+    places: Arc<Semaphore>,
 }
 
 /// Whether a password is the one that was hashed.
@@ -38,7 +43,9 @@ pub(super) enum Match {
 impl Passwords {
     pub fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { turns: Arc::new(Semaphore::new(cores)) }
+        // Others have requests to answer.
+        let turns = (cores / 2).max(1);
+        Self { turns: Arc::new(Semaphore::new(turns)), places: Arc::new(Semaphore::new(turns + QUEUE)) }
     }
 
     /// The hash of a new password, with its salt and parameters (PHC string format). Fails if it is too short or too long.
@@ -46,7 +53,7 @@ impl Passwords {
         check(&password)?;
         self.in_turn(move || {
             // Its defaults are the recommended parameters; a test says so.
-            let hash = Argon2::default().hash_password(password.expose_secret().as_bytes()).map_err(Error::internal)?;
+            let hash = Argon2::default().hash_password(normal(&password).expose_secret().as_bytes()).map_err(Error::internal)?;
             Ok(hash.to_string().into())
         })
         .await
@@ -57,7 +64,7 @@ impl Passwords {
         self.in_turn(move || {
             let text = stored.as_ref().map_or(NOBODYS, |stored| stored.expose_secret());
             let hash = PasswordHash::new(text).map_err(|_| Error::internal("a stored password hash cannot be read"))?;
-            match Argon2::default().verify_password(password.expose_secret().as_bytes(), &hash) {
+            match Argon2::default().verify_password(normal(&password).expose_secret().as_bytes(), &hash) {
                 Ok(()) if stored.is_some() => Ok(Match::Yes),
                 Ok(()) | Err(HashError::PasswordInvalid) => Ok(Match::No),
                 Err(error) => Err(Error::internal(error)),
@@ -67,13 +74,12 @@ impl Passwords {
     }
 
     async fn in_turn<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.turns).acquire_owned()).await.map_err(|_| {
-            Error::unavailable(
-                "Too many are logging in at this moment.",
-                Duration::from_secs(2),
-                "no turn for hashing a password",
-            )
-        })?;
+        let busy = || {
+            let detail = "Too many are logging in at this moment.";
+            Error::new(ErrorKind::Unavailable, "overloaded", detail).with_retry_after(Duration::from_secs(2))
+        };
+        let _place = self.places.try_acquire().map_err(|_| busy())?;
+        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.turns).acquire_owned()).await.map_err(|_| busy())?;
         let turn = turn.map_err(Error::internal)?;
         let worked = tokio::task::spawn_blocking(move || {
             // Whoever gave up waiting has not made room for somebody else.
@@ -84,13 +90,19 @@ impl Passwords {
     }
 }
 
+/// Composed (NFC, as RFC 8265 wants it): a letter with its accent may be sent as one character or as two.
+fn normal(password: &SecretString) -> SecretString {
+    password.expose_secret().nfc().collect::<String>().into()
+}
+
 fn check(password: &SecretString) -> Result<()> {
+    let password = normal(password);
     let password = password.expose_secret();
     if password.chars().count() >= MIN_CHARACTERS && password.len() <= MAX_BYTES {
         return Ok(());
     }
     let detail = format!("A password has at least {MIN_CHARACTERS} characters and at most {MAX_BYTES} bytes.");
-    Err(Error::invalid(vec![Violation::new("/password", "password", detail)]))
+    Err(Error::bad_request("invalid_password", detail))
 }
 
 #[cfg(test)]
@@ -108,6 +120,9 @@ mod tests {
         assert_eq!(check("correct horse battery", Some(&one)).await.unwrap(), Match::Yes);
         assert_eq!(check("correct horse batterz", Some(&one)).await.unwrap(), Match::No);
         assert_eq!(check("correct horse battery", None).await.unwrap(), Match::No);
+        let (one_character, two) = ("caf\u{e9} au lait au matin", "cafe\u{301} au lait au matin");
+        let composed = hash(one_character).await.unwrap();
+        assert_eq!(check(two, Some(&composed)).await.unwrap(), Match::Yes);
         assert!(check("x", Some(&"no hash".to_owned().into())).await.is_err());
     }
 
@@ -115,7 +130,7 @@ mod tests {
     async fn a_password_that_is_guessed_at_once_is_refused() {
         for wrong in ["", "eleven char", &"x".repeat(MAX_BYTES + 1)] {
             let error = Passwords::new().hash(wrong.to_owned().into()).await.unwrap_err();
-            assert!(error.violations()[0].detail.contains("at least 12 characters"), "{error}");
+            assert!(error.detail().contains("at least 12 characters"), "{error}");
         }
     }
 

@@ -5,26 +5,31 @@
 //! A hit costs a hash, a look-up, and a look at two clocks. What is cached holds no secret, and its key is a hash of the credential.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use http::HeaderValue;
-use serde::{Deserialize, Serialize};
+use secrecy::SecretString;
+use tokio::sync::Semaphore;
 
 use super::credential::{Credential, invalid, is_same, read_key};
+use super::sealed::{KeyUse, Known, LAYOUT, Seal, Stored};
 use super::token::SigningKeys;
-use crate::cache::{Basis, Cache, CacheKey, Content, Fingerprint, Kind, Lifetime, Lifetimes, Lookup, Outcome, Presence, Scope};
+use crate::cache::{
+    Basis, Cache, CacheKey, Content, Fingerprint, Held, Kind, Lifetime, Lifetimes, Lookup, Outcome, Presence, Scope,
+};
 use crate::config::{AuthSettings, CacheSettings};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{
-    CollectionName, Freshness, Guard, Identity, Principal, Quota, RecordId, Role, Scope as Permission, timestamp_text,
-};
+use crate::model::{CollectionName, Freshness, Guard, Principal, RecordId, Role, Scope as Permission, timestamp_text};
 use crate::store::{ApiKey, KEYS, SESSIONS, Session, Store, USERS};
 
 /// For how long a principal is cached if nothing changes.
 const TTL: Duration = Duration::from_secs(10 * 60);
+
+/// The same for a key that has ended.
+const ENDED_TTL: Duration = Duration::from_secs(10);
 
 /// A process that has not read the change log for this long beyond `auth.stale_if_error` is behind, even if nothing went wrong: a few
 /// rounds are allowed to be late.
@@ -33,14 +38,16 @@ const LATE: Duration = Duration::from_secs(2);
 /// How often the last use of a key is written.
 const USE_NOTED_EVERY_MS: i64 = 60_000;
 
-/// Another spelling of [`Stored`] has another number.
-const LAYOUT: u8 = 1;
-
 /// The scopes of the cache that principals are in. Make them before the second tier is joined.
 pub struct PrincipalScopes {
     keys: Arc<Scope>,
     tokens: Arc<Scope>,
+    /// Within that rounds over the log follow each other.
+    prompt: Duration,
+    /// The same and `auth.stale_if_error`.
     tolerance: Duration,
+    /// No principal that was loaded longer ago is used.
+    retention: Duration,
 }
 
 /// Finds out who a credential belongs to.
@@ -49,31 +56,9 @@ pub(super) struct Principals {
     cache: Arc<Cache>,
     scopes: Arc<PrincipalScopes>,
     signing: Arc<SigningKeys>,
-}
-
-/// A principal as both tiers have it.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    actor: String,
-    subject: String,
-    role: String,
-    scopes: Option<Vec<String>>,
-    quota: Option<String>,
-    expires_ms: Option<i64>,
-    /// The prefix of a key, and when it was last used.
-    key: Option<(String, i64)>,
-}
-
-/// A principal as requests use it, made of [`Stored`] once.
-struct Known {
-    identity: Arc<Identity>,
-    expires_ms: Option<i64>,
-    key: Option<KeyUse>,
-}
-
-struct KeyUse {
-    prefix: String,
-    noted_ms: AtomicI64,
+    seal: Seal,
+    /// One permit, for who writes that a key is used.
+    noting: Arc<Semaphore>,
 }
 
 impl PrincipalScopes {
@@ -83,10 +68,12 @@ impl PrincipalScopes {
             cache.know(CollectionName::parse(collection)?);
         }
         let lifetime = Lifetime { ttl: TTL, stale_if_error: auth.stale_if_error };
-        let lifetimes = Lifetimes { found: lifetime, missing: lifetime, max_lag: Duration::ZERO };
+        let missing = Lifetime { ttl: ENDED_TTL, stale_if_error: Duration::ZERO };
+        let lifetimes = Lifetimes { found: lifetime, missing, max_lag: Duration::ZERO };
         let scope = |name| cache.scope(Kind::Principal, name, lifetimes, Fingerprint::of(&[&LAYOUT]));
-        let tolerance = auth.stale_if_error + LATE.max(3 * settings.reconcile_interval);
-        Ok(Arc::new(Self { keys: scope(KEYS), tokens: scope(SESSIONS), tolerance }))
+        let prompt = LATE.max(3 * settings.reconcile_interval);
+        let tolerance = auth.stale_if_error + prompt;
+        Ok(Arc::new(Self { keys: scope(KEYS), tokens: scope(SESSIONS), prompt, tolerance, retention: TTL + auth.stale_if_error }))
     }
 
     fn of(&self, credential: Credential<'_>) -> &Arc<Scope> {
@@ -98,65 +85,126 @@ impl PrincipalScopes {
 }
 
 impl Principals {
-    pub fn new(store: Store, cache: Arc<Cache>, scopes: Arc<PrincipalScopes>, signing: Arc<SigningKeys>) -> Self {
-        Self { store, cache, scopes, signing }
+    pub fn new(
+        store: Store,
+        cache: Arc<Cache>,
+        scopes: Arc<PrincipalScopes>,
+        signing: Arc<SigningKeys>,
+        secret: &SecretString,
+    ) -> Self {
+        Self { store, cache, scopes, signing, seal: Seal::new(secret), noting: Arc::new(Semaphore::new(1)) }
     }
 
     /// The principal, if it is cached: the whole cost of a hit. Otherwise call [`Self::look_up`].
     pub fn recognize(&self, field: &[u8]) -> Result<Option<Principal>> {
         let credential = Credential::parse(field)?;
-        let scope = self.scopes.of(credential);
-        let key = CacheKey::of_principal(scope, &credential.digest());
-        match self.cache.get(scope, &key) {
-            Some(lookup) if self.is_up_to_date() => self.admitted(&lookup).map(Some),
-            Some(_) | None => Ok(None),
+        let (scope, digest) = (self.scopes.of(credential), credential.digest());
+        let key = CacheKey::of_principal(scope, &digest);
+        self.recognized(self.cache.get(scope, &key), &digest)
+    }
+
+    /// The same for who may not load: also what would have to be refreshed.
+    pub fn recognize_due(&self, field: &[u8]) -> Result<Option<Principal>> {
+        let credential = Credential::parse(field)?;
+        let (scope, digest) = (self.scopes.of(credential), credential.digest());
+        let key = CacheKey::of_principal(scope, &digest);
+        self.recognized(self.cache.get_due(scope, &key), &digest)
+    }
+
+    fn recognized(&self, found: Option<Lookup>, digest: &[u8; 32]) -> Result<Option<Principal>> {
+        match found.filter(|_| self.is_up_to_date()) {
+            Some(lookup) if lookup.entry.presence() == Presence::Missing => Err(invalid()),
+            Some(lookup) => self.known(&lookup, digest).map(|known| self.admitted(known, lookup.outcome)).transpose(),
+            None => Ok(None),
         }
     }
 
     /// The principal, from wherever it is.
     pub async fn look_up(&self, field: &[u8]) -> Result<Principal> {
         let credential = Credential::parse(field)?;
+        let digest = credential.digest();
+        self.cache.trust().catch_up(self.scopes.prompt).await;
+        // If nobody can say what was revoked since, the database is asked, and if it does not answer, nobody is let in.
+        let reload = self.cache.trust().unread_for(Instant::now()) > self.scopes.tolerance;
+        let mut lookup = self.found(credential, &digest, Freshness { reload, ..Freshness::ANY }).await?;
+        if lookup.entry.presence() == Presence::Found && self.known(&lookup, &digest).is_none() {
+            // The second tier has something that this installation did not write there.
+            tracing::warn!("a cached principal was not sealed by this installation; it is loaded again");
+            lookup = self.found(credential, &digest, Freshness { reload: true, ..Freshness::ANY }).await?;
+        }
+        if lookup.entry.presence() == Presence::Missing {
+            return Err(invalid());
+        }
+        let known = self.known(&lookup, &digest).ok_or_else(|| Error::internal("a principal that was loaded cannot be read"))?;
+        self.admitted(known, lookup.outcome)
+    }
+
+    /// Refuses a key that is none before anything of it is guarded or kept: anybody can make keys up. Who has had one may ask for long
+    /// after it has ended, and is then refused out of the cache.
+    async fn check_key(&self, prefix: &str, hash: &str) -> Result<()> {
+        let _slot = self.cache.capacity().take()?;
+        match self.store.key_read(prefix).await {
+            Ok(Some(key)) if is_same(&key.hash, hash) => Ok(()),
+            Ok(_) => Err(invalid()),
+            // The second tier may know it.
+            Err(error) if error.kind() == ErrorKind::Unavailable => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn found(&self, credential: Credential<'_>, digest: &[u8; 32], freshness: Freshness) -> Result<Lookup> {
         let scope = self.scopes.of(credential);
-        let key = CacheKey::of_principal(scope, &credential.digest());
-        // Nobody can say what was revoked since: the database is asked, and if it does not answer, nobody is let in.
-        let reload = !self.is_up_to_date();
-        let freshness = Freshness { reload, ..Freshness::ANY };
-        let (cache, store) = (&self.cache, self.store.clone());
+        let key = CacheKey::of_principal(scope, digest);
+        let (cache, store, seal, digest) = (&self.cache, self.store.clone(), self.seal.clone(), *digest);
         let lookup = match credential {
             Credential::Key(text) => {
                 let (prefix, hash) = read_key(text).ok_or_else(invalid)?;
+                if self.cache.held(&key) != Held::Stale {
+                    self.check_key(prefix, &hash).await?;
+                }
                 let (guards, prefix) = ([guard(KEYS, prefix)?], prefix.to_owned());
-                let load = move || async move { key_content(store.key_read(&prefix).await?, &hash) };
+                let load = move || async move {
+                    match of_key(store.key_read(&prefix).await?, &hash)? {
+                        Some(stored) => seal.content(&stored, &digest),
+                        None => Ok(ended()),
+                    }
+                };
                 cache.get_or_load(scope, &key, &guards, &freshness, load).await
             }
             Credential::Token(text) => {
-                // By each instance itself, and before anything is looked up: the claims say what is to be guarded, and what the
-                // second tier has is of no use to who made a token up.
+                // By each instance itself, and before anything is looked up: the claims say what is to be guarded.
                 let claims = self.signing.verify(text).await?;
                 let guards = [guard(USERS, &claims.sub)?, guard(SESSIONS, &claims.sid)?];
                 let load = move || async move {
                     let session = store.session_read(&claims.sid).await?;
-                    session_content(session.filter(|session| session.holder.id == claims.sub), claims.exp)
+                    seal.content(&of_session(session.filter(|session| session.holder.id == claims.sub), claims.exp)?, &digest)
                 };
                 cache.get_or_load(scope, &key, &guards, &freshness, load).await
             }
         };
-        self.admitted(&lookup.map_err(unavailable)?)
+        lookup.map_err(unavailable)
     }
 
-    /// Whether this process knows what was revoked, but for what `auth.stale_if_error` allows.
+    /// What the entry says, if it is this installation's, of this credential, and not older than it may be.
+    fn known<'a>(&self, lookup: &'a Lookup, digest: &[u8; 32]) -> Option<&'a Known> {
+        lookup.entry.attachment(|body| Known::read(self.seal.opened(body, digest)?, self.scopes.retention))
+    }
+
+    /// Whether this process knows what was revoked; if the log cannot be read, but for what `auth.stale_if_error` allows. (One that was
+    /// paused does not know it, and the log can be read.)
     fn is_up_to_date(&self) -> bool {
-        self.cache.trust().unread_for(Instant::now()) <= self.scopes.tolerance
+        let trust = self.cache.trust();
+        let unread = trust.unread_for(Instant::now());
+        unread <= self.scopes.prompt || unread <= self.scopes.tolerance && trust.is_log_unreadable()
     }
 
-    fn admitted(&self, lookup: &Lookup) -> Result<Principal> {
-        let known = lookup.entry.attachment(Known::read).ok_or_else(|| Error::internal("a cached principal cannot be read"))?;
+    fn admitted(&self, known: &Known, outcome: Outcome) -> Result<Principal> {
         let now = Utc::now();
         if known.expires_ms.is_some_and(|expires| expires <= now.timestamp_millis()) {
             return Err(invalid());
         }
         if let Some(key) = &known.key
-            && lookup.outcome != Outcome::Stale
+            && outcome != Outcome::Stale
         {
             self.note_use(key, now);
         }
@@ -173,27 +221,18 @@ impl Principals {
         if claimed.is_err() {
             return;
         }
+        let Ok(turn) = Arc::clone(&self.noting).try_acquire_owned() else {
+            // One at a time: after a start all keys come at once. It is tried again with the next request.
+            key.noted_ms.store(noted, Ordering::Relaxed);
+            return;
+        };
         let (store, prefix) = (self.store.clone(), key.prefix.clone());
         let before = now - Duration::from_millis(USE_NOTED_EVERY_MS.unsigned_abs());
         // If it fails it is noted a minute later.
-        drop(tokio::spawn(async move { store.key_used(&prefix, &timestamp_text(now), &timestamp_text(before)).await }));
-    }
-}
-
-impl Known {
-    fn read(body: &Bytes) -> Option<Self> {
-        let stored: Stored = serde_json::from_slice(body).ok()?;
-        let scopes = stored.scopes.map(|texts| texts.iter().map(|text| text.parse::<Permission>()).collect::<Result<Vec<_>>>());
-        let quota = stored.quota.map(|text| text.parse::<Quota>());
-        let identity = Identity {
-            actor: stored.actor,
-            subject: stored.subject,
-            role: stored.role.parse().ok()?,
-            scopes: scopes.transpose().ok()?,
-            quota: quota.transpose().ok()?,
-        };
-        let key = stored.key.map(|(prefix, noted)| KeyUse { prefix, noted_ms: AtomicI64::new(noted) });
-        Some(Self { identity: Arc::new(identity), expires_ms: stored.expires_ms, key })
+        drop(tokio::spawn(async move {
+            let _turn = turn;
+            store.key_used(&prefix, &timestamp_text(now), &timestamp_text(before)).await
+        }));
     }
 }
 
@@ -212,50 +251,52 @@ fn guard(collection: &str, id: &str) -> Result<Guard> {
     Ok(Guard::Record(CollectionName::parse(collection)?, id))
 }
 
-fn key_content(found: Option<ApiKey>, hash: &str) -> Result<Content> {
-    let key = found.filter(|key| is_same(&key.hash, hash) && key.revoked_at.is_none()).ok_or_else(invalid)?;
+/// That a key has ended; it depends on the same row.
+fn ended() -> Content {
+    let etag = HeaderValue::from_static("\"ended\"");
+    Content { presence: Presence::Missing, body: Bytes::new(), etag, headers: Vec::new(), basis: Basis::Loaded }
+}
+
+/// `None` if the key has ended; an error if there is none.
+fn of_key(found: Option<ApiKey>, hash: &str) -> Result<Option<Stored>> {
+    let key = found.filter(|key| is_same(&key.hash, hash)).ok_or_else(invalid)?;
     let expires_ms = key.expires_at.as_deref().map(milliseconds).transpose()?;
     let is_over = expires_ms.is_some_and(|expires| expires <= Utc::now().timestamp_millis());
     let is_disabled = key.holder.as_ref().is_some_and(|holder| holder.disabled_at.is_some());
-    if is_over || is_disabled {
-        return Err(invalid());
+    if is_over || is_disabled || key.revoked_at.is_some() {
+        return Ok(None);
     }
     let used_ms = key.last_used_at.as_deref().map_or(Ok(0), milliseconds)?;
     let actor = format!("key:{}", key.prefix);
-    content(&Stored {
+    Ok(Some(Stored {
         subject: key.holder.as_ref().map_or_else(|| actor.clone(), |holder| holder.id.clone()),
         actor,
         role: key.holder.as_ref().map_or(key.role, |holder| holder.role.min(key.role)).to_string(),
         scopes: key.scopes.map(|scopes| scopes.iter().map(Permission::to_string).collect()),
         quota: key.quota.map(|quota| quota.to_string()),
         expires_ms,
+        loaded_ms: Utc::now().timestamp_millis(),
         key: Some((key.prefix, used_ms)),
-    })
+    }))
 }
 
-fn session_content(found: Option<Session>, token_expires: i64) -> Result<Content> {
+fn of_session(found: Option<Session>, token_expires: i64) -> Result<Stored> {
     let now = timestamp_text(Utc::now());
     let holds = |session: &Session| {
         session.ended_at.is_none() && session.holder.disabled_at.is_none() && session.expires_at.as_str() > now.as_str()
     };
     let session = found.filter(holds).ok_or_else(invalid)?;
     let role: Role = session.holder.role;
-    content(&Stored {
+    Ok(Stored {
         actor: format!("user:{}", session.holder.id),
         subject: session.holder.id,
         role: role.to_string(),
         scopes: None,
         quota: None,
         expires_ms: Some((token_expires.saturating_mul(1_000)).min(milliseconds(&session.expires_at)?)),
+        loaded_ms: Utc::now().timestamp_millis(),
         key: None,
     })
-}
-
-fn content(stored: &Stored) -> Result<Content> {
-    let body = Bytes::from(serde_json::to_vec(stored).map_err(Error::internal)?);
-    // Nobody is sent it.
-    let etag = HeaderValue::from_static("\"principal\"");
-    Ok(Content { presence: Presence::Found, body, etag, headers: Vec::new(), basis: Basis::Loaded })
 }
 
 fn milliseconds(time: &str) -> Result<i64> {

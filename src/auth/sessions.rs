@@ -2,7 +2,7 @@
 //!
 //! A refresh token is used once: it brings the next one. Who sends one that was used before has stolen it, or has been stolen from,
 //! and nobody can tell which: the session ends. Only within [`GRACE`] the last one brings the same next one once more, for a client
-//! that lost the answer, or asked twice at once. (Both are then served; who of two uses the next one second ends the session.)
+//! that lost the answer, or asked twice at once; the clocks of instances must agree within as much. (Both are then served; who of two uses the next one second ends the session.)
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,6 +63,7 @@ fn refused_refresh() -> Error {
 impl Accounts {
     /// Begins a session. It takes the same time whether there is such a user or not.
     pub async fn login(self: &Arc<Self>, email: &str, password: SecretString, origin: Option<IpAddr>) -> Result<Tokens> {
+        let _slot = self.cache.capacity().take()?;
         let user = match email_text(email) {
             Ok(email) => self.store.user_by_email(&email).await?,
             // As long as any other: a look-up for what cannot be there.
@@ -94,7 +95,13 @@ impl Accounts {
     /// Takes a refresh token for new tokens.
     pub async fn refresh(self: &Arc<Self>, token: &str, origin: Option<IpAddr>) -> Result<Tokens> {
         let sent = Arc::new(RefreshToken::read(token).ok_or_else(refused_refresh)?);
+        let _slot = self.cache.capacity().take()?;
         let (now, step) = (Utc::now(), random(32)?);
+        // Anybody can make tokens up, and reading costs less than a transaction, which decides again.
+        let seen = self.store.session_read(&sent.session).await?;
+        if let (Rotation::Keep, Outcome::Refused) = rotated(seen.as_ref(), &sent, &step, now) {
+            return Err(refused_refresh());
+        }
         let outcome: Arc<Mutex<Outcome>> = Arc::default();
         let (told, session) = (Arc::clone(&outcome), sent.session.clone());
         let decide = move |session: Option<&Session>| {
@@ -114,6 +121,7 @@ impl Accounts {
     /// (RFC 7009, 2.2).
     pub async fn logout(self: &Arc<Self>, token: &str, origin: Option<IpAddr>) -> Result<()> {
         let Some(sent) = RefreshToken::read(token) else { return Ok(()) };
+        let _slot = self.cache.capacity().take()?;
         let (now, session) = (Utc::now(), sent.session.clone());
         let decide = move |session: Option<&Session>| match session {
             Some(session) if session.ended_at.is_none() && is_same(&session.family, &sent.family_hash()) => {
@@ -121,6 +129,9 @@ impl Accounts {
             }
             Some(_) | None => Rotation::Keep,
         };
+        if decide(self.store.session_read(&session).await?.as_ref()) == Rotation::Keep {
+            return Ok(());
+        }
         self.rotate(session, origin, now, Arc::new(decide)).await
     }
 
@@ -173,7 +184,7 @@ fn rotated(session: Option<&Session>, sent: &RefreshToken, step: &str, now: Date
     }
     if let (Some(previous), Some(step)) = (&session.previous, &session.step)
         && is_same(previous, &sent.hash())
-        && now - time(&session.rotated_at) <= GRACE
+        && (-GRACE..=GRACE).contains(&(now - time(&session.rotated_at)))
     {
         return (Rotation::Keep, renewed(sent.next(step)));
     }

@@ -218,6 +218,13 @@ impl Cache {
         Some(lookup)
     }
 
+    /// The same, also if it would have to be refreshed: for who may not load.
+    pub fn get_due(&self, scope: &Scope, key: &CacheKey) -> Option<Lookup> {
+        let lookup = self.fresh(key)?;
+        scope.metrics().hits.inc();
+        Some(lookup)
+    }
+
     /// Outdates in this process what `targets` are about. Call it after the change is there and before anybody is answered who
     /// relies on it.
     pub fn advance(&self, targets: &[Target], moved: &Move) {

@@ -128,6 +128,25 @@ impl Trust {
         now.saturating_duration_since(self.epoch).saturating_sub(read)
     }
 
+    /// Waits a short time for a round that leaves less than `allowed` unread, unless the log cannot be read; says whether it can.
+    pub async fn catch_up(&self, allowed: Duration) -> bool {
+        let mut log = self.log.subscribe();
+        let is_behind = || self.unread_for(Instant::now()) > allowed;
+        if is_behind() && *log.borrow_and_update() != LogState::Unreadable {
+            self.alarm.notify_one();
+            let round =
+                async { while is_behind() && log.changed().await.is_ok() && *log.borrow_and_update() != LogState::Unreadable {} };
+            // Whoever does not get a round in time goes on without it.
+            let _ = tokio::time::timeout(PATIENCE, round).await;
+        }
+        *log.borrow() != LogState::Unreadable
+    }
+
+    /// Whether the newest round over the log failed.
+    pub fn is_log_unreadable(&self) -> bool {
+        *self.log.borrow() == LogState::Unreadable
+    }
+
     /// An own heartbeat that was sent at `sent` has come back.
     pub(super) fn heard(&self, sent: Instant) {
         self.change(|evidence| evidence.heard = evidence.heard.max(Some(sent)));

@@ -28,6 +28,9 @@ const HARMLESS: [&str; 12] = [
     "$defs",
 ];
 
+/// Keywords that count members, whichever they are.
+const COUNTS: [&str; 2] = ["minProperties", "maxProperties"];
+
 /// What else of the file could show a member.
 pub(super) struct Shown<'a> {
     pub(super) id: &'a IdRule,
@@ -41,8 +44,9 @@ pub(super) fn read(section: &Section<'_>, names: &Names<'_>, shown: &Shown<'_>, 
     let section = section.section(report, "access").unwrap_or_else(|| Section::root(&empty));
     section.refuse_unknown(report, &KEYS);
     let read = section.access(report, "read", AccessRule::Public);
-    // Whoever leaves `write` out means it to be no weaker.
-    let write = section.access(report, "write", read);
+    // Roles say that viewers read: to let them write takes a line.
+    let default = if read == AccessRule::Viewer { AccessRule::Editor } else { read };
+    let write = section.access(report, "write", default);
     let changes = section.access(report, "changes", AccessRule::Admin);
     check_rules(&section, (read, write, changes), report);
     let owner_field = read_owner_field(&section, names, shown, report);
@@ -166,7 +170,7 @@ fn check_field(name: &str, field: FieldAccess, access: &Access, (names, shown): 
     for keyword in joins {
         let mentions = |keyword: &str| names.schema().get(keyword).is_some_and(|value| mentions(value, name));
         // What `$defs` holds counts where something else than a property may refer to it.
-        if matches!(keyword, "minProperties" | "maxProperties") || mentions(keyword) || mentions("$defs") {
+        if COUNTS.contains(&keyword) || mentions(keyword) || mentions("$defs") {
             let detail =
                 format!("schema.{keyword} is about several members, so that it tells what this one holds: leave it out there");
             report.add(&key, detail);
@@ -174,12 +178,14 @@ fn check_field(name: &str, field: FieldAccess, access: &Access, (names, shown): 
     }
 }
 
-/// Whether the name occurs in a schema, as a key or a text.
+/// Whether the name occurs in a schema, as a key or a text, or what counts all members.
 fn mentions(value: &Json, name: &str) -> bool {
     match value {
         Json::String(text) => text == name,
         Json::Array(elements) => elements.iter().any(|element| mentions(element, name)),
-        Json::Object(members) => members.iter().any(|(key, value)| key == name || mentions(value, name)),
+        Json::Object(members) => {
+            members.iter().any(|(key, value)| key == name || COUNTS.contains(&key.as_str()) || mentions(value, name))
+        }
         Json::Null | Json::Bool(_) | Json::Number(_) => false,
     }
 }

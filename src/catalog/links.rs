@@ -22,7 +22,7 @@ pub(super) struct Claims {
 }
 
 impl Claims {
-    /// Takes `name`; a mistake if another file of the same kind has it.
+    /// Takes `name`; a mistake if another file has it: an API key's scope would name both.
     pub(super) fn name(&mut self, name: &CollectionName, report: &mut Report) {
         match self.names.iter().find(|claim| claim.value == *name) {
             Some(first) => report.add("name", format!("{} has the name {name} already; names are unique", first.source)),
@@ -39,11 +39,6 @@ impl Claims {
             }
             None => self.paths.push(Claim { value: path.to_owned(), source: report.source().clone() }),
         }
-    }
-
-    /// Forgets the names and keeps the paths: views may be named like collections.
-    pub(super) fn forget_names(&mut self) {
-        self.names.clear();
     }
 }
 

@@ -79,7 +79,6 @@ impl Catalog {
                 collections.extend(validator.map(|validator| Arc::new(Declared { collection, validator })));
             }
         }
-        claims.forget_names();
         let mut views = Vec::new();
         for file in &view_files {
             let (view, found) = load_view(file, &mut claims, &known);

@@ -238,10 +238,10 @@ impl Shared {
     }
 
     async fn look_up(&self, request: &HttpRequest) -> Result<Principal> {
-        if let (Reach::Caches, Some(connection)) = (Connection::reach(request), Connection::of(request)) {
-            return Err(connection.refusal());
-        }
         let field = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+        if let (Reach::Caches, Some(connection)) = (Connection::reach(request), Connection::of(request)) {
+            return self.accounts()?.recognize_due(field)?.ok_or_else(|| connection.refusal());
+        }
         self.accounts()?.look_up(field).await
     }
 

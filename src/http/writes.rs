@@ -118,8 +118,9 @@ impl WriteContext<'_> {
 fn shape(path: &str, written: Written) -> KeptAnswer {
     let status = match written.outcome {
         WriteOutcome::Created => StatusCode::CREATED,
-        WriteOutcome::Updated | WriteOutcome::Unchanged => StatusCode::OK,
-        WriteOutcome::Deleted => StatusCode::NO_CONTENT,
+        WriteOutcome::Updated | WriteOutcome::Unchanged if written.record.is_some() => StatusCode::OK,
+        // To a key whose scopes let it write and not read.
+        WriteOutcome::Updated | WriteOutcome::Unchanged | WriteOutcome::Deleted => StatusCode::NO_CONTENT,
     };
     let mut headers = Vec::new();
     if status == StatusCode::CREATED {

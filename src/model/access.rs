@@ -23,7 +23,7 @@ pub struct Access {
 /// Who may see and who may set one member. Neither is [`AccessRule::Owner`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FieldAccess {
-    /// To see it, or that there is one.
+    /// To see what it holds, and whether a record has it. That there is such a member is no secret: the API description has it.
     pub read: AccessRule,
     /// To set it. At least as strict as `read`.
     pub write: AccessRule,

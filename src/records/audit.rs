@@ -33,7 +33,7 @@ impl ChangesRequest {
     /// Reads a query string.
     pub fn parse(raw: &str) -> Result<Self> {
         let parameters = Parameters::parse(raw)?;
-        let text = |name: &str| parameters.single(name).map(|value| value.map(str::to_owned));
+        let text = |name: &str| parameters.single(name)?.map(|value| text(name, value)).transpose();
         let filter = ChangeFilter {
             record: text("record")?,
             actor: text("actor")?,
@@ -52,6 +52,14 @@ impl ChangesRequest {
         let before = parameters.single("cursor")?.filter(|text| !text.is_empty()).map(decode_cursor).transpose()?;
         let limit = parameters.single("limit")?.map_or(Ok(DEFAULT_LIMIT), limit)?;
         Ok(Self::List(ChangeFilter { since: since?, until: until?, before, ..filter }, limit))
+    }
+}
+
+/// PostgreSQL has no texts with a zero character, so nothing is called so.
+fn text(name: &str, value: &str) -> Result<String> {
+    match value.contains('\0') {
+        true => Err(Error::parameter(name, format!("{name} has no zero characters."))),
+        false => Ok(value.to_owned()),
     }
 }
 
@@ -228,6 +236,8 @@ mod tests {
             ("live=no", "live"),
             ("live&since=2026-01-01T00:00:00Z", "since"),
             ("record=a&record=b", "record"),
+            ("record=%00", "record"),
+            ("live&actor=a%00", "actor"),
         ] {
             let error = ChangesRequest::parse(raw).unwrap_err();
             assert_eq!((error.code(), error.parameter_name()), ("invalid_parameter", Some(name)), "{raw}");

@@ -139,7 +139,7 @@ fn results(planned: Planned, committed: Committed, rights: &Rights) -> Result<Ve
             WriteOutcome::Created | WriteOutcome::Updated | WriteOutcome::Unchanged if last => records.remove(&id),
             WriteOutcome::Created | WriteOutcome::Updated | WriteOutcome::Unchanged => records.get(&id).cloned(),
         };
-        let record = record.map(|record| rights.shown(record)).transpose()?;
+        let record = record.map(|record| rights.shown(record)).transpose()?.flatten();
         let etag = record.as_ref().map(|record| document::quoted_etag(record.data.as_bytes()));
         Ok(Written { outcome, id, record, etag, position })
     };

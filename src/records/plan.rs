@@ -13,7 +13,7 @@ use super::rights::{Rights, Standing};
 use super::storable;
 use crate::catalog::Declared;
 use crate::error::{Error, ErrorKind, Result, Violation};
-use crate::model::{Collection, CollectionName, IdRule, Operation, Record, RecordId};
+use crate::model::{Collection, IdRule, Operation, Record, RecordId};
 use crate::store::{Among, Existing, RecordWrite, ReferenceCheck, Referrer, WritePlan};
 
 /// What a write did.
@@ -79,7 +79,7 @@ pub(super) struct Findings {
 /// Plans drafts over one collection.
 pub(super) struct Planner {
     pub(super) declared: Arc<Declared>,
-    pub(super) referrers: Vec<(CollectionName, String)>,
+    pub(super) referrers: Vec<Referrer>,
     /// Those of the caller.
     pub(super) rights: Rights,
 }
@@ -125,7 +125,7 @@ impl Planner {
             }
         }
         if !failures.is_empty() {
-            return Err(failures);
+            return Err(self.told(drafts, failures));
         }
         let mut plan = WritePlan { writes: Vec::new(), references: Vec::new(), referrers: Vec::new() };
         for id in order {
@@ -136,11 +136,37 @@ impl Planner {
         Ok((plan, findings))
     }
 
+    /// Where others have records that the caller does not see, ids that are taken are told only if nothing else is wrong, and one at a
+    /// time: a batch, which then writes nothing, must not be a way to try a thousand ids.
+    fn told(&self, drafts: &[Draft], failures: Vec<BatchError>) -> Vec<BatchError> {
+        if !self.rights.is_limited() {
+            return failures;
+        }
+        let is_taken = |failure: &BatchError| match drafts.get(failure.index).map(|draft| &draft.action) {
+            Some(Action::Create(_)) => failure.error.kind() == ErrorKind::Conflict,
+            Some(Action::Upsert(_)) => failure.error.kind() == ErrorKind::NotFound,
+            Some(Action::Update(_) | Action::Patch(_) | Action::Delete) | None => false,
+        };
+        let (mut taken, others): (Vec<_>, Vec<_>) = failures.into_iter().partition(is_taken);
+        taken.truncate(1);
+        if others.is_empty() { taken } else { others }
+    }
+
     fn apply(&self, draft: &Draft, state: &mut State) -> Result<WriteOutcome> {
         let missing =
             || Error::not_found(format!("There is no record {:?} in {}.", draft.id.as_str(), self.declared.collection.name));
         let exists = || Error::conflict("already_exists", format!("There is a record {:?} already.", draft.id.as_str()));
         let standing = state.current.as_ref().map(|current| self.rights.standing(&current.members));
+        if let (
+            Some(Standing::Blind),
+            Action::Create(members) | Action::Upsert(members),
+            Precondition::None | Precondition::Absent,
+        ) = (standing, &draft.action, &draft.precondition)
+        {
+            // First all that would be wrong if the id were free: only who would create is told that it is not.
+            let members = self.rights.completed(members.clone(), None).map_err(|error| relocate(error, draft))?;
+            self.validate(draft, &members)?;
+        }
         self.check_standing(draft, standing, exists, missing)?;
         self.check_precondition(&draft.precondition, state.current.as_ref())?;
         let members = match (&draft.action, &state.current) {
@@ -204,7 +230,8 @@ impl Planner {
         match precondition {
             Precondition::None => Ok(()),
             Precondition::Exists | Precondition::Absent | Precondition::Matches(_) => {
-                precondition.check(current.map(|stored| self.rights.etag(&stored.text)).transpose()?)
+                let tag = current.map(|stored| self.rights.etag(&stored.text)).transpose()?;
+                precondition.check(tag).map_err(|error| self.rights.failure(error))
             }
         }
     }
@@ -284,8 +311,7 @@ impl Planner {
             plan.references.extend(self.reference_checks(&current.members, before, &state.pointer));
         }
         if operation == Operation::Delete && plan.referrers.is_empty() {
-            let referrers = self.referrers.iter().cloned();
-            plan.referrers.extend(referrers.map(|(collection, field)| Referrer { collection, field }));
+            plan.referrers.extend(self.referrers.iter().cloned());
         }
         plan.writes.push(RecordWrite {
             id: id.clone(),

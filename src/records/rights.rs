@@ -10,9 +10,10 @@ use serde_json::{Map, Value};
 use super::Resource;
 use super::document::{Members, quoted_etag};
 use super::sight::{Lens, subject_among};
+use crate::auth::authorize_on;
 use crate::error::{Error, ErrorKind, Result, Violation};
-use crate::model::{AccessRule, Collection, Principal, Record, Role};
-use crate::store::{Among, Owner};
+use crate::model::{AccessRule, Collection, Principal, Record, Role, Verb};
+use crate::store::{Among, Owner, Told};
 
 /// The code of what a caller may not set.
 const LOCKED: &str = "not_yours_to_set";
@@ -28,6 +29,15 @@ pub(super) enum Standing {
     Blind,
 }
 
+/// Whether answers to writes show the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Echo {
+    /// They do.
+    Shown,
+    /// They say only what was done: the caller is a key whose scopes do not let it read.
+    Silent,
+}
+
 /// The rights of one caller in one collection.
 #[derive(Clone)]
 pub(super) struct Rights {
@@ -35,6 +45,7 @@ pub(super) struct Rights {
     lens: Arc<Lens>,
     role: Option<Role>,
     subject: Option<String>,
+    echo: Echo,
     /// By reference field: which records it may newly lead to. Fields that may lead to all are left out.
     targets: BTreeMap<String, Among>,
 }
@@ -51,7 +62,9 @@ impl Rights {
                 targets.insert(field.clone(), among);
             }
         }
+        let reads = authorize_on(principal, collection.access.read, Some(&collection.name), Verb::Read);
         Ok(Self {
+            echo: if reads.is_ok() { Echo::Shown } else { Echo::Silent },
             collection: Arc::clone(collection),
             lens: Arc::clone(resource.lenses.of(principal.role())),
             role: principal.role(),
@@ -85,13 +98,17 @@ impl Rights {
         Ok(quoted_etag(self.lens.concealed.conceal_text(text)?.as_bytes()))
     }
 
-    /// The record as the caller may see it.
-    pub(super) fn shown(&self, record: Record) -> Result<Record> {
+    /// The record as the caller may see it; `None` if it may not.
+    pub(super) fn shown(&self, record: Record) -> Result<Option<Record>> {
+        match self.echo {
+            Echo::Shown => {}
+            Echo::Silent => return Ok(None),
+        }
         let shown = match self.lens.concealed.conceal_text(&record.data)? {
             Cow::Borrowed(_) => None,
             Cow::Owned(shown) => Some(shown),
         };
-        Ok(Record { data: shown.unwrap_or(record.data), ..record })
+        Ok(Some(Record { data: shown.unwrap_or(record.data), ..record }))
     }
 
     /// The whole document that the caller means: `sent`, with what it cannot have sent. What it may not set stays as it is
@@ -143,6 +160,19 @@ impl Rights {
         violations.into_iter().map(told).collect()
     }
 
+    /// Whether there may be records that the caller does not see.
+    pub(super) fn is_limited(&self) -> bool {
+        self.collection.access.read == AccessRule::Owner && self.role != Some(Role::Admin)
+    }
+
+    /// A failure as the caller may know it.
+    pub(super) fn failure(&self, error: Error) -> Error {
+        match self.echo {
+            Echo::Shown => error,
+            Echo::Silent => error.without_etag(),
+        }
+    }
+
     /// Which records `field` may newly be made to lead to.
     pub(super) fn referable(&self, field: &str) -> Among {
         self.targets.get(field).cloned().unwrap_or_default()
@@ -160,6 +190,15 @@ fn referable(target: &Collection, principal: &Principal) -> Result<Among> {
         (Some(_), None) => Among::Nothing,
         (None, _) => Among::All,
     })
+}
+
+/// What `principal` may know of a field of `collection` that refers to something.
+pub(super) fn told_of(collection: &Collection, field: &str, principal: &Principal) -> Told {
+    let access = &collection.access;
+    let sees_all = authorize_on(principal, access.read, Some(&collection.name), Verb::Read).is_ok()
+        && matches!(subject_among(collection, principal), Ok(None))
+        && !access.hidden_from(principal.role()).any(|hidden| hidden == field);
+    if sees_all { Told::Exactly } else { Told::Vaguely }
 }
 
 fn refusal(members: &[impl AsRef<str>]) -> Option<Error> {

@@ -14,13 +14,13 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::prepared::PreparedLists;
 use crate::auth::authorize_on;
 use crate::error::{Error, Result};
-use crate::model::{AccessRule, Collection, Filter, Principal, Role, Scalar, Test, Verb};
+use crate::model::{AccessRule, Collection, Filter, Principal, Role, Scalar, Term, Test, Verb};
 use crate::store::Owner;
 
 /// The member under which a record holds those that it refers to.
@@ -39,6 +39,8 @@ pub(super) struct Lens {
     /// The collection as they know it.
     pub(super) collection: Arc<Collection>,
     pub(super) concealed: Concealed,
+    /// What keys of answers that embed nothing have for it.
+    hidden_alone: String,
     /// The lists that they have asked for.
     pub(super) prepared: PreparedLists,
     /// The lists that they have asked for who see only their own.
@@ -76,12 +78,16 @@ impl<'a> Sight<'a> {
     }
 
     /// What tells entries for this sight from those for others, in front of what tells requests apart; `""` if everything is
-    /// seen. `include` is what the request embeds. A JSON object, so that what follows cannot be taken for a part of it.
-    pub(super) fn key_text(&self, include: &[String]) -> Cow<'static, str> {
-        let hidden = self.lens.concealed.hidden_text(include);
-        match (self.subject, hidden) {
-            (None, None) => Cow::Borrowed(""),
-            (subject, hidden) => Cow::Owned(json!({"owner": subject, "hidden": hidden}).to_string()),
+    /// seen. `include` is what the request embeds. A JSON string for the owner and an object for what is hidden, so that neither can be
+    /// taken for the other, nor for the array that a request may be.
+    pub(super) fn key_text(&self, include: &[String]) -> Cow<'a, str> {
+        let hidden = match include {
+            [] => Cow::Borrowed(self.lens.hidden_alone.as_str()),
+            include => Cow::Owned(self.lens.concealed.hidden_text(include).unwrap_or_default()),
+        };
+        match self.subject {
+            None => hidden,
+            Some(subject) => Cow::Owned(format!("{}{hidden}", Value::from(subject))),
         }
     }
 
@@ -94,7 +100,12 @@ impl<'a> Sight<'a> {
     /// `filter`, and that a record is seen.
     pub(super) fn narrow(&self, filter: Option<Filter>) -> Option<Filter> {
         let Some(Owner { field, subject }) = self.owner() else { return filter };
-        let own = Filter::test(field, Test::Eq(Scalar::Text(subject)));
+        let subject = Scalar::Text(subject);
+        let is_anothers = |term: &Term| term.field == field && term.value != subject;
+        // Without the other's term: the empty answer must not depend on what happens to the records of the other.
+        let asks_for_anothers = |filter: &Filter| filter.required_terms().iter().any(is_anothers);
+        let filter = filter.map(|filter| if asks_for_anothers(&filter) { Filter::any(Vec::new()) } else { filter });
+        let own = Filter::test(field, Test::Eq(subject));
         Some(Filter::all(filter.into_iter().chain([own]).collect()))
     }
 }
@@ -147,7 +158,8 @@ impl Lens {
         let collection =
             if concealed.own.is_empty() { Arc::clone(collection) } else { Arc::new(collection.without(&concealed.own)) };
         let [prepared, prepared_for_owners] = [PreparedLists::default(), PreparedLists::default()];
-        Arc::new(Self { collection, concealed, prepared, prepared_for_owners })
+        let hidden_alone = concealed.hidden_text(&[]).unwrap_or_default();
+        Arc::new(Self { collection, concealed, hidden_alone, prepared, prepared_for_owners })
     }
 }
 
@@ -164,17 +176,22 @@ impl Concealed {
         self.own.iter().any(|hidden| hidden == member)
     }
 
-    /// What is hidden in an answer that embeds `include`, as keys spell it.
-    fn hidden_text(&self, include: &[String]) -> Option<serde_json::Value> {
-        let embedded: BTreeMap<_, _> = self.embedded.iter().filter(|(field, _)| include.contains(field)).collect();
-        (!self.own.is_empty() || !embedded.is_empty()).then(|| json!([self.own, embedded]))
+    /// Whether nothing is hidden in an answer that embeds `include`.
+    fn is_nothing(&self, include: &[String]) -> bool {
+        self.own.is_empty() && !self.embedded.keys().any(|field| include.contains(field))
+    }
+
+    /// What is hidden in an answer that embeds `include`, as keys spell it; `None` if nothing is.
+    fn hidden_text(&self, include: &[String]) -> Option<String> {
+        let embedded = || self.embedded.iter().filter(|(field, _)| include.contains(field)).collect::<BTreeMap<_, _>>();
+        (!self.is_nothing(include)).then(|| json!({"own": self.own, "embedded": embedded()}).to_string())
     }
 
     /// The text of a record that embeds `include` without what is hidden, its other members as they are and in their order. What
     /// this returns is what the caller's entity tags are of, so every answer to them goes through here. It is the text itself for
     /// exactly those answers whose keys say that nothing is hidden. What cannot be read is not shown.
     pub(super) fn conceal<'a>(&self, document: &'a [u8], include: &[String]) -> Result<Cow<'a, [u8]>> {
-        if self.hidden_text(include).is_none() {
+        if self.is_nothing(include) {
             return Ok(Cow::Borrowed(document));
         }
         let unread = |error| Error::internal(format!("a record cannot be read, so it is not shown: {error}"));

@@ -10,10 +10,11 @@ use super::document::{self, Members};
 use super::once::{self, Idempotent, Reply};
 use super::plan::{Action, BatchError, Draft, Planner, WriteOutcome, combined, id_mismatch};
 use super::precondition::Precondition;
-use super::rights::Rights;
+use super::rights::{self, Rights};
 use super::{Records, Resource};
 use crate::error::{Error, ErrorKind, Result, Violation};
-use crate::model::{Caller, IdRule, Position, Record, RecordId};
+use crate::model::{Caller, IdRule, Position, Principal, Record, RecordId};
+use crate::store::{Referrer, Told};
 use crate::telemetry::RequestId;
 
 /// The result of one write.
@@ -141,6 +142,17 @@ impl Records {
         Ok(results.into_iter().map(|result| result.unwrap_or_else(|| Err(Error::internal("a draft has no result")))).collect())
     }
 
+    /// What may refer to records of the collection, each with what the caller may know of it.
+    fn referrers(&self, resource: &Resource, principal: &Principal) -> Vec<Referrer> {
+        let referrers = self.catalog.referrers(&resource.collection().name).into_iter();
+        let known = referrers.map(|(collection, field)| {
+            let declared = self.catalog.get(&collection);
+            let told = declared.map_or(Told::Vaguely, |declared| rights::told_of(&declared.collection, &field, principal));
+            Referrer { collection, field, told }
+        });
+        known.collect()
+    }
+
     pub(super) async fn write_all(
         &self,
         resource: &Arc<Resource>,
@@ -190,7 +202,7 @@ impl Records {
             resource: Arc::clone(resource),
             planner: Planner {
                 declared: Arc::clone(resource.declared()),
-                referrers: self.catalog.referrers(&resource.collection().name),
+                referrers: self.referrers(resource, &caller.principal),
                 rights,
             },
             caller: caller.clone(),

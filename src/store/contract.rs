@@ -139,6 +139,17 @@ pub struct Referrer {
     pub collection: CollectionName,
     /// The field that holds the id.
     pub field: String,
+    /// What a refusal says of it.
+    pub told: Told,
+}
+
+/// What a refused deletion says of what still refers to the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Where, and how often.
+    Exactly,
+    /// Only that something does: the caller may not see what.
+    Vaguely,
 }
 
 /// What a write left behind, in the order of its plan.

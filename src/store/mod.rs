@@ -59,7 +59,7 @@ pub use accounts::{
 pub use audit::{ChangeFilter, ChangeList, ChangePlace, LogHead};
 pub use contract::{
     Among, Author, Committed, Existing, FieldStats, Owner, Planner, RecordWrite, ReferenceCheck, Referrer, Row, Shape, Stats,
-    WritePlan,
+    Told, WritePlan,
 };
 pub use copy::{BatchLimit, Contents, CopyMark, RawChange, RawRecord};
 pub use idempotency::{Answering, KeptAnswer, Once, OnceOutcome};

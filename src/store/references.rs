@@ -7,7 +7,7 @@ use diesel::prelude::QueryableByName;
 use diesel::sql_types::{BigInt, Text};
 
 use super::connection::Connection;
-use super::contract::{Among, Owner, ReferenceCheck, Referrer, WritePlan};
+use super::contract::{Among, Owner, ReferenceCheck, Referrer, Told, WritePlan};
 use super::dialect::{Dialect, is_in, is_safe_name};
 use super::failure::Failure;
 use super::filter::push_owner;
@@ -85,19 +85,28 @@ pub(super) async fn check_referrers(connection: &mut Connection<'_>, plan: &Writ
         return Ok(());
     }
     let mut violations = Vec::new();
+    let mut vaguely: BTreeMap<String, &str> = BTreeMap::new();
     for referrer in &plan.referrers {
         let rows: Vec<ReferrerRow> = connection.load(referrer_statement(connection.dialect(), referrer, &ids)?).await?;
         for row in rows {
             let pointer = pointers.get(row.id.as_str()).copied().unwrap_or_default();
-            let Referrer { collection, field } = referrer;
-            let count = match row.records {
-                1 => "1 record".to_owned(),
-                several => format!("{several} records"),
-            };
-            let detail = format!("{:?} is still referred to by {count} of {collection}, in {field}.", row.id);
-            violations.push(Violation::new(pointer, "referenced", detail));
+            let Referrer { collection, field, told } = referrer;
+            match told {
+                Told::Exactly => {
+                    let count = match row.records {
+                        1 => "1 record".to_owned(),
+                        several => format!("{several} records"),
+                    };
+                    let detail = format!("{:?} is still referred to by {count} of {collection}, in {field}.", row.id);
+                    violations.push(Violation::new(pointer, "referenced", detail));
+                }
+                Told::Vaguely => _ = vaguely.insert(row.id, pointer),
+            }
         }
     }
+    let vague =
+        vaguely.into_iter().map(|(id, pointer)| Violation::new(pointer, "referenced", format!("{id:?} is still referred to.")));
+    violations.extend(vague);
     if violations.is_empty() {
         return Ok(());
     }
@@ -106,7 +115,7 @@ pub(super) async fn check_referrers(connection: &mut Connection<'_>, plan: &Writ
 }
 
 pub(super) fn referrer_statement(dialect: &dyn Dialect, referrer: &Referrer, ids: &[&str]) -> Result<Statement> {
-    let Referrer { collection, field } = referrer;
+    let Referrer { collection, field, .. } = referrer;
     if !is_safe_name(field) {
         return Err(Error::internal(format!("the field {field:?} of {collection} cannot stand in SQL")));
     }

@@ -44,7 +44,8 @@ impl Turns {
             Ok(Ok(permit)) => turn.permit = Some(permit),
             Ok(Err(closed)) => return Err(Failure::Refused(Error::internal(closed))),
             Err(_) => {
-                let detail = "Other writers of this record went first for all of database.acquire_timeout.";
+                let detail =
+                    "Other writers of this record, or with this Idempotency-Key, went first for all of database.acquire_timeout.";
                 let refusal = Error::new(ErrorKind::Unavailable, "unavailable", detail).with_retry_after(RETRY_AFTER);
                 return Err(Failure::Refused(refusal));
             }

@@ -1,5 +1,6 @@
 //! Who sees and writes what. Here callers are made by hand and ask the records directly; what routes do with them is in `matrix`.
 
+mod elsewhere;
 mod random;
 mod references;
 mod shipped;
@@ -137,7 +138,7 @@ pub fn server() -> Server {
 /// What answers, and the files it stands on.
 struct House {
     app: App,
-    _server: Server,
+    server: Server,
 }
 
 /// What somebody is shown: what there is, and how.
@@ -152,7 +153,7 @@ impl House {
     async fn new() -> Self {
         let server = server();
         let app = App::open(server.settings.clone()).await.unwrap();
-        Self { app, _server: server }
+        Self { app, server }
     }
 
     fn records(&self) -> &Arc<Records> {

@@ -68,3 +68,22 @@ async fn a_reference_that_others_have_set_stays() {
     house.create(&Caller::OPERATOR, "signs", json!({"key": "x", "safe": "s"})).await.unwrap();
     house.patch(&Caller::ANONYMOUS, "signs", "x", json!({"text": "t"})).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_refused_deletion_tells_of_what_one_may_see() {
+    let house = house().await;
+    let (editor, admin) = (known("e", Role::Editor), known("root", Role::Admin));
+    house.patch(&admin, "notes", "b", json!({"room": "r"})).await.unwrap();
+    let told = async |caller: &Caller| {
+        let error = house.delete(caller, "rooms", "r").await.unwrap_err();
+        (error.code(), error.violations().iter().map(|violation| violation.detail.clone()).collect::<Vec<_>>())
+    };
+    assert_eq!(told(&editor).await, ("referenced", vec!["\"r\" is still referred to.".to_owned()]));
+    assert_eq!(told(&admin).await, ("referenced", vec!["\"r\" is still referred to by 1 record of notes, in room.".to_owned()]));
+    // What is public is told to all, what is not as one.
+    house.create(&admin, "signs", json!({"key": "x", "room": "r"})).await.unwrap();
+    house.create(&admin, "posts", json!({"key": "y", "room": "r"})).await.unwrap();
+    let (_, details) = told(&editor).await;
+    assert_eq!(details.len(), 3, "{details:?}");
+    assert!(details.iter().all(|detail| !detail.contains("notes")), "{details:?}");
+}

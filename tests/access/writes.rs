@@ -211,3 +211,76 @@ async fn answers_to_writes_and_reads_agree_and_their_tags_work() {
     let admins = house.patch(&admin, "notes", "a", json!({"title": "w"})).await.unwrap();
     assert_eq!((admins.etag.unwrap(), admins.record.unwrap().data), tag(&admin).await);
 }
+
+#[tokio::test]
+async fn a_hidden_member_that_breaks_a_new_rule_is_not_told() {
+    let house = House::new().await;
+    let (ann, admin) = (known("ann", Role::Viewer), known("root", Role::Admin));
+    house.create(&admin, "notes", json!({"key": "a", "title": "t", "owner": "ann", "salary": 5})).await.unwrap();
+    let files = tempfile::TempDir::new().unwrap();
+    let mut settings = house.server.settings.clone();
+    let stricter = NOTES.replace("salary = { type = \"integer\" }", "salary = { type = \"integer\", minimum = 777 }");
+    assert_ne!(stricter, NOTES);
+    let collections = COLLECTIONS.map(|(name, text)| if name == "notes" { (name, stricter.as_str()) } else { (name, text) });
+    crate::support::declare(&mut settings, files.path(), &collections, &[]);
+    let House { server, .. } = house;
+    let house = House { app: App::open(settings).await.unwrap(), server };
+    for (caller, code, detail) in [(&ann, "hidden_member", "may not see"), (&admin, "minimum", "777")] {
+        let error = house.patch(caller, "notes", "a", json!({"title": "u"})).await.unwrap_err();
+        assert_eq!((error.code(), error.violations()[0].code.as_ref()), ("validation_failed", code));
+        assert!(error.violations()[0].detail.contains(detail), "{error}");
+        assert_eq!(
+            error.to_string().contains("777") || error.to_string().contains("salary"),
+            caller.principal.role() == Some(Role::Admin)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_may_write_and_not_read_is_shown_nothing() {
+    let house = House::new().await;
+    let (ann, key) = (known("ann", Role::Viewer), with_scopes("ann", Role::Viewer, Some(&["notes:write"])));
+    let created = house.create(&key, "notes", note("a")).await.unwrap();
+    assert_eq!((created.outcome, created.record.is_none(), created.etag), (WriteOutcome::Created, true, None));
+    for patch in [json!({}), json!({"title": "u"})] {
+        let written = house.patch(&key, "notes", "a", patch).await.unwrap();
+        assert!(written.record.is_none() && written.etag.is_none());
+    }
+    let batch = house.batch(&key, "notes", json!([{"op": "patch", "id": "a", "data": {}}])).await.unwrap();
+    assert!(batch[0].record.is_none() && batch[0].etag.is_none());
+    let stale = Precondition::Matches(vec!["\"x\"".to_owned()]);
+    let error = house.patch_if(&key, ("notes", "a"), json!({}), stale.clone()).await.unwrap_err();
+    assert_eq!((error.code(), error.current_etag()), ("precondition_failed", None));
+    assert!(house.patch_if(&ann, ("notes", "a"), json!({}), stale).await.unwrap_err().current_etag().is_some());
+    assert_eq!(house.found(&ann, "notes/a").await["title"], "u");
+}
+
+#[tokio::test]
+async fn ids_of_others_are_not_tried_in_masses() {
+    let house = House::new().await;
+    let (ann, bob) = (known("ann", Role::Viewer), known("bob", Role::Viewer));
+    for key in ["b1", "b2"] {
+        house.create(&bob, "notes", note(key)).await.unwrap();
+    }
+    // What would be wrong with a free id comes first.
+    for (op, wrong) in [("upsert", json!({})), ("create", json!({"title": 5})), ("upsert", json!({"title": "t", "salary": 1}))] {
+        let mut answers = Vec::new();
+        for key in ["b1", "none"] {
+            let error = house.batch(&ann, "notes", json!([{"op": op, "id": key, "data": wrong}])).await.unwrap_err();
+            answers.push((error.kind(), error.to_string()));
+        }
+        assert_eq!(answers[0], answers[1], "{op} {wrong}");
+    }
+    let upsert = |key: &str, data: Value| json!({"op": "upsert", "id": key, "data": data});
+    let error =
+        house.batch(&ann, "notes", json!([upsert("b1", json!({"title": "t"})), upsert("x", json!({}))])).await.unwrap_err();
+    assert!(
+        !error.to_string().contains("b1") && error.violations().iter().all(|violation| violation.pointer.contains("/1")),
+        "{error}"
+    );
+    let all =
+        json!([upsert("x", json!({"title": "t"})), upsert("b1", json!({"title": "t"})), upsert("b2", json!({"title": "t"}))]);
+    let error = house.batch(&ann, "notes", all).await.unwrap_err();
+    assert_eq!(error.violations().len(), 1, "{error}");
+    assert_eq!(house.keys(&ann, "notes").await, Vec::<String>::new());
+}

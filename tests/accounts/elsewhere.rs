@@ -6,6 +6,7 @@ use terrace::auth::{KeyRequest, UserState};
 use terrace::model::{Caller, Role};
 
 use super::keys::prefix;
+use crate::support::database::Database;
 use crate::support::{Server, redis};
 
 const ME: &str = "/api/v1/auth/me";
@@ -50,6 +51,33 @@ async fn what_ends_on_one_server_has_ended_on_all_that_are_on_the_bus() {
             server.eventually("it is refused", async || server.get_as(credential, ME).await.status == 401).await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_principal_that_another_sealed_is_not_taken_from_the_second_tier() {
+    let private = redis::PrivateRedis::start();
+    let first = Server::fixture_with(|settings| settings.redis.url = private.url());
+    let second = first.beside(|_| {});
+    Database::of(&first).execute("UPDATE installation SET value = 'another' WHERE name = 'secret'");
+    let stranger = first.beside(|_| {});
+    // All of them before anything is kept: who comes later may have everything given up that is in the second tier.
+    for server in [&first, &second, &stranger] {
+        for gauge in ["terrace_bus_up 1", "terrace_cache_trusted 1", "terrace_cache_second_tier_open 1"] {
+            server.eventually(gauge, async || server.get("/metrics").await.text.contains(gauge)).await;
+        }
+    }
+    let key = first.key_for(Role::Viewer, &[]).await;
+    first.get_as(&key, ME).await.expect(200);
+    let counted = async |server: &Server, series: &str| server.get("/metrics").await.text.contains(series);
+    let filled = "terrace_cache_fills_total{collection=\"terrace_keys\",kind=\"principal\",outcome=\"stored\"} 1";
+    first.eventually("it is in the second tier", async || counted(&first, filled).await).await;
+    let hit = "terrace_cache_requests_total{collection=\"terrace_keys\",kind=\"principal\",outcome=\"hit\",tier=\"l2\"} 1";
+    let loaded = "terrace_cache_load_duration_seconds_count{collection=\"terrace_keys\",kind=\"principal\"} 1";
+    // One that has the same secret takes it as it is.
+    second.get_as(&key, ME).await.expect(200);
+    assert!(counted(&second, hit).await && !counted(&second, loaded).await);
+    stranger.get_as(&key, ME).await.expect(200);
+    assert!(counted(&stranger, hit).await && counted(&stranger, loaded).await);
 }
 
 #[tokio::test]

@@ -106,7 +106,7 @@ async fn a_key_acts_for_its_user_as_long_as_the_user_may_act() {
     let refused = app.accounts().create_key(request(), &Caller::OPERATOR).await.err().unwrap();
     assert_eq!(refused.code(), "user_disabled");
     app.accounts().set_user_state("ada@example.org", UserState::Active, &Caller::OPERATOR).await.unwrap();
-    server.get_as(&key, ME).await.expect(200);
+    server.eventually("the key is taken again", async || server.get_as(&key, ME).await.status == 200).await;
     app.accounts().set_password("ada@example.org", format!("{PASSWORD}!").into(), &Caller::OPERATOR).await.unwrap();
     server.get_as(&key, ME).await.expect(200);
 }
@@ -148,12 +148,20 @@ async fn a_principal_is_loaded_once_and_a_wrong_one_is_not_kept() {
         server.get_as(&key, "/api/items").await.expect(200);
     }
     assert_eq!((outcomes("miss").await, outcomes("hit").await), (1, 9));
-    // A key that would be one, and is not stored.
+    // A key that would be one, and is not stored, is refused before it is looked up.
     let unknown = Server::fixture().key_for(Role::Viewer, &[]).await;
     for _ in 0..3 {
         server.get_as(&unknown, "/api/items").await.problem(401, "invalid_token");
     }
-    assert_eq!(outcomes("miss").await, 4);
+    assert_eq!(outcomes("miss").await, 1);
+    // One that has ended is refused out of the cache.
+    server.app().await.accounts().revoke_key(prefix(&key), &Caller::OPERATOR).await.unwrap();
+    server.eventually("it is refused", async || server.get_as(&key, "/api/items").await.status == 401).await;
+    let misses = outcomes("miss").await;
+    for _ in 0..5 {
+        server.get_as(&key, "/api/items").await.problem(401, "invalid_token");
+    }
+    assert_eq!(outcomes("miss").await, misses);
 }
 
 #[tokio::test]

@@ -109,8 +109,12 @@ async fn a_login_that_is_refused_does_not_say_why() {
     server.add_user("gone@example.org", Role::Viewer).await;
     app.accounts().set_user_state("gone@example.org", UserState::Disabled, &Caller::OPERATOR).await.unwrap();
     let cases = [(EMAIL, "wrong password"), ("nobody@example.org", PASSWORD), ("gone@example.org", PASSWORD), ("no address", "")];
+    let mut expected = server.log_in(EMAIL, "wrong password").await.problem(401, "invalid_credentials");
+    expected["request_id"].take();
     let mut fastest = [Duration::MAX; 4];
-    for _ in 0..7 {
+    // The fastest of several says what the work takes, whatever else the machine does: it is asked until they are alike. Without the
+    // password being hashed for nobody the factor is about twenty, however often it is asked.
+    for _ in 0..60 {
         for ((email, password), fastest) in cases.iter().zip(&mut fastest) {
             let asked = Instant::now();
             let reply = server.log_in(email, password).await;
@@ -118,16 +122,13 @@ async fn a_login_that_is_refused_does_not_say_why() {
             assert_eq!(reply.header("www-authenticate"), "Bearer realm=\"terrace\"");
             let mut problem = reply.problem(401, "invalid_credentials");
             problem["request_id"].take();
-            let expected = server.log_in(EMAIL, "wrong password").await;
-            let mut expected = expected.problem(401, "invalid_credentials");
-            expected["request_id"].take();
             assert_eq!(problem, expected);
         }
+        if *fastest.iter().max().unwrap() < *fastest.iter().min().unwrap() * 3 {
+            return;
+        }
     }
-    // The fastest of several says what the work takes, whatever else the machine does. Without the password being hashed for nobody
-    // the factor is about twenty.
-    let (least, most) = (fastest.iter().min().unwrap(), fastest.iter().max().unwrap());
-    assert!(*most < *least * 3, "{fastest:?}");
+    panic!("{fastest:?}");
 }
 
 #[tokio::test]

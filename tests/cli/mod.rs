@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "these are tests; what fails here is the test")]
 
+mod accounts;
 mod copy;
 mod import;
 mod round_trip;

@@ -191,10 +191,22 @@ impl Scenario {
 }
 
 impl Figures {
+    fn print(&self, name: &str, bound: Duration) {
+        println!(
+            "{name:<44} {:>6} reads ({} let in after a refusal) of {} refused credentials; longest {:.1} ms of {:.0} ms; {} violations",
+            self.reads,
+            self.let_in,
+            self.refused,
+            self.longest.as_secs_f64() * 1e3,
+            bound.as_secs_f64() * 1e3,
+            self.violations.len()
+        );
+    }
+
     fn judge(&mut self, watched: &Watched, seen: &[Seen], bound: Duration) {
         let (began, done, at) = watched.refused.unwrap();
         self.reads += seen.len();
-        assert!(seen.iter().any(|seen| seen.status == 200) && seen.iter().any(|seen| seen.status == 401), "{}", watched.what);
+        assert!(seen.iter().any(|seen| seen.status == 200), "{}", watched.what);
         for Seen { server, began: asked, ended, status } in seen {
             let late = asked.saturating_duration_since(done);
             // Who is answered by the instance that did it is never let in after that.
@@ -234,16 +246,25 @@ async fn scenario(name: &str, elsewhere: Duration, misfortune: impl AsyncFn(&Sta
             break;
         }
     }
-    let Figures { refused, reads, let_in, longest, violations } = figures;
-    println!(
-        "{name:<44} {reads:>6} reads ({let_in} let in after a refusal) of {refused} refused credentials; longest {:.1} ms of {:.0} ms; \
-         {} violations",
-        longest.as_secs_f64() * 1e3,
-        scenario.bound.as_secs_f64() * 1e3,
-        violations.len()
-    );
+    figures.print(name, scenario.bound);
+    let violations = figures.violations;
     let shown: Vec<&String> = violations.iter().take(5).collect();
     assert!(violations.is_empty(), "{name}: {} violations, among them {shown:#?}\n{}", violations.len(), scenario.stage.logs());
+}
+
+/// The harness finds what it is there for: with the log unread, nobody hears of what a command beside the bus has done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_reconciling_callers_stay_let_in() {
+    let _turn = alone().await;
+    let scenario = Scenario::set(INTERVAL + HOP).await;
+    scenario.stage.switch_off("reconcile");
+    let mut figures = Figures::default();
+    scenario.round(Operator::BesideIt, &mut figures).await;
+    figures.print("callers, without the reconcile", scenario.bound);
+    assert!(
+        figures.violations.iter().any(|violation| violation.starts_with("a revoked key is let in")),
+        "no violation was found"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,3 +3,4 @@ DROP TABLE signing_keys;
 DROP TABLE sessions;
 DROP TABLE api_keys;
 DROP TABLE users;
+DROP FUNCTION terrace_foreign_account;

@@ -54,3 +54,30 @@ CREATE TABLE signing_keys (
 
 -- The row that is locked by who makes a signing key or the first key of all. Its value says that there has been one.
 INSERT INTO installation (name, value) VALUES ('accounts', '');
+
+-- What is changed past Terrace, for example by an operator in a hurry, is logged as well: the caches of all instances follow the log.
+-- The arguments are the collection and the column of the id. A key's principal depends on its own row alone, so a change of its user
+-- is one of the key, too.
+CREATE FUNCTION terrace_foreign_account() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    actor text := 'postgres:' || session_user;
+    changed text := to_jsonb(old) ->> tg_argv[1];
+BEGIN
+    INSERT INTO changes (collection, id, operation, version, actor, at)
+        VALUES (tg_argv[0], changed, lower(tg_op), 1, actor, terrace_now(NULL));
+    IF tg_table_name = 'users' THEN
+        INSERT INTO changes (collection, id, operation, version, actor, at)
+            SELECT 'terrace_keys', prefix, 'update', 1, actor, terrace_now(NULL) FROM api_keys WHERE user_id = changed;
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER terrace_foreign_account AFTER UPDATE OR DELETE ON users FOR EACH ROW
+    WHEN (current_setting('terrace.writer', true) IS DISTINCT FROM 'server')
+    EXECUTE FUNCTION terrace_foreign_account('terrace_users', 'id');
+CREATE TRIGGER terrace_foreign_account AFTER UPDATE OR DELETE ON api_keys FOR EACH ROW
+    WHEN (current_setting('terrace.writer', true) IS DISTINCT FROM 'server')
+    EXECUTE FUNCTION terrace_foreign_account('terrace_keys', 'prefix');
+CREATE TRIGGER terrace_foreign_account AFTER UPDATE OR DELETE ON sessions FOR EACH ROW
+    WHEN (current_setting('terrace.writer', true) IS DISTINCT FROM 'server')
+    EXECUTE FUNCTION terrace_foreign_account('terrace_sessions', 'id');

@@ -32,7 +32,7 @@ fn what_is_left_out_is_as_strict_as_what_is_said() {
     assert_eq!(load("").access, Access::PUBLIC);
     assert_eq!(
         load("[access]\nread = \"viewer\"").access,
-        Access { read: AccessRule::Viewer, write: AccessRule::Viewer, ..Access::PUBLIC }
+        Access { read: AccessRule::Viewer, write: AccessRule::Editor, ..Access::PUBLIC }
     );
     let access = load(
         "[access]\nread = \"viewer\"\nwrite = \"editor\"\nchanges = \"editor\"\n[access.fields]\nsalary = { read = \"admin\" }\n\
@@ -147,6 +147,7 @@ fn no_other_part_of_a_file_shows_what_a_field_hides() {
         "not = { required = [\"salary\"] }",
         "anyOf = [{ \"$ref\" = \"#/$defs/paid\" }]\n\"$defs\" = { paid = { required = [\"salary\"] } }",
         "maxProperties = 2",
+        "anyOf = [{ minProperties = 2 }]",
     ] {
         let found = Files::new(&[("people.toml", &people(salary, schema))]).mistakes();
         assert!(

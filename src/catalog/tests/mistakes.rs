@@ -41,6 +41,8 @@ fn keys_names_and_types() {
     assert_mistake("[schema.properties]\nx = { type = \"string\" }", "name", "missing");
     assert_mistake(&collection("", "").replace("\"c\"", "\"C-1\""), "name", "a to z, 0 to 9 and _");
     assert_mistake("name = \"c\"\nname = \"d\"", "line 2", "duplicate key");
+    assert_mistake(&collection("", "").replace("\"c\"", "\"terrace_users\""), "name", "begins with terrace_");
+    assert_head("path = \"/api/v1/auth/things\"", "path", "everything below /api/v1/auth");
 }
 
 #[test]

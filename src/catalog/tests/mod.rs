@@ -184,9 +184,13 @@ collection = "domains"
 }
 
 #[test]
-fn a_view_may_be_named_like_a_collection() {
+fn a_view_is_not_named_like_a_collection_since_scopes_name_both() {
     let view = "name = \"domains\"\npath = \"/api/overview\"\n[parts.all]\ncollection = \"domains\"";
-    assert!(Files::new(&[("domains.toml", DOMAINS)]).with_view("domains.toml", view).load().is_ok());
+    let found = Files::new(&[("domains.toml", DOMAINS)]).with_view("domains.toml", view).mistakes();
+    assert!(
+        found.len() == 1 && found[0].starts_with("views/domains.toml: name: collections/domains.toml has the name domains"),
+        "{found:?}"
+    );
 }
 
 #[test]

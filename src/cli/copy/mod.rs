@@ -290,6 +290,7 @@ impl Copy {
         }
         match comparison.differences {
             0 => {
+                self.accounts().await?;
                 to.store.copy_end(copied.counter).await.map_err(|error| to.failure(error))?;
                 Ok(comparison)
             }
@@ -298,6 +299,27 @@ impl Copy {
                 grouped(count)
             ))),
         }
+    }
+}
+
+impl Copy {
+    /// Users, keys, sessions and signing keys, in one transaction and after everything else: they are few. They are read again, since
+    /// the last use of a key is noted without a change in the log.
+    async fn accounts(&self) -> Result<(), Failure> {
+        let (from, to) = (&self.from, &self.to);
+        let source = from.store.copy_accounts().await.map_err(|error| from.failure(error))?;
+        to.store.copy_write_accounts(source.clone()).await.map_err(|error| to.failure(error))?;
+        if to.store.copy_accounts().await.map_err(|error| to.failure(error))? != source {
+            return Err(Failure::Message(
+                "--to does not have the users and API keys of --from; run the same command again".to_owned(),
+            ));
+        }
+        match source.accounts() {
+            0 => {}
+            1 => say("one user or API key came along"),
+            count => say(&format!("{count} users and API keys came along")),
+        }
+        Ok(())
     }
 }
 

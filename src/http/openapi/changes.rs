@@ -11,7 +11,8 @@ const PROBLEMS: [&str; 10] = ["400", "401", "403", "404", "406", "410", "414", "
 
 const DESCRIPTION: &str = "Who changed what, from where, before and after, from the newest to the oldest. With `?live` the answer is a \
 stream of server-sent events (`text/event-stream`) that does not end: an event `change` for each change from now on, whose data \
-is a member of `data` here, in some order in which all changes of one record are in theirs. Each has an `id`; a client that sends \
+is a member of `data` here. The second number of `position` rises with each change of a record; events that come together may be \
+in another order. Each has an `id`; a client that sends \
 the last one as `Last-Event-ID` is told all that came after it, from any instance, and nothing twice. An event `end` says why the \
 stream ends. `?live` takes `record`, `actor` and `operation` beside it. Members that `[audit] redact` names are left out and told \
 under `redacted`.";

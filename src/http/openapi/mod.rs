@@ -3,6 +3,7 @@
 //! The schema of a collection is JSON Schema 2020-12 already, which is what OpenAPI 3.1 uses, so it goes in as declared;
 //! only its internal references are moved to their new place.
 
+mod access;
 mod admin;
 mod auth;
 mod changes;

@@ -230,6 +230,7 @@ impl Operations<'_> {
             body: Some(self.json_body("replacement")),
             answers: vec![
                 ("200", self.written("Replaced, or unchanged.", &[])),
+                ("204", self.unshown()),
                 ("201", self.written("Created.", &["Location"])),
             ],
         };
@@ -239,7 +240,7 @@ impl Operations<'_> {
             summary: "Changes members of a record (RFC 7396).",
             parameters: parameters::references(&["IfMatch"]),
             body: Some(json!({"application/merge-patch+json": {"schema": patch}, "application/json": {"schema": patch}})),
-            answers: vec![("200", self.written("Changed, or unchanged.", &[]))],
+            answers: vec![("200", self.written("Changed, or unchanged.", &[])), ("204", self.unshown())],
         };
         let delete = Write {
             id: format!("delete_{}", self.name),
@@ -299,6 +300,12 @@ impl Operations<'_> {
         names.extend(headers);
         let content = json!({"application/json": {"schema": self.schema("record")}});
         json!({"description": description, "headers": self.write_headers(&names), "content": content})
+    }
+
+    /// What a key gets that may write and not read.
+    fn unshown(&self) -> Value {
+        let description = "The same, to an API key whose scopes do not let it read.";
+        json!({"description": description, "headers": self.write_headers(&[])})
     }
 
     fn write_headers(&self, names: &[&str]) -> Map<String, Value> {

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::access::{describe_access, require};
 use super::{component, component_name, examples};
 use crate::model::{Collection, IdRule, ServerFields, View};
 use crate::records::MAX_OPERATIONS;
@@ -216,35 +217,6 @@ fn document(collection: &Collection) -> Value {
     schema
 }
 
-/// Keeps only those of the required members; none is no list.
-fn require(members: &mut Map<String, Value>, keep: impl Fn(&str) -> bool) {
-    let mut required = strings(members.get("required"));
-    required.retain(|name| keep(name));
-    if required.is_empty() {
-        members.shift_remove("required");
-    } else {
-        members.insert("required".to_owned(), json!(required));
-    }
-}
-
-/// Who sees and sets the members that not everybody may, in their descriptions.
-fn describe_access(collection: &Collection, members: &mut Map<String, Value>) {
-    let Some(properties) = members.get_mut("properties").and_then(Value::as_object_mut) else { return };
-    let mut note = |name: &str, note: String| {
-        if let Some(property) = properties.get_mut(name).and_then(Value::as_object_mut) {
-            let said = property.get("description").and_then(Value::as_str).map(|said| format!("{said} ")).unwrap_or_default();
-            property.insert("description".to_owned(), json!(format!("{said}{note}")));
-        }
-    };
-    for (name, field) in &collection.access.fields {
-        let (read, write) = (field.read.as_str(), field.write.as_str());
-        note(name, format!("Seen by {read}, set by {write}; to others it is not there, or stays as it is."));
-    }
-    if let Some(owner) = &collection.access.owner_field {
-        note(owner, "Whose the record is: whoever creates it. Only administrators name another.".to_owned());
-    }
-}
-
 /// The declared schema, with its internal references moved to where it now is.
 fn declared(collection: &Collection) -> Value {
     let mut schema = collection.schema.clone();
@@ -409,7 +381,7 @@ fn batch(collection: &Collection) -> Value {
     })
 }
 
-fn strings(value: Option<&Value>) -> Vec<String> {
+pub(super) fn strings(value: Option<&Value>) -> Vec<String> {
     let elements = value.and_then(Value::as_array).into_iter().flatten();
     elements.filter_map(Value::as_str).map(str::to_owned).collect()
 }

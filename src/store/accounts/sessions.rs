@@ -119,6 +119,13 @@ struct SessionRow {
     user_disabled_at: Option<String>,
 }
 
+#[derive(QueryableByName)]
+struct IdRow {
+    #[diesel(sql_type = Text)]
+    #[expect(dead_code, reason = "only the lock counts")]
+    id: String,
+}
+
 const SELECT: &str = "SELECT sessions.id, sessions.family, sessions.newest, sessions.previous, sessions.step, sessions.rotated_at, \
      sessions.expires_at, sessions.ended_at, users.id AS user_id, users.role AS user_role, users.disabled_at AS user_disabled_at \
      FROM sessions JOIN users ON users.id = sessions.user_id WHERE sessions.id = ";
@@ -185,7 +192,7 @@ impl Store {
         let request: Arc<str> = id.into();
         self.run("session_read", "", Access::Read, move |connection| {
             let id = Arc::clone(&request);
-            async move { read(connection, &id, "").await }.boxed()
+            async move { read(connection, &id).await }.boxed()
         })
         .await
     }
@@ -199,11 +206,10 @@ impl Store {
             async move {
                 let (id, now, decide) = &*request;
                 // The user's row is not locked: who disables the user ends this session too, and waits for it.
-                let lock = match connection {
-                    Connection::Sqlite(_) => "",
-                    Connection::Postgres(_) => " FOR NO KEY UPDATE OF sessions",
-                };
-                let session = read(connection, id, lock).await?;
+                let mut lock = Statement::new("SELECT id FROM sessions WHERE id = ");
+                lock.text(id).sql(connection.dialect().lock_to_write());
+                let _locked: Vec<IdRow> = connection.load(lock).await?;
+                let session = read(connection, id).await?;
                 let rotation = decide(session.as_ref());
                 let Some(session) = session else { return Ok(Vec::new()) };
                 match rotation {
@@ -230,9 +236,9 @@ impl Store {
     }
 }
 
-async fn read(connection: &mut Connection<'_>, id: &str, lock: &str) -> Result<Option<Session>, Failure> {
+async fn read(connection: &mut Connection<'_>, id: &str) -> Result<Option<Session>, Failure> {
     let mut statement = Statement::new(SELECT);
-    statement.text(id).sql(lock);
+    statement.text(id);
     let rows: Vec<SessionRow> = connection.load(statement).await?;
     Ok(rows.into_iter().next().map(SessionRow::into_session).transpose()?)
 }

@@ -13,7 +13,7 @@ use crate::store::connection::Access;
 use crate::store::dialect::Dialect;
 use crate::store::postgres::PostgresDialect;
 use crate::store::statement::Statement;
-use crate::store::{Owner, Shape, read, references, stats, write};
+use crate::store::{Owner, Shape, Told, read, references, stats, write};
 
 #[derive(QueryableByName)]
 struct PlanRow {
@@ -122,7 +122,11 @@ async fn every_shipped_query_shape_over_100_000_records_fails_on_a_sequential_sc
     let Fixture { store, items, groups, directory: _directory, .. } = filled().await;
     let dialect: &dyn Dialect = &PostgresDialect;
     let shaped = Shape { fields: None, include: vec!["group".into()], owner: None };
-    let referrer = |collection: &Collection, field: &str| Referrer { collection: collection.name.clone(), field: field.into() };
+    let referrer = |collection: &Collection, field: &str| Referrer {
+        collection: collection.name.clone(),
+        field: field.into(),
+        told: Told::Exactly,
+    };
     let owner = |field: &str| Owner { field: field.into(), subject: "a".into() };
     let owned = Shape { owner: Some(owner("category")), ..Shape::default() };
     let boss = owner("label");

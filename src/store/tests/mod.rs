@@ -1,6 +1,7 @@
 //! The store's suite. Every test opens a database of its own through [`fresh`], of the kind that this run is about
 //! (`TEST_DATABASE`), or through [`fresh_sqlite`] where it is about what only SQLite does.
 
+mod accounts;
 mod audit;
 mod copy;
 mod explain;

@@ -8,7 +8,7 @@ use super::*;
 use crate::store::connection::{Access, Connection};
 use crate::store::dialect::Dialect;
 use crate::store::statement::Statement;
-use crate::store::{Step, read, references};
+use crate::store::{Step, Told, read, references};
 
 #[derive(QueryableByName)]
 struct PlanRow {
@@ -119,7 +119,8 @@ async fn every_query_shape_uses_an_index() {
         assert_eq!(unindexed, None, "count of {name}:\n{plan}");
     }
     let plan = explain(&store, |connection| {
-        let referrer = Referrer { collection: CollectionName::parse("items").unwrap(), field: "group".into() };
+        let referrer =
+            Referrer { collection: CollectionName::parse("items").unwrap(), field: "group".into(), told: Told::Exactly };
         references::referrer_statement(connection.dialect(), &referrer, &["g"]).unwrap()
     });
     let plan = plan.await;

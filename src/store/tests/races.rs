@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 use super::schema::{Schema, Session};
 use super::*;
 use crate::error::{Error, ErrorKind};
-use crate::store::Among;
 use crate::store::connection::{Access, Connection};
+use crate::store::{Among, Told};
 
 /// The database of `fixture` as another process opens it: with further `options` of a session, and a name by which its
 /// sessions are told from those of other tests.
@@ -158,7 +158,9 @@ async fn no_reference_is_left_to_what_is_deleted_meanwhile_whoever_is_first() {
             };
             let (items, groups) = (fixture.items.name.clone(), Arc::clone(&fixture.groups));
             let deletion = async move {
-                remove(&other, &groups, &["g"], vec![Referrer { collection: items, field: "group".into() }]).await.map(drop)
+                remove(&other, &groups, &["g"], vec![Referrer { collection: items, field: "group".into(), told: Told::Exactly }])
+                    .await
+                    .map(drop)
             };
             // The log is the last thing that is written.
             holder.execute("BEGIN; LOCK TABLE changes IN SHARE ROW EXCLUSIVE MODE");

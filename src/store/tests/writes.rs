@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::error::{Error, ErrorKind, Violation};
-use crate::store::Among;
+use crate::store::{Among, Told};
 
 fn reference(pointer: &str, group: &str) -> ReferenceCheck {
     ReferenceCheck {
@@ -19,7 +19,10 @@ fn reference(pointer: &str, group: &str) -> ReferenceCheck {
 fn referrers() -> Vec<Referrer> {
     let groups = CollectionName::parse("groups").unwrap();
     let items = CollectionName::parse("items").unwrap();
-    vec![Referrer { collection: items, field: "group".into() }, Referrer { collection: groups, field: "parent".into() }]
+    vec![
+        Referrer { collection: items, field: "group".into(), told: Told::Exactly },
+        Referrer { collection: groups, field: "parent".into(), told: Told::Exactly },
+    ]
 }
 
 #[tokio::test]
