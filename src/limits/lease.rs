@@ -115,19 +115,17 @@ impl Lease {
         replaced
     }
 
-    /// What is left of blocks that have ended, once.
-    pub fn ended(&mut self, tenure: Tenure, now: u64) -> [Option<Block>; 2] {
-        let mut take = |block: fn(&mut Self) -> &mut Block| {
-            let ended = *block(self);
-            if ended.left == 0 || now < ended.end {
-                return None;
-            }
+    /// What is left of a block that has ended, once. If both have, the other one comes with the next call.
+    pub fn ended(&mut self, tenure: Tenure, now: u64) -> Option<Block> {
+        let has_ended = |block: &Block| block.left > 0 && now >= block.end;
+        if has_ended(&self.block) {
             self.learn(tenure, now);
+            let ended = self.block;
             // As large as what was used of it: that is what can still be learnt.
-            *block(self) = Block { left: 0, size: ended.size - ended.left, ..ended };
-            Some(ended)
-        };
-        [take(|lease| &mut lease.block), take(|lease| &mut lease.spare)]
+            self.block = Block { left: 0, size: ended.size - ended.left, ..ended };
+            return Some(ended);
+        }
+        has_ended(&self.spare).then(|| std::mem::take(&mut self.spare))
     }
 
     /// Whether something may have to be given back later.
@@ -185,9 +183,13 @@ mod tests {
         lease.put(block(2, 100), 0);
         assert_eq!((lease.take(tenure, 99), lease.left(99)), (Some(()), 1));
         assert_eq!((lease.take(tenure, 100), lease.left(100)), (None, 0));
-        let [ended, none] = lease.ended(tenure, 100);
-        assert_eq!((ended.map(|block| block.left), none), (Some(1), None));
-        assert_eq!(lease.ended(tenure, 101), [None, None], "it goes back once");
+        assert_eq!(lease.ended(tenure, 100).map(|block| block.left), Some(1));
+        assert_eq!(lease.ended(tenure, 101), None, "it goes back once");
+        lease.put(block(3, 200), 150);
+        lease.put(block(5, 200), 150);
+        assert_eq!((lease.ended(tenure, 199), lease.left(199)), (None, 8));
+        let both: Vec<_> = (200..203).map(|now| lease.ended(tenure, now).map(|block| block.left)).collect();
+        assert_eq!((both, lease.is_open()), (vec![Some(3), Some(5), None], false));
     }
 
     #[test]
@@ -210,7 +212,7 @@ mod tests {
             now += 100_000 / 10;
         }
         now += tenure.used();
-        assert_eq!(lease.ended(tenure, now)[0].map(|block| block.left), Some(140));
+        assert_eq!(lease.ended(tenure, now).map(|block| block.left), Some(140));
         assert!(lease.next(tenure, now) <= 3, "at 22 a second");
     }
 

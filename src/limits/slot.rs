@@ -314,10 +314,9 @@ impl Shared {
         Order { bucket, rate, tenure, asked: 0, waiting: 0, passed: 0, returned: Some(block) }
     }
 
-    /// What is left of blocks that have ended; of two at once, the other one is lost to the client.
+    /// What is left of a block that has ended, if this server granted it.
     fn ended(&mut self, server: u64, now: u64) -> Option<Block> {
-        let [block, spare] = self.lease.ended(self.tenure, now);
-        block.or(spare).filter(|_| self.server == server)
+        self.lease.ended(self.tenure, now).filter(|_| self.server == server)
     }
 
     /// How many requests the bucket has left by now, for all that is known here.
