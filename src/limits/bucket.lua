@@ -27,7 +27,8 @@ for number, key in ipairs(KEYS) do
     if returned > 0 and held >= 0 and held <= longest then
         backlog = math.max(0, backlog - math.max(0, returned * interval - held))
     end
-    backlog = math.min(capacity, backlog + passed * interval)
+    -- What is passed ahead is counted beyond the quota too; what passed during a long outage has drained since.
+    backlog = math.max(backlog, math.min(capacity * 1.005, backlog + passed * interval))
     local free = math.max(0, math.floor((capacity - backlog) / interval + 0.000001))
     -- A block leaves most of what is left to others, who would be refused while it is out.
     local granted = math.min(asked, free, math.max(waiting, math.floor(free / 4), 1))

@@ -84,6 +84,7 @@ impl Inner {
             Ok(instances) => {
                 self.go_on();
                 self.instances.store(instances.max(1), Ordering::Relaxed);
+                self.present.store(instances.max(1), Ordering::Relaxed);
                 self.metrics.instances.set(instances.into());
             }
             Err(_) => self.pause(),

@@ -14,6 +14,9 @@
 
 use super::gcra::Rate;
 
+/// One in so many requests of a quota may be passed ahead, by all instances together: before the bucket is told. It counts
+/// them beyond the quota, so they are no more than that at any time.
+pub(super) const CREDIT: u32 = 200;
 /// How long a block may be held, at most.
 const LONGEST: f64 = 1e6;
 /// Of the time that a block may be out, how much it is used; the rest is for giving it back.
@@ -25,7 +28,8 @@ const AIM: f64 = 0.25;
 /// For how long blocks of a quota are out, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Tenure {
-    /// After this what is left of a block can no longer be given back: a hundredth of the period, at most a second.
+    /// After this what is left of a block can no longer be given back: a hundredth of the period or half of that, at most a
+    /// second.
     pub held: f64,
     /// The largest block.
     pub most: u32,
@@ -57,7 +61,9 @@ pub(super) struct Lease {
 
 impl Tenure {
     pub fn of(rate: Rate) -> Self {
-        Self { held: (rate.capacity / 100.0).min(LONGEST), most: (rate.requests() / 16).max(1) }
+        // Half of what may be exceeded is for requests that are passed ahead, where that is any.
+        let parts = if rate.requests() < CREDIT { 100.0 } else { 200.0 };
+        Self { held: (rate.capacity / parts).min(LONGEST), most: (rate.requests() / 16).max(1) }
     }
 
     /// How long a block is used.
@@ -163,11 +169,12 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_out_for_a_hundredth_of_the_period_and_a_second_at_most() {
+    fn a_block_is_out_for_a_hundredth_of_the_period_at_most_and_no_longer_than_a_second() {
         assert_eq!(tenure("100/15m").held, 1e6);
-        assert_eq!(tenure("1000/1m").held, 600_000.0);
-        assert_eq!(tenure("1000/1s").held, 10_000.0);
-        assert!(tenure("1000/1s").used() < 10_000);
+        assert_eq!(tenure("100/1m").held, 600_000.0);
+        assert_eq!(tenure("1000/1m").held, 300_000.0);
+        assert_eq!(tenure("1000/1s").held, 5_000.0);
+        assert!(tenure("1000/1s").used() < 5_000);
     }
 
     #[test]
@@ -185,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_fast_client_gets_larger_blocks_and_a_slow_one_a_request_at_a_time() {
-        let tenure = tenure("100000/1m");
+        let tenure = Tenure { held: 600_000.0, most: 1_000 };
         let (mut lease, mut now, mut sizes) = (Lease::default(), 0, Vec::new());
         for _ in 0..8 {
             let size = lease.next(tenure, now);

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::gcra::Rate;
-use super::lease::Tenure;
+use super::lease::{CREDIT, Tenure};
 use super::metrics::Metrics;
 use super::slot::{Answer, Precision, Rest, Shared, Sharing, Standing, Verdict};
 use super::table::Table;
@@ -46,6 +46,8 @@ pub(super) struct Inner {
     pub tier: OnceLock<Tier>,
     /// How many instances share the buckets, when last known.
     pub instances: AtomicU32,
+    /// The same, and 0 before the first answer.
+    pub present: AtomicU32,
     /// Until then the buckets are not asked.
     paused_until: AtomicU64,
     /// Whether the last question failed.
@@ -102,6 +104,7 @@ impl Quotas {
             table: Table::new(),
             tier: OnceLock::new(),
             instances: AtomicU32::new(1),
+            present: AtomicU32::new(0),
             paused_until: AtomicU64::new(0),
             is_failing: AtomicBool::new(false),
             open: Mutex::default(),
@@ -139,10 +142,13 @@ impl Quotas {
                 Answer::Unknown if inner.link(tier, now).is_none() => {
                     (Check::Known(inner.alone(&mut sharing, now)), Rest::Nothing)
                 }
-                Answer::Unknown => {
-                    let (waiting, rest) = sharing.shared.wait();
-                    (Check::Asking(waiting), rest)
-                }
+                Answer::Unknown => match sharing.shared.ahead(inner.credit(policy), now) {
+                    Some(standing) => (Check::Known(standing), sharing.shared.begin()),
+                    None => {
+                        let (waiting, rest) = sharing.shared.wait();
+                        (Check::Asking(waiting), rest)
+                    }
+                },
             }
         });
         if rest == Rest::AskAgain {
@@ -206,6 +212,15 @@ impl Inner {
     /// Whether the last question failed, so that nobody knows what the next one will do.
     pub fn is_failing(&self) -> bool {
         self.is_failing.load(Ordering::Relaxed)
+    }
+
+    /// How many requests of a caller this instance may pass before it tells the bucket: its share of what [`Tenure`] leaves.
+    /// None before it knows how many others there are.
+    fn credit(&self, policy: &Policy) -> u32 {
+        match self.present.load(Ordering::Relaxed) {
+            0 => 0,
+            instances => policy.quota.requests.get() / CREDIT / instances,
+        }
     }
 
     /// Decides without the shared bucket, which is away.

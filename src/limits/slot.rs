@@ -8,6 +8,9 @@ use super::gcra::{Meter, Rate};
 use super::lease::{Block, Lease, Tenure};
 use super::tier::{BucketName, Grant, Order};
 
+/// Plenty is left where this part of a quota is.
+const PLENTY: f64 = 4.0;
+
 /// How a caller stands with a quota after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -57,7 +60,7 @@ pub(super) struct Shared {
     /// Until then the bucket has said no.
     refused_until: u64,
     counting: Counting,
-    /// How many were passed by the meter that the bucket does not know of.
+    /// How many were passed, ahead or by the meter, that the bucket does not know of.
     passed: u32,
     /// Who waits for what the bucket will say. None while it is not asked.
     waiting: Option<Vec<oneshot::Sender<Standing>>>,
@@ -138,7 +141,7 @@ impl Sharing<'_> {
         let rate = shared.rate.share(instances);
         if shared.counting == Counting::Bucket {
             shared.counting = Counting::Meter;
-            let left = shared.estimate(now);
+            let left = shared.estimate(now) - f64::from(shared.passed);
             // A quota smaller than the number of instances still lets somebody in.
             let share = if left < 1.0 { 0.0 } else { (left / f64::from(instances.max(1))).max(1.0) };
             **meter = Meter::with(rate.backlog(share), now);
@@ -209,9 +212,9 @@ impl Shared {
         let waiting = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
         let asked = match self.precision {
             Precision::Exact => waiting,
-            Precision::Leased => self.lease.next(self.tenure, now).max(waiting),
+            Precision::Leased => self.block(now).max(waiting),
         };
-        if asked == 0 {
+        if asked == 0 && self.passed == 0 {
             self.waiting = None;
             return None;
         }
@@ -219,12 +222,37 @@ impl Shared {
         Some(Order { bucket, rate, tenure, asked, waiting, passed, returned: self.ended(server, now) })
     }
 
+    /// How large a block to ask for. Who is slow is passed ahead, one request at a time, and needs none.
+    fn block(&mut self, now: u64) -> u32 {
+        let next = self.lease.next(self.tenure, now);
+        if next > 1 || self.passed > 1 { next.max(self.passed) } else { 0 }
+    }
+
+    /// Lets a request pass that the bucket will be told of behind the answer, if no more than `credit` are that it does not
+    /// know of, and plenty was left when it last answered. The bucket counts them all, also beyond its quota, so what passes is
+    /// never more than the quota and the credits of all instances.
+    pub fn ahead(&mut self, credit: u32, now: u64) -> Option<Standing> {
+        let left = self.estimate(now) - f64::from(self.passed);
+        let is_plenty = left >= f64::from(self.rate.requests()) / PLENTY;
+        let has_answered = self.left_at > 0;
+        if !has_answered
+            || self.passed >= credit
+            || self.precision == Precision::Exact
+            || self.counting == Counting::Meter
+            || !is_plenty
+        {
+            return None;
+        }
+        self.passed += 1;
+        Some(standing(Ok(()), self.rate, left as u32 - 1))
+    }
+
     /// Passes on what the bucket has granted, which was asked for at `asked_at`, to those who wait; the rest is leased.
     pub fn settle(&mut self, order: &Order, grant: Grant, server: u64, asked_at: u64, now: u64) -> (Rest, [Option<Order>; 2]) {
         self.counting = Counting::Bucket;
         self.passed = self.passed.saturating_sub(order.passed);
         (self.left, self.left_at) = (grant.left, now);
-        let is_dry = grant.granted < order.asked && grant.left == 0;
+        let is_dry = grant.granted < order.asked.max(1) && grant.left == 0;
         // From before the question: better too early than later than the bucket itself.
         self.refused_until = if is_dry { asked_at.saturating_add(grant.wait) } else { 0 };
         let mut waiting = self.waiting.take().unwrap_or_default().into_iter();
@@ -249,7 +277,7 @@ impl Shared {
             let _ = waiting.next().map(|one| one.send(passes));
         }
         let waiting: Vec<_> = waiting.collect();
-        let rest = if waiting.is_empty() { Rest::Nothing } else { Rest::AskAgain };
+        let rest = if waiting.is_empty() && self.passed == 0 { Rest::Nothing } else { Rest::AskAgain };
         self.waiting = (rest == Rest::AskAgain).then_some(waiting);
         (rest, returned)
     }

@@ -98,7 +98,7 @@ async fn three_instances_exceed_a_quota_by_no_more_than_a_hundredth_and_give_nea
     let (count, whole) = (passed.len() as f64, 600.0 + time * 100.0);
     within(passed, 600.0, 6.0, 0.01);
     println!("{count} of {whole} passed, with {} questions", three.sum("terrace_quota_questions_total", &["answered"]).await);
-    assert!(count >= 0.95 * whole, "{count} of {whole}");
+    assert!(count >= 0.92 * whole, "{count} of {whole}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -117,7 +117,8 @@ async fn of_a_long_quota_exactly_as_many_pass_as_it_has() {
         let (passed, _) = three.besiege("192.0.2.1", 3, Duration::from_millis(1500)).await;
         // What blocks were given back too late for is missing, and comes back.
         let least = if requests <= 60 { requests } else { requests - requests.div_ceil(50) };
-        assert!((least..=requests).contains(&passed.len()), "{} of {limit}", passed.len());
+        let most = if requests <= 60 { requests } else { requests + requests / 100 };
+        assert!((least..=most).contains(&passed.len()), "{} of {limit}", passed.len());
     }
 }
 
@@ -183,6 +184,38 @@ async fn a_crowd_at_one_instance_asks_redis_once_or_so() {
     }
     let questions = three.sum("terrace_quota_questions_total", &["answered"]).await - before;
     assert!((1.0..=40.0).contains(&questions), "{questions} for 200 requests");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_client_of_a_large_quota_waits_for_nobody_and_is_counted_all_the_same() {
+    let private = PrivateRedis::start();
+    let server = Server::fixture_with(|settings| {
+        settings.redis.url = private.url();
+        settings.redis.timeout = Duration::from_secs(30);
+        settings.limits.api = quota("1000/1h");
+    });
+    server.eventually("it counts in Redis", async || value(&metrics(&server).await, "terrace_quota_instances", &[]) == 1.0).await;
+    server.get(ITEMS).await.expect(200);
+    let policy = "\"api\";q=1000;w=3600";
+    let told = async || value(&metrics(&server).await, "terrace_quota_questions_total", &["answered"]);
+    server.eventually("the bucket is told", async || told().await >= 1.0).await;
+    // A server that hangs would be waited for: up to five requests pass without it.
+    private.pause();
+    for expected in (994..999).rev() {
+        let begun = Instant::now();
+        let reply = server.get(ITEMS).await;
+        assert_eq!((super::left(&reply, policy), reply.cache()), (expected, "HIT"));
+        assert!(begun.elapsed() < Duration::from_secs(15), "it waited for Redis");
+    }
+    private.resume();
+    server.eventually("all are counted", async || told().await >= 2.0).await;
+    let bucket = || {
+        let [key] = &private.command::<Vec<String>>(&["KEYS", "*:q:*"])[..] else { panic!("there is one bucket") };
+        let bucket: String = private.command(&["GET", key]);
+        bucket.split_once(':').unwrap().1.parse::<f64>().unwrap()
+    };
+    // 3.6 s for each.
+    server.eventually("six are counted", async || (5.0..=6.5).contains(&(bucket() / 3.6e6))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
