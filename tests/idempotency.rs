@@ -51,6 +51,40 @@ async fn a_request_that_comes_again_is_answered_as_it_was_on_every_instance() {
 }
 
 #[tokio::test]
+async fn requests_that_change_nothing_keep_no_large_answers() {
+    let server = Server::fixture();
+    let text = "x".repeat(200 * 1024);
+    let note = server.post(NOTES, &json!({"text": text})).await.expect(201);
+    let (path, nothing) = (format!("{NOTES}/{}", note["id"].as_str().unwrap()), json!({}));
+    let first = send(&server, Method::PATCH, &path, "k", Some(&nothing)).await;
+    assert_eq!((first.status.as_u16(), first.json()), (200, note));
+    let again = send(&server, Method::PATCH, &path, "k", Some(&nothing)).await;
+    assert_eq!((again.status.as_u16(), again.text.as_str()), (204, ""));
+    assert_eq!((again.header("etag"), again.header("idempotency-replayed")), (first.header("etag"), "true"));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_to_be_kept_is_refused_before_anything_is_written() {
+    let server = Server::fixture();
+    let text = "x".repeat(900 * 1024);
+    let mut operations = Vec::new();
+    for _ in 0..5 {
+        let note = server.post(NOTES, &json!({"text": text})).await.expect(201);
+        operations.push(json!({"op": "patch", "id": note["id"], "data": {}}));
+    }
+    operations.push(json!({"op": "create", "data": {"text": "new"}}));
+    let (path, batch) = (format!("{NOTES}/_batch"), json!({"operations": operations}));
+    let send = async |key: &'static str| {
+        let headers = [("prefer", "return=representation"), ("idempotency-key", key)];
+        server.send_with(Method::POST, &path, if key.is_empty() { &headers[..1] } else { &headers }, Some(&batch)).await
+    };
+    send("k").await.problem(413, "answer_too_large");
+    assert_eq!(server.get(NOTES).await.expect(200)["pagination"]["total"], 5);
+    send("").await.expect(200);
+    assert_eq!(server.get(NOTES).await.expect(200)["pagination"]["total"], 6);
+}
+
+#[tokio::test]
 async fn the_answer_shows_on_the_instance_that_repeats_it() {
     let server = Server::fixture();
     // It finds out by itself only after a minute.

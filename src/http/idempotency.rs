@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use actix_web::HttpRequest;
+use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderMap, HeaderName, IF_MATCH, IF_NONE_MATCH};
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -10,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use super::negotiation::PREFER;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::records::{Idempotent, KeptAnswer, Written};
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -20,6 +21,12 @@ pub(super) static IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("id
 /// The longest key, in bytes.
 const MAX_LENGTH: usize = 255;
 
+/// The most bytes that are kept of an answer.
+const MAX_KEPT: usize = 4 * 1024 * 1024;
+/// The most that are kept of an answer to what changed nothing: all results of a batch, without documents. Another one is replayed
+/// as 204, with its ETag.
+const MAX_KEPT_UNCHANGED: usize = 128 * 1024;
+
 /// What the request asks to be done once; `None` if it has no key.
 pub(super) fn requested(
     request: &HttpRequest,
@@ -27,7 +34,23 @@ pub(super) fn requested(
     shape: impl Fn(&[Written]) -> Result<KeptAnswer> + Send + Sync + 'static,
 ) -> Result<Option<Idempotent>> {
     let Some(key) = key(request.headers())? else { return Ok(None) };
+    let shape = move |written: &[Written]| bounded(shape(written)?);
     Ok(Some(Idempotent { key, fingerprint: fingerprint(request, body)?, shape: Arc::new(shape) }))
+}
+
+/// The answer as it is kept: small requests must not fill the disk with large ones.
+fn bounded(mut answer: KeptAnswer) -> Result<KeptAnswer> {
+    if answer.body.len() > MAX_KEPT {
+        let detail = "The answer is too large to be kept for an Idempotency-Key, so nothing was written: send fewer operations, or no \
+                      Prefer: return=representation.";
+        return Err(Error::new(ErrorKind::PayloadTooLarge, "answer_too_large", detail));
+    }
+    // Nothing was written: the same request could be sent for ever, and no log would tell.
+    if answer.position.is_none() && answer.body.len() > MAX_KEPT_UNCHANGED {
+        answer.status = StatusCode::NO_CONTENT.as_u16();
+        answer.body.clear();
+    }
+    Ok(answer)
 }
 
 /// The key. The draft has it as a quoted string (RFC 9651, 3.3.3); most clients send it bare: both are the same key.

@@ -128,7 +128,7 @@ fn shape(path: &str, written: Written) -> KeptAnswer {
     }
     headers.extend(written.etag.map(|etag| (ETAG.as_str().to_owned(), etag)));
     let document = written.record.filter(|_| status != StatusCode::NO_CONTENT);
-    let body = document.map(|record| record.data).unwrap_or_default();
+    let body = document.map(|record| Arc::unwrap_or_clone(record).data).unwrap_or_default();
     KeptAnswer { status: status.as_u16(), position: written.position, headers, body }
 }
 
@@ -218,7 +218,7 @@ mod tests {
         let created = Written {
             outcome: WriteOutcome::Created,
             id: id.clone(),
-            record: Some(record),
+            record: Some(record.into()),
             etag: Some("\"e\"".to_owned()),
             position: Some(Position { transaction: 9, sequence: 7 }),
         };

@@ -1,5 +1,6 @@
 //! `_batch`: up to a thousand operations in one transaction, all or nothing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -16,6 +17,9 @@ use crate::model::{Caller, RecordId};
 
 /// The most operations in a batch.
 pub const MAX_OPERATIONS: usize = 1_000;
+
+/// The most operations of a batch on one record: each is worked out on the whole document.
+const MAX_ON_ONE_RECORD: usize = 16;
 
 /// One operation as the client sends it.
 #[derive(Deserialize)]
@@ -58,12 +62,28 @@ impl Records {
                 Err(error) => failures.push(BatchError { index, error }),
             }
         }
+        failures.extend(too_many_on_one_record(&drafts));
         if failures.is_empty() {
             self.write_all(resource, (caller, rights), drafts, once).await
         } else {
             Err(combined(total, failures))
         }
     }
+}
+
+/// A failure for each draft beyond what a batch may do to one record.
+fn too_many_on_one_record(drafts: &[Draft]) -> Vec<BatchError> {
+    let mut counts: HashMap<&RecordId, usize> = HashMap::new();
+    let beyond = drafts.iter().enumerate().filter(|(_, draft)| {
+        let count = counts.entry(&draft.id).or_default();
+        *count += 1;
+        *count > MAX_ON_ONE_RECORD
+    });
+    let refused = |(index, draft): (usize, &Draft)| {
+        let detail = format!("A batch has at most {MAX_ON_ONE_RECORD} operations on one record.");
+        BatchError { index, error: Error::invalid(vec![Violation::new(&draft.pointer, "too_many_on_one_record", detail)]) }
+    };
+    beyond.map(refused).collect()
 }
 
 fn operations(body: Value) -> Result<Vec<Value>> {

@@ -124,26 +124,20 @@ fn changes(collection: &CollectionName, planned: &Planned, positions: &[Position
 fn results(planned: Planned, committed: Committed, rights: &Rights) -> Result<Vec<Written>> {
     let position = committed.positions.last().copied();
     let stored = planned.writes.into_iter().zip(committed.records).filter_map(|((id, _), record)| Some((id, record?)));
-    let mut records: HashMap<RecordId, Record> = planned.findings.untouched.into_iter().chain(stored).collect();
-    let mut remaining: HashMap<RecordId, usize> = HashMap::new();
-    for (id, _) in &planned.findings.outcomes {
-        *remaining.entry(id.clone()).or_default() += 1;
-    }
-    let result = |(id, outcome): (RecordId, WriteOutcome)| {
-        let last = remaining.get_mut(&id).is_none_or(|count| {
-            *count -= 1;
-            *count == 0
-        });
-        let record = match outcome {
-            WriteOutcome::Deleted => None,
-            WriteOutcome::Created | WriteOutcome::Updated | WriteOutcome::Unchanged if last => records.remove(&id),
-            WriteOutcome::Created | WriteOutcome::Updated | WriteOutcome::Unchanged => records.get(&id).cloned(),
-        };
-        let record = record.map(|record| rights.shown(record)).transpose()?.flatten();
-        let etag = record.as_ref().map(|record| document::quoted_etag(record.data.as_bytes()));
-        Ok(Written { outcome, id, record, etag, position })
+    let shown = |(id, record): (RecordId, Record)| -> Result<_> {
+        let shown = rights.shown(record)?.map(|record| (document::quoted_etag(record.data.as_bytes()), Arc::new(record)));
+        Ok((id, shown))
     };
-    planned.findings.outcomes.into_iter().map(result).collect()
+    let records = planned.findings.untouched.into_iter().chain(stored).map(shown).collect::<Result<HashMap<_, _>>>()?;
+    let result = |(id, outcome): (RecordId, WriteOutcome)| {
+        let left = match outcome {
+            WriteOutcome::Deleted => None,
+            WriteOutcome::Created | WriteOutcome::Updated | WriteOutcome::Unchanged => records.get(&id).cloned().flatten(),
+        };
+        let (etag, record) = left.unzip();
+        Written { outcome, id, record, etag, position }
+    };
+    Ok(planned.findings.outcomes.into_iter().map(result).collect())
 }
 
 /// Gives the store's error to the drafts that its violations point at, or to the first one.

@@ -8,7 +8,7 @@ use chrono::Utc;
 
 use super::Written;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Caller, Principal, timestamp_text};
+use crate::model::{Caller, Principal, Role, timestamp_text};
 use crate::store::{Answering, KeptAnswer, Once};
 
 /// How long an answer is kept, and a key with it. After that the same request is a new one.
@@ -58,7 +58,8 @@ impl Idempotent {
         Ok(Once {
             actor: key_space(caller),
             key: self.key.clone(),
-            fingerprint: self.fingerprint.clone(),
+            // Who has another role sees other members: the answer of then is not theirs to see again.
+            fingerprint: format!("{} {}", caller.principal.role().map_or("", Role::as_str), self.fingerprint),
             now: timestamp_text(now),
             since: timestamp_text(now - kept),
             answering,

@@ -368,7 +368,11 @@ pub(super) fn combined(total: usize, failures: Vec<BatchError>) -> Error {
     let detail = format!("{} of {total} operations cannot be done, so none was.", failures.len());
     match failures.into_iter().next() {
         // What is no operation's fault stays what it is.
-        Some(BatchError { error, .. }) if matches!(kind, ErrorKind::Internal | ErrorKind::Unavailable) => error,
+        Some(BatchError { error, .. })
+            if matches!(kind, ErrorKind::Internal | ErrorKind::Unavailable | ErrorKind::PayloadTooLarge) =>
+        {
+            error
+        }
         Some(_) | None => Error::new(kind, "batch_failed", detail).with_violations(violations),
     }
 }

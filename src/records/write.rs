@@ -25,7 +25,7 @@ pub struct Written {
     /// The id of the record.
     pub id: RecordId,
     /// The record as stored, so far as the caller may see it; `None` after a deletion.
-    pub record: Option<Record>,
+    pub record: Option<Arc<Record>>,
     /// The entity tag of the record, with quotes.
     pub etag: Option<String>,
     /// The position of the last change of the transaction; `None` if nothing changed.

@@ -24,8 +24,9 @@ use super::statement::Statement;
 use crate::error::{Error, Result};
 use crate::model::{Collection, CollectionName, Operation, Position, Record, RecordId};
 
-/// So many records are planned on the thread that they come in on: going to another one costs as much.
+/// So many records, of so many bytes together, are planned on the thread that they come in on: going to another one costs as much.
 const PLANNED_IN_PLACE: usize = 16;
+const PLANNED_IN_PLACE_BYTES: usize = 256 * 1024;
 
 /// One write as its statements read it.
 #[derive(Serialize)]
@@ -72,9 +73,10 @@ pub(super) async fn write(
     planner: &Planner,
 ) -> Result<Committed, Failure> {
     let existing = existing(connection, &collection.name, ids).await?;
+    let size: usize = existing.values().map(|record| record.data.len()).sum();
     let (plan, texts) = match connection {
-        // Hundreds of documents are checked: the thread that waits for answers has others to serve meanwhile.
-        Connection::Postgres(_) if ids.len() > PLANNED_IN_PLACE => {
+        // Hundreds of documents are checked, or large ones: the thread that waits for answers has others to serve meanwhile.
+        Connection::Postgres(_) if ids.len() > PLANNED_IN_PLACE || size > PLANNED_IN_PLACE_BYTES => {
             let planner = Planner::clone(planner);
             tokio::task::spawn_blocking(move || planned(&planner, &existing)).await.map_err(Error::internal)??
         }

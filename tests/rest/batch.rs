@@ -207,6 +207,19 @@ async fn a_thousand_operations_are_taken_and_one_more_is_refused() {
 }
 
 #[tokio::test]
+async fn a_batch_does_sixteen_things_to_one_record_and_no_more() {
+    let server = Server::fixture();
+    server.create_item(item("A", "a")).await;
+    let patches =
+        |count: i64| operations((0..count).map(|tier| json!({"op": "patch", "id": "A", "data": {"tier": 1 + tier % 2}})));
+    server.post(BATCH, &patches(16)).await.expect(200);
+    let problem = server.post(BATCH, &patches(18)).await.problem(422, "batch_failed");
+    let pointers: Vec<&str> =
+        problem["errors"].as_array().unwrap().iter().map(|error| error["pointer"].as_str().unwrap()).collect();
+    assert_eq!(pointers, ["/operations/16", "/operations/17"]);
+}
+
+#[tokio::test]
 async fn a_body_that_is_no_batch_is_refused() {
     let server = Server::fixture();
     for (body, pointer) in [

@@ -266,7 +266,7 @@ impl Operations<'_> {
         });
         let batch = Write {
             id: format!("batch_{}", self.name),
-            summary: "Runs up to 1,000 writes in one transaction, all or nothing.",
+            summary: "Runs up to 1,000 writes in one transaction, at most 16 on one record, all or nothing.",
             parameters: parameters::references(&["Prefer"]),
             body: Some(self.json_body("batch")),
             answers: vec![("200", done)],
