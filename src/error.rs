@@ -61,6 +61,11 @@ impl Violation {
     pub fn new(pointer: impl Into<String>, code: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { pointer: pointer.into(), code: code.into(), detail: detail.into() }
     }
+
+    /// A violation by a member of the body, whose name may be anything (RFC 6901, 3).
+    pub fn of_member(name: &str, code: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(format!("/{}", name.replace('~', "~0").replace('/', "~1")), code, detail)
+    }
 }
 
 /// The domain error: an external message that a client may read, and an internal one for the log.

@@ -122,7 +122,7 @@ impl Records {
             }
             "all" if **value == Value::Bool(true) => Ok(Target::All),
             "all" => Err(Violation::new("/all", "const", "This is true: everything is dropped.")),
-            _ => Err(Violation::new(format!("/{name}"), "unknown", format!("There is no such member; allowed are {allowed}."))),
+            _ => Err(Violation::of_member(name, "unknown", format!("There is no such member; allowed are {allowed}."))),
         }
     }
 

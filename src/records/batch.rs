@@ -95,7 +95,7 @@ fn operations(body: Value) -> Result<Vec<Value>> {
         return Err(shape("operations is a required array.".to_owned()));
     };
     if let Some(name) = members.keys().next() {
-        return Err(Error::invalid(vec![Violation::new(format!("/{name}"), "unknown", "A batch has one member, operations.")]));
+        return Err(Error::invalid(vec![Violation::of_member(name, "unknown", "A batch has one member, operations.")]));
     }
     match operations.len() {
         1..=MAX_OPERATIONS => Ok(operations),

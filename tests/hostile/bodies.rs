@@ -59,6 +59,16 @@ async fn a_body_that_is_no_json_document_is_refused_wherever_it_is_sent() {
 }
 
 #[tokio::test]
+async fn the_place_of_a_member_with_a_strange_name_is_a_pointer_to_it() {
+    let target = Target::new().await;
+    let reply = target.server.post("/api/items/_batch", &json!({"operations": [{}], "a~/b": 1})).await;
+    assert_eq!(fault(&reply, "a batch"), ["/a~0~1b"]);
+    let reply = target.server.post("/admin/cache/invalidate", &json!({"a~/b": 1})).await;
+    assert_eq!(fault(&reply, "an invalidation"), ["/a~0~1b"]);
+    target.assert_untouched().await;
+}
+
+#[tokio::test]
 async fn a_document_that_breaks_a_rule_is_refused_at_its_place() {
     let target = Target::new().await;
     let good = item("X", "a");
