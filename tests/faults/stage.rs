@@ -139,6 +139,8 @@ impl Stage {
             ("TERRACE_HTTP__WORKERS", "2"),
             ("TERRACE_DATABASE__MIN_CONNECTIONS", "1"),
             ("TERRACE_DATABASE__MAX_CONNECTIONS", "8"),
+            // All clients have one address.
+            ("TERRACE_LIMITS__AUTH", ""),
         ];
         settings.extend(self.further[server].iter().map(|(name, value)| (name.as_str(), value.as_str())));
         Process::serve(&url, &settings)
