@@ -76,7 +76,7 @@ impl Capacity {
     pub fn take(&self) -> Result<Slot> {
         let shared = &self.0;
         // Each decides by what it added itself, so no more than `most` have one, however many ask at the same time.
-        if shared.taken.fetch_add(1, Ordering::Relaxed) < shared.most {
+        if shared.taken.fetch_add(1, Ordering::Acquire) < shared.most {
             shared.gauge.inc();
             return Ok(Slot { _occupied: Arc::new(Occupied(self.clone())) });
         }
@@ -97,8 +97,9 @@ impl Capacity {
 
 impl Drop for Occupied {
     fn drop(&mut self) {
-        self.0.0.taken.fetch_sub(1, Ordering::Relaxed);
+        // In this order: whoever gets the slot next finds it gone from the gauge.
         self.0.0.gauge.dec();
+        self.0.0.taken.fetch_sub(1, Ordering::Release);
     }
 }
 
