@@ -179,6 +179,9 @@ async fn a_database_that_says_nothing_more_is_given_up_and_taken_up_again() {
     ready(&server).await;
     server.create_items((0..3).map(|number| item(&format!("I{number}"), "a"))).await;
     server.get("/api/items/I0").await.expect(200);
+    // One for each request below: what waits for a new one is refused with other words.
+    let idle = "SELECT count(*) >= 4 FROM pg_stat_activity WHERE application_name = 'terrace' AND state = 'idle'";
+    server.eventually("spare connections", async || postgres.sql(idle)[0][0].as_deref() == Some("t")).await;
     postgres.pause();
     let change = json!({"tier": 1});
     let (read, write) = tokio::join!(server.get("/api/items/I1"), server.patch("/api/items/I2", &change));
