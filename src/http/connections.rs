@@ -115,18 +115,28 @@ impl Connection {
         request.conn_data()
     }
 
+    /// The connection of a request, if it is one too many.
+    pub(super) fn surplus(request: &HttpRequest) -> Option<&Self> {
+        Self::of(request).filter(|connection| connection.slot.is_none())
+    }
+
     /// How far a request may go for its answer.
     pub(super) fn reach(request: &HttpRequest) -> Reach {
-        match Self::of(request) {
-            Some(connection) if connection.slot.is_none() => Reach::Caches,
-            Some(_) | None => Reach::Everything,
+        match Self::surplus(request) {
+            Some(_) => Reach::Caches,
+            None => Reach::Everything,
         }
+    }
+
+    /// Refuses a request that nothing in memory can answer, if it came over a surplus connection.
+    pub(super) fn permit(request: &HttpRequest) -> Result<()> {
+        Self::surplus(request).map_or(Ok(()), |connection| Err(connection.refusal()))
     }
 
     /// Why a request failed: that nothing is cached for it does not matter to who has not asked for what is cached.
     pub(super) fn explain(request: &HttpRequest, error: Error) -> Error {
-        match Self::of(request) {
-            Some(connection) if connection.slot.is_none() && error.kind() == ErrorKind::NotCached => connection.refusal(),
+        match Self::surplus(request) {
+            Some(connection) if error.kind() == ErrorKind::NotCached => connection.refusal(),
             Some(_) | None => error,
         }
     }

@@ -21,7 +21,7 @@ use super::freshness::Directives;
 use super::observe::{HttpMetrics, RequestLog};
 use super::quota::{Counted, Limits};
 use super::readiness::Readiness;
-use super::reads::{Reach, Read};
+use super::reads::Read;
 use super::routes::{Admin, Auth, CollectionRoutes, Routes, System, Target};
 use super::system::SystemResources;
 use super::writes::WriteContext;
@@ -239,7 +239,7 @@ impl Shared {
 
     async fn look_up(&self, request: &HttpRequest) -> Result<Principal> {
         let field = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
-        if let (Reach::Caches, Some(connection)) = (Connection::reach(request), Connection::of(request)) {
+        if let Some(connection) = Connection::surplus(request) {
             return self.accounts()?.recognize_due(field)?.ok_or_else(|| connection.refusal());
         }
         self.accounts()?.look_up(field).await
@@ -251,9 +251,7 @@ impl Shared {
             Target::List(routes) => reads::list_records(self.read(request, caller)?, routes).await,
             Target::Stats(routes) => reads::count_records(self.read(request, caller)?, routes).await,
             Target::Changes(routes) => {
-                if let (Reach::Caches, Some(connection)) = (Connection::reach(request), Connection::of(request)) {
-                    return Err(connection.refusal());
-                }
+                Connection::permit(request)?;
                 let recheck = changes::recheck(self.accounts()?, request, caller);
                 changes::list_changes(self.read(request, caller)?, routes, recheck).await
             }
@@ -289,9 +287,7 @@ impl Shared {
         caller: &Caller,
         target: Target<'_>,
     ) -> Result<HttpResponse> {
-        if let (Reach::Caches, Some(connection)) = (Connection::reach(request), Connection::of(request)) {
-            return Err(connection.refusal());
-        }
+        Connection::permit(request)?;
         *payload = self.arrivals.limited(payload.take());
         match (target, request.method()) {
             (Target::Unmatched, _) => Err(self.unmatched()),
