@@ -20,7 +20,7 @@ use crate::model::Collection;
 use crate::overload::Capacity;
 use crate::records::{CatalogedLog, Feed, FeedSettings, Records, Resources, check_list};
 use crate::redis_client::RedisClient;
-use crate::store::{Step, Store};
+use crate::store::{self, Step, Store};
 use crate::telemetry::Telemetry;
 
 pub use opening::serve;
@@ -125,7 +125,7 @@ impl Foundation {
         let catalog = Arc::new(Catalog::load(&settings.collections, check_list)?);
         let capacity = Capacity::in_flight(settings.http.max_in_flight, telemetry.registry())?;
         let cache = Cache::bounded(&settings.cache, &telemetry, capacity)?;
-        let resources = Resources::new(&catalog, &cache)?;
+        let resources = Resources::new(&catalog, &cache, store::ranking(&settings.database))?;
         let principals = PrincipalScopes::new(&cache, &settings.auth, &settings.cache)?;
         let redis = match RedisClient::connect(&settings.redis, &telemetry)? {
             Some(client) => Some((client, BusMetrics::new(&telemetry)?)),

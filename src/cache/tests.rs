@@ -96,6 +96,7 @@ pub(super) fn change(transaction: u64, sequence: i64, id: &str) -> Change {
         operation: Operation::Update,
         terms: vec![Term { field: "tier".into(), value: Scalar::Integer(1) }],
         members: None,
+        words: None,
     }
 }
 

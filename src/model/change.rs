@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{CollectionName, RecordId, Scalar};
+use super::{CollectionName, RecordId, Scalar, Words};
 use crate::error::Error;
 
 /// How far along the change log something is. Transactions are numbered when they begin to write and not when they
@@ -173,6 +173,9 @@ pub struct Change {
     pub terms: Vec<Term>,
     /// The members that an update changed, sorted; `None` if nobody can tell, or the record is new or gone.
     pub members: Option<Vec<String>>,
+    /// The words of the old and of the new document in the texts that are searched; `None` if nobody can tell, or the texts are
+    /// as they were.
+    pub words: Option<Words>,
 }
 
 impl Change {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Change, Collection, Filter, Query, Selection, Term};
+use super::{Change, Collection, Filter, Query, Ranking, Selection, Term, WantedWords};
 
 /// What an answer about many records was made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,18 +12,22 @@ pub struct Footprint {
     required: Vec<Term>,
     /// The members that decide which records are selected, and in which order.
     members: BTreeSet<String>,
+    /// The words that a selected record has; `None` if it is no search.
+    words: Option<WantedWords>,
     /// Whether the answer shows records themselves.
     shows_records: bool,
 }
 
 impl Footprint {
     /// Of a page.
-    pub fn of_query(collection: &Collection, query: &Query) -> Self {
+    pub fn of_query(collection: &Collection, query: &Query, ranking: Ranking) -> Self {
         let mut footprint = Self { shows_records: true, ..Self::of_selection(collection, &query.selection) };
         let sort = match (query.sort.is_empty(), &query.selection.search) {
             (true, Some(_)) => {
-                // Ranks come from the searched members, on SQLite those of all records, selected or not.
-                footprint.required.clear();
+                // Ranks come from the searched members, which are among these already; it may be those of records that are not selected.
+                if ranking == Ranking::Relative {
+                    (footprint.required, footprint.words) = (Vec::new(), None);
+                }
                 &[]
             }
             (true, None) => collection.sort.as_slice(),
@@ -44,16 +48,22 @@ impl Footprint {
         if selection.search.is_some() {
             members.extend(collection.search.iter().map(|search| search.field.clone()));
         }
-        Self { required, members, shows_records: false }
+        let words = selection.search.as_ref().map(WantedWords::of);
+        Self { required, members, words, shows_records: false }
     }
 
     /// Whether `change` may have touched the answer; `is_shown` says whether its record is shown in it.
     ///
-    /// A record that lacks a required term before and after is selected neither before nor after. An update that changes none
+    /// A record that lacks a required term or a wanted word before and after is selected neither before nor after. An update that changes none
     /// of the members moves its record neither into the selection nor out of it, nor within its order: it shows only where the
     /// record does.
     pub fn is_touched_by(&self, change: &Change, is_shown: impl FnOnce() -> bool) -> bool {
         if self.required.iter().any(|term| change.terms.binary_search(term).is_err()) {
+            return false;
+        }
+        if let (Some(wanted), Some(words)) = (&self.words, &change.words)
+            && !wanted.may_be_in(words)
+        {
             return false;
         }
         match &change.members {
@@ -65,6 +75,6 @@ impl Footprint {
     /// Of a page that reads these members and requires no term.
     #[cfg(test)]
     pub fn reading<const N: usize>(members: [&str; N]) -> Self {
-        Self { required: Vec::new(), members: members.map(str::to_owned).into(), shows_records: true }
+        Self { required: Vec::new(), members: members.map(str::to_owned).into(), words: None, shows_records: true }
     }
 }

@@ -19,6 +19,7 @@ mod tests;
 mod value;
 mod view;
 mod warm;
+mod words;
 
 pub use access::{Access, AccessRule, FieldAccess};
 pub use change::{Change, ChangePage, Guard, LoggedChange, Operation, Position, ServerRun, Snapshot, Term};
@@ -33,7 +34,8 @@ pub use query::{CountMode, DEFAULT_LIMIT, Direction, MAX_LIMIT, Paging, Query, S
 pub use quota::{CollectionLimits, Limit, LimitClass, Quota};
 pub use record::{Record, ServerFields, timestamp_text};
 pub(crate) use search::is_word_part;
-pub use search::{SearchClause, SearchExpression, SearchTerm};
+pub use search::{Ranking, SearchClause, SearchExpression, SearchTerm};
 pub use value::{Number, Scalar, ScalarType};
 pub use view::{View, ViewPart};
 pub use warm::WarmPlan;
+pub use words::{WantedWords, Words};

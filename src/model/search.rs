@@ -16,6 +16,15 @@ const STOP_WORDS: &str = " i me my myself we our ours ourselves you your yours y
     there when where why how all any both each few more most other some such no nor not only own same so than too very s t can \
     will just don should now ";
 
+/// What the rank of a record in a search follows from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ranking {
+    /// The record's own texts.
+    Own,
+    /// Those of all records: how rare a word is, and how long texts are on average (BM25).
+    Relative,
+}
+
 /// A parsed search: at least one of the clauses matches. No clause (nothing but punctuation and stop words) matches nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SearchExpression {

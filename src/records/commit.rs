@@ -116,6 +116,7 @@ fn changes(collection: &CollectionName, planned: &Planned, positions: &[Position
         operation: *operation,
         terms: effect.terms.clone(),
         members: effect.members.clone(),
+        words: effect.words.clone(),
     };
     writes.map(change).collect()
 }

@@ -1,13 +1,16 @@
 //! What a write did to a document, as far as cached answers can tell: the terms that it has or had, and what it changed.
 
 use super::document::Members;
-use crate::model::{Collection, ServerFields, Term};
+use serde_json::Value;
+
+use crate::model::{Collection, ServerFields, Term, Words};
 
 /// See [`crate::model::Change`], which has the same.
 #[derive(Clone, Debug)]
 pub(super) struct Effect {
     pub(super) terms: Vec<Term>,
     pub(super) members: Option<Vec<String>>,
+    pub(super) words: Option<Words>,
 }
 
 impl Effect {
@@ -17,7 +20,20 @@ impl Effect {
             [before, after].into_iter().flatten().flat_map(|document| collection.terms(document)).collect();
         terms.sort();
         terms.dedup();
-        Self { terms, members: before.zip(after).and_then(|(before, after)| changed_members(before, after)) }
+        Self { terms, members: before.zip(after).and_then(|(before, after)| changed_members(before, after)), words: None }
+    }
+
+    /// With the words of what is searched, if that has changed.
+    pub(super) fn with_words(self, collection: &Collection, before: Option<&Members>, after: Option<&Members>) -> Self {
+        let is_searched = |member: &String| collection.search.iter().any(|search| search.field == *member);
+        let is_new_or_gone = before.is_none() || after.is_none();
+        if !is_new_or_gone && !self.members.iter().flatten().any(is_searched) {
+            return self;
+        }
+        let documents = [before, after].into_iter().flatten();
+        let searched = documents.flat_map(|document| collection.search.iter().filter_map(|search| document.get(&search.field)));
+        let texts = searched.filter(|value| !value.is_null()).map(Value::as_str).collect::<Option<Vec<_>>>();
+        Self { words: texts.and_then(Words::of), ..self }
     }
 }
 

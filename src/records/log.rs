@@ -35,7 +35,7 @@ impl CatalogedLog {
                 let (before, after) = (read(&logged.before)?, read(&logged.after)?);
                 Effect::of(&declared.collection, before.as_ref(), after.as_ref())
             }
-            None => Effect { terms: Vec::new(), members: None },
+            None => Effect { terms: Vec::new(), members: None, words: None },
         };
         Ok(Change {
             position: logged.position,
@@ -44,6 +44,7 @@ impl CatalogedLog {
             operation: logged.operation,
             terms: effect.terms,
             members: effect.members,
+            words: effect.words,
         })
     }
 }

@@ -50,6 +50,7 @@ use crate::cache::{Cache, Reconciler};
 pub use crate::cache::{Encoding, Occupancy, Outcome, Presence, Representation, Tier};
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
+use crate::model::Ranking;
 pub use crate::store::KeptAnswer;
 use crate::store::Store;
 
@@ -72,9 +73,9 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// What `catalog` declares, with entries in `cache`.
-    pub fn new(catalog: &Catalog, cache: &Cache) -> Result<Arc<Self>> {
-        let collections = catalog.collections().iter().map(|declared| Resource::new(declared, catalog, cache)).collect();
+    /// What `catalog` declares, with entries in `cache`, for a database that ranks as `ranking` says.
+    pub fn new(catalog: &Catalog, cache: &Cache, ranking: Ranking) -> Result<Arc<Self>> {
+        let collections = catalog.collections().iter().map(|declared| Resource::new(declared, catalog, cache, ranking)).collect();
         let views = catalog.views().iter().map(|view| ViewResource::new(view, catalog, cache)).collect::<Result<_>>()?;
         Ok(Arc::new(Self { collections, views }))
     }

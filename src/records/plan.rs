@@ -82,6 +82,7 @@ pub(super) struct Planner {
     pub(super) referrers: Vec<Referrer>,
     /// Those of the caller.
     pub(super) rights: Rights,
+    pub(super) tells_words: bool,
 }
 
 /// A record as the drafts before have left it.
@@ -301,7 +302,8 @@ impl Planner {
         };
         let collection = &self.declared.collection;
         let [before, after] = [&state.original, &state.current].map(|stored| stored.as_ref().map(|stored| &stored.members));
-        findings.effects.push(Effect::of(collection, before, after));
+        let effect = Effect::of(collection, before, after);
+        findings.effects.push(if self.tells_words { effect.with_words(collection, before, after) } else { effect });
         let shown = state.current.as_ref().or(state.original.as_ref());
         let time =
             |name: &str| shown.and_then(|stored| stored.members.get(name)).and_then(Value::as_str).unwrap_or_default().to_owned();

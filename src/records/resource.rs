@@ -13,7 +13,7 @@ use crate::auth::authorize_on;
 use crate::cache::{Cache, CacheKey, Fingerprint, Kind, Lifetime, Lifetimes, Scope};
 use crate::catalog::{Catalog, Declared};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Collection, CollectionName, Footprint, Guard, Principal, Verb, View};
+use crate::model::{Collection, CollectionName, Footprint, Guard, Principal, Ranking, Verb, View};
 
 /// A collection with what its reads need, made once.
 pub struct Resource {
@@ -25,6 +25,8 @@ pub struct Resource {
     pub(super) lenses: Lenses,
     /// The collections that reference fields lead to.
     pub(super) targets: BTreeMap<String, Arc<Collection>>,
+    /// What the ranks of searches follow from.
+    pub(super) ranking: Ranking,
 }
 
 /// A view with what its reads need, made once.
@@ -37,7 +39,7 @@ pub struct ViewResource {
 }
 
 impl Resource {
-    pub(super) fn new(declared: &Arc<Declared>, catalog: &Catalog, cache: &Cache) -> Arc<Self> {
+    pub(super) fn new(declared: &Arc<Declared>, catalog: &Catalog, cache: &Cache, ranking: Ranking) -> Arc<Self> {
         let collection = &declared.collection;
         let target =
             |(field, name): (&String, &CollectionName)| Some((field.clone(), Arc::clone(&catalog.get(name)?.collection)));
@@ -63,6 +65,7 @@ impl Resource {
             stats: cache.scope(Kind::Stats, name, lists, fingerprint),
             lenses,
             targets,
+            ranking,
         })
     }
 
@@ -105,7 +108,7 @@ impl Resource {
             // The owner is in the filter, so whoever sees all and asks for the owner's records shares the page.
             let seen = Sight { subject: None, ..sight }.key_text(&query.include);
             let key = CacheKey::of_query(&self.lists, &format!("{seen}{}", query::list_key(&query)));
-            let footprint = Footprint::of_query(self.collection(), &query);
+            let footprint = Footprint::of_query(self.collection(), &query, self.ranking);
             Ok(Prepared { query, key, footprint })
         };
         match sight.subject {

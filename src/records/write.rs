@@ -12,8 +12,9 @@ use super::plan::{Action, BatchError, Draft, Planner, WriteOutcome, combined, id
 use super::precondition::Precondition;
 use super::rights::{self, Rights};
 use super::{Records, Resource};
+use crate::cache::BULK;
 use crate::error::{Error, ErrorKind, Result, Violation};
-use crate::model::{Caller, IdRule, Position, Principal, Record, RecordId};
+use crate::model::{Caller, IdRule, Position, Principal, Ranking, Record, RecordId};
 use crate::store::{Referrer, Told};
 use crate::telemetry::RequestId;
 
@@ -204,6 +205,8 @@ impl Records {
                 declared: Arc::clone(resource.declared()),
                 referrers: self.referrers(resource, &caller.principal),
                 rights,
+                // No search is found untouched by its words where ranks follow from all records, and nothing is by a bulk write.
+                tells_words: resource.ranking == Ranking::Own && drafts.len() <= BULK,
             },
             caller: caller.clone(),
         };

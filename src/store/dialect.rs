@@ -4,7 +4,7 @@
 
 use super::column::Column;
 use super::statement::Statement;
-use crate::model::{Collection, CollectionName, Field, Position, Scalar, SearchExpression, Snapshot};
+use crate::model::{Collection, CollectionName, Field, Position, Ranking, Scalar, SearchExpression, Snapshot};
 
 /// Whether a field's name can stand in a quoted JSON path inside of an SQL literal as it is.
 pub(super) fn is_safe_name(name: &str) -> bool {
@@ -89,6 +89,9 @@ pub(super) trait Dialect: Send + Sync {
 
     /// What a left join takes for one row, as `element (value)`, for each scalar element of the array `field` of `data`.
     fn elements(&self, data: &str, field: &str) -> String;
+
+    /// What the ranks of searches follow from.
+    fn ranking(&self) -> Ranking;
 
     /// The full-text search of a collection.
     fn search<'a>(&self, collection: &'a Collection, expression: &'a SearchExpression) -> Box<dyn SearchDialect + 'a>;

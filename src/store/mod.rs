@@ -49,7 +49,9 @@ use futures_util::future::BoxFuture;
 
 use crate::config::DatabaseSettings;
 use crate::error::Result;
-use crate::model::{ChangePage, Collection, CollectionName, Filter, Position, Query, Record, RecordId, Selection, Snapshot};
+use crate::model::{
+    ChangePage, Collection, CollectionName, Filter, Position, Query, Ranking, Record, RecordId, Selection, Snapshot,
+};
 use crate::telemetry::Telemetry;
 
 pub use accounts::{
@@ -80,6 +82,11 @@ pub struct Store {
 struct Inner {
     database: Database,
     metrics: Metrics,
+}
+
+/// What the ranks of searches follow from in the database that `settings` name.
+pub fn ranking(settings: &DatabaseSettings) -> Ranking {
+    database::dialect(settings).ranking()
 }
 
 impl fmt::Debug for Store {

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::support::Server;
 use crate::support::fixture::{SHELVES, item};
+use crate::support::schema::Tested;
 
 /// Warms `paths`, writes, and says which of them are still answered from the cache.
 async fn survivors<'a>(server: &Server, paths: &[&'a str], write: impl AsyncFnOnce(&Server)) -> Vec<&'a str> {
@@ -133,4 +134,49 @@ async fn equal_requests_share_one_entry() {
     ] {
         assert_eq!(server.get(same).await.cache(), "HIT", "{same}");
     }
+}
+
+/// On SQLite ranks follow from all records, so every change of a searched text may be one of every search.
+#[tokio::test]
+async fn a_search_stays_a_hit_if_its_words_stand_neither_in_the_old_nor_in_the_new_text() {
+    let server = Server::fixture();
+    let text = |sku: &str, description: &str| {
+        let mut one = item(sku, "a");
+        one["description"] = json!(description);
+        one
+    };
+    server.create_items([text("A", "a brass lamp"), text("B", "wooden shelves"), text("C", "brass shelf")]).await;
+    let paths = [
+        "/api/items?q=brass",
+        "/api/items?q=brass+lamp",
+        "/api/items?q=shelf",
+        "/api/items?q=shel&prefix=true&limit=1",
+        "/api/items?q=copper",
+        "/api/items?q=copper+or+wood",
+        "/api/items?q=brass+-lamp&sort=sku",
+        "/api/items?q=caf%C3%A9",
+    ];
+    let kept = |kept: &[usize]| match Tested::now() {
+        Tested::Postgres => kept.iter().map(|at| paths[*at]).collect(),
+        Tested::Sqlite => Vec::new(),
+    };
+    let patched = async |sku: &str, description: &str| {
+        survivors(&server, &paths, async |server| {
+            drop(server.patch(&format!("/api/items/{sku}"), &json!({"description": description})).await.expect(200));
+        })
+        .await
+    };
+    assert_eq!(patched("B", "wooden shelf").await, kept(&[0, 1, 4, 5, 6]));
+    assert_eq!(
+        patched("A", "a copper lamp").await,
+        kept(&[2, 3]),
+        "it leaves two and enters two, and the last is not plain English"
+    );
+    assert_eq!(patched("A", "a copper lamp, Café").await, kept(&[]), "of other letters nothing is certain");
+    assert_eq!(patched("A", "a tin lamp").await, kept(&[]), "nor of what they were");
+    assert_eq!(patched("A", "a tin box").await, kept(&[0, 1, 2, 3, 4, 5, 6]));
+    let create = async |server: &Server| drop(server.create_item(text("D", "lamps")).await);
+    assert_eq!(survivors(&server, &paths, create).await, kept(&[0, 1, 2, 3, 4, 5, 6]));
+    let delete = async |server: &Server| drop(server.delete("/api/items/C").await);
+    assert_eq!(survivors(&server, &paths, delete).await, kept(&[1, 4, 5]));
 }

@@ -40,6 +40,11 @@ fn members() -> impl Strategy<Value = Value> {
     )
 }
 
+fn words() -> impl Strategy<Value = String> {
+    let word = prop::sample::select(vec!["running", "runs", "connections", "Connect", "v2beta", "café", "cafe", "b"]);
+    prop::collection::vec(word, 0..4).prop_map(|words| words.join(" "))
+}
+
 fn operation() -> impl Strategy<Value = Value> {
     prop_oneof![
         3 => (id(), members()).prop_map(|(id, data)| json!({"op": "upsert", "id": id, "data": data})),
@@ -49,7 +54,7 @@ fn operation() -> impl Strategy<Value = Value> {
             prop::option::of(tags()).prop_map(|tags| json!({"tags": tags})),
             prop::option::of(0..3_u8).prop_map(|price| json!({"price": price})),
             category().prop_map(|word| json!({"name": format!("lamp {word}")})),
-            prop::option::of(category()).prop_map(|word| json!({"description": word})),
+            prop::option::of(words()).prop_map(|words| json!({"description": words})),
             any::<Option<u8>>().prop_map(|number| json!({"extra": {"number": number}})),
         ]).prop_map(|(id, data)| json!({"op": "patch", "id": id, "data": data})),
         1 => id().prop_map(|id| json!({"op": "delete", "id": id})),
@@ -68,6 +73,19 @@ fn read() -> impl Strategy<Value = String> {
         Just("filter={\"or\":[{\"category\":\"a\"},{\"tier\":1}]}".to_owned()),
         Just("q=lamp".to_owned()),
         category().prop_map(|word| format!("q={word}")),
+        prop::sample::select(vec![
+            "run",
+            "connect",
+            "v2beta",
+            "beta",
+            "caf%C3%A9",
+            "run+connect",
+            "%22runs+cafe%22",
+            "run+or+lamp+-b",
+            "runn&prefix=true",
+            "con&prefix=true"
+        ])
+        .prop_map(|words| format!("q={words}")),
     ];
     let extra = prop::sample::select(vec![
         "",

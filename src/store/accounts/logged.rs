@@ -76,6 +76,7 @@ pub(super) async fn log(
                 // Nothing is listed by what they hold: their own guards are all that depends on them.
                 terms: Vec::new(),
                 members: None,
+                words: None,
             });
         }
     }

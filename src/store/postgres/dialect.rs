@@ -6,7 +6,7 @@
 use super::search::PostgresSearch;
 use super::structure;
 use crate::error::Result;
-use crate::model::{Collection, CollectionName, Field, Position, Scalar, ScalarType, SearchExpression, Snapshot};
+use crate::model::{Collection, CollectionName, Field, Position, Ranking, Scalar, ScalarType, SearchExpression, Snapshot};
 use crate::store::column::Column;
 use crate::store::dialect::{Dialect, SearchDialect, Statistics, and_of};
 use crate::store::statement::Statement;
@@ -126,6 +126,10 @@ impl Dialect for PostgresDialect {
             "LATERAL jsonb_array_elements(CASE jsonb_typeof({data} -> '{field}') WHEN 'array' THEN {data} -> '{field}' END) \
              AS element (value) ON jsonb_typeof(element.value) NOT IN ('null', 'array', 'object')"
         )
+    }
+
+    fn ranking(&self) -> Ranking {
+        Ranking::Own
     }
 
     fn search<'a>(&self, collection: &'a Collection, expression: &'a SearchExpression) -> Box<dyn SearchDialect + 'a> {

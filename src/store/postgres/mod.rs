@@ -43,6 +43,8 @@ use crate::model::CollectionName;
 use connect::{Connector, Limits};
 pub(super) use dialect::PostgresDialect;
 pub(super) use rows::load_texts;
+#[cfg(test)]
+pub(super) use search::query_text;
 
 /// Prepared statements are kept for this many uses of a connection and then made anew: Diesel's cache has no bound,
 /// and filters come in endless variety. Each costs the server some 20 kB and, made anew, a round trip.

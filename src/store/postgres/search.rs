@@ -19,8 +19,7 @@ pub(super) struct PostgresSearch<'a> {
 impl<'a> PostgresSearch<'a> {
     /// The search for `expression` in the records of `collection`.
     pub fn new(collection: &'a Collection, expression: &SearchExpression) -> Self {
-        let clauses: Vec<String> = expression.clauses.iter().map(clause_text).collect();
-        Self { collection, query: clauses.join(" | "), rank: rank_function(expression) }
+        Self { collection, query: query_text(expression), rank: rank_function(expression) }
     }
 }
 
@@ -65,6 +64,11 @@ fn rank_function(expression: &SearchExpression) -> &'static str {
         [only] if is_one_word(only) => "ts_rank",
         _ => "ts_rank_cd",
     }
+}
+
+/// As `terrace_query` reads it.
+pub(in crate::store) fn query_text(expression: &SearchExpression) -> String {
+    expression.clauses.iter().map(clause_text).collect::<Vec<_>>().join(" | ")
 }
 
 fn clause_text(clause: &SearchClause) -> String {

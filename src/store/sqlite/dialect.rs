@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use super::structure;
 use crate::error::Result;
 use crate::model::{
-    Collection, CollectionName, Field, Position, Scalar, SearchClause, SearchExpression, SearchTerm, SearchWeight, Snapshot,
+    Collection, CollectionName, Field, Position, Ranking, Scalar, SearchClause, SearchExpression, SearchTerm, SearchWeight,
+    Snapshot,
 };
 use crate::store::column::Column;
 use crate::store::dialect::{Dialect, SearchDialect, Statistics, and_of, literal};
@@ -108,6 +109,10 @@ impl Dialect for SqliteDialect {
     fn elements(&self, data: &str, field: &str) -> String {
         let path = path(field);
         format!("json_each({data}, {path}) AS element ON element.type NOT IN ('null', 'array', 'object')")
+    }
+
+    fn ranking(&self) -> Ranking {
+        Ranking::Relative
     }
 
     fn search<'a>(&self, collection: &'a Collection, expression: &'a SearchExpression) -> Box<dyn SearchDialect + 'a> {

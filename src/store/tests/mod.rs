@@ -20,6 +20,7 @@ mod schema;
 mod search;
 mod shapes;
 mod steps;
+mod words;
 mod writes;
 
 use std::collections::BTreeMap;
