@@ -6,6 +6,7 @@ mod accounts;
 mod credential;
 mod password;
 mod principals;
+mod recent;
 mod sealed;
 mod sessions;
 mod token;

@@ -2,11 +2,11 @@
 //! that is revoked, or a user who is disabled, is refused everywhere within the bound of coherence. A credential that does not hold
 //! is not cached.
 //!
-//! A hit costs a hash, a look-up, and a look at two clocks. What is cached holds no secret, and its key is a hash of the credential.
+//! A hit costs a hash, a look-up in a small table, and a look at two clocks. What is cached holds no secret, and its key is a hash of the credential.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -15,6 +15,7 @@ use secrecy::SecretString;
 use tokio::sync::Semaphore;
 
 use super::credential::{Credential, invalid, is_same, read_key};
+use super::recent::Recent;
 use super::sealed::{KeyUse, Known, LAYOUT, Seal, Stored};
 use super::token::SigningKeys;
 use crate::cache::{
@@ -57,6 +58,7 @@ pub(super) struct Principals {
     scopes: Arc<PrincipalScopes>,
     signing: Arc<SigningKeys>,
     seal: Seal,
+    recent: Recent,
     /// One permit, for who writes that a key is used.
     noting: Arc<Semaphore>,
 }
@@ -92,15 +94,30 @@ impl Principals {
         signing: Arc<SigningKeys>,
         secret: &SecretString,
     ) -> Self {
-        Self { store, cache, scopes, signing, seal: Seal::new(secret), noting: Arc::new(Semaphore::new(1)) }
+        Self {
+            store,
+            cache,
+            scopes,
+            signing,
+            seal: Seal::new(secret),
+            recent: Recent::new(),
+            noting: Arc::new(Semaphore::new(1)),
+        }
     }
 
     /// The principal, if it is cached: the whole cost of a hit. Otherwise call [`Self::look_up`].
     pub fn recognize(&self, field: &[u8]) -> Result<Option<Principal>> {
         let credential = Credential::parse(field)?;
         let (scope, digest) = (self.scopes.of(credential), credential.digest());
-        let key = CacheKey::of_principal(scope, &digest);
-        self.recognized(self.cache.get(scope, &key), &digest)
+        let now = Instant::now();
+        if let Some(lookup) = self.recent.get(&digest).and_then(|entry| self.cache.get_kept(scope, entry, now)) {
+            return self.recognized(Some(lookup), &digest, now);
+        }
+        let found = self.cache.get(scope, &CacheKey::of_principal(scope, &digest));
+        if let Some(lookup) = &found {
+            self.recent.put(&digest, &lookup.entry);
+        }
+        self.recognized(found, &digest, now)
     }
 
     /// The same for who may not load: also what would have to be refreshed.
@@ -108,11 +125,11 @@ impl Principals {
         let credential = Credential::parse(field)?;
         let (scope, digest) = (self.scopes.of(credential), credential.digest());
         let key = CacheKey::of_principal(scope, &digest);
-        self.recognized(self.cache.get_due(scope, &key), &digest)
+        self.recognized(self.cache.get_due(scope, &key), &digest, Instant::now())
     }
 
-    fn recognized(&self, found: Option<Lookup>, digest: &[u8; 32]) -> Result<Option<Principal>> {
-        match found.filter(|_| self.is_up_to_date()) {
+    fn recognized(&self, found: Option<Lookup>, digest: &[u8; 32], now: Instant) -> Result<Option<Principal>> {
+        match found.filter(|_| self.is_up_to_date(now)) {
             Some(lookup) if lookup.entry.presence() == Presence::Missing => Err(invalid()),
             Some(lookup) => self.known(&lookup, digest).map(|known| self.admitted(known, lookup.outcome)).transpose(),
             None => Ok(None),
@@ -192,32 +209,31 @@ impl Principals {
 
     /// Whether this process knows what was revoked; if the log cannot be read, but for what `auth.stale_if_error` allows. (One that was
     /// paused does not know it, and the log can be read.)
-    fn is_up_to_date(&self) -> bool {
+    fn is_up_to_date(&self, now: Instant) -> bool {
         let trust = self.cache.trust();
-        let unread = trust.unread_for(Instant::now());
+        let unread = trust.unread_for(now);
         unread <= self.scopes.prompt || unread <= self.scopes.tolerance && trust.is_log_unreadable()
     }
 
     fn admitted(&self, known: &Known, outcome: Outcome) -> Result<Principal> {
-        let now = Utc::now();
-        if known.expires_ms.is_some_and(|expires| expires <= now.timestamp_millis()) {
+        let now_ms = unix_ms();
+        if known.expires_ms.is_some_and(|expires| expires <= now_ms) {
             return Err(invalid());
         }
         if let Some(key) = &known.key
             && outcome != Outcome::Stale
         {
-            self.note_use(key, now);
+            let noted_ms = key.noted_ms.load(Ordering::Relaxed);
+            if now_ms - noted_ms >= USE_NOTED_EVERY_MS {
+                self.note_use(key, noted_ms, Utc::now());
+            }
         }
         Ok(Principal::Known(Arc::clone(&known.identity)))
     }
 
-    /// Writes that a key is used, behind the answer, and seldom.
-    fn note_use(&self, key: &KeyUse, now: DateTime<Utc>) {
-        let (now_ms, noted) = (now.timestamp_millis(), key.noted_ms.load(Ordering::Relaxed));
-        if now_ms - noted < USE_NOTED_EVERY_MS {
-            return;
-        }
-        let claimed = key.noted_ms.compare_exchange(noted, now_ms, Ordering::Relaxed, Ordering::Relaxed);
+    /// Writes that a key is used, which was noted last at `noted`, behind the answer.
+    fn note_use(&self, key: &KeyUse, noted: i64, now: DateTime<Utc>) {
+        let claimed = key.noted_ms.compare_exchange(noted, now.timestamp_millis(), Ordering::Relaxed, Ordering::Relaxed);
         if claimed.is_err() {
             return;
         }
@@ -234,6 +250,12 @@ impl Principals {
             store.key_used(&prefix, &timestamp_text(now), &timestamp_text(before)).await
         }));
     }
+}
+
+/// Milliseconds since 1970, with less work than a date.
+fn unix_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn unavailable(error: Error) -> Error {

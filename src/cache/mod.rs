@@ -218,6 +218,13 @@ impl Cache {
         Some(lookup)
     }
 
+    /// The same for an entry that somebody has kept, at `now`.
+    pub fn get_kept(&self, scope: &Scope, entry: Arc<Entry>, now: Instant) -> Option<Lookup> {
+        let lookup = self.hit(entry, now).filter(|lookup| !lookup.entry.wants_refresh(lookup.age))?;
+        scope.metrics().hits.inc();
+        Some(lookup)
+    }
+
     /// The same, also if it would have to be refreshed: for who may not load.
     pub fn get_due(&self, scope: &Scope, key: &CacheKey) -> Option<Lookup> {
         let lookup = self.fresh(key)?;
@@ -276,8 +283,10 @@ impl Cache {
     }
 
     fn fresh(&self, key: &CacheKey) -> Option<Lookup> {
-        let entry = self.l1.get(key)?;
-        let now = Instant::now();
+        self.hit(self.l1.get(key)?, Instant::now())
+    }
+
+    fn hit(&self, entry: Arc<Entry>, now: Instant) -> Option<Lookup> {
         let age = entry.age_at(now);
         let is_fresh = self.trust.holds(now) && entry.is_valid() && !entry.fresh_for(age).is_zero();
         is_fresh.then_some(Lookup { entry, outcome: Outcome::Hit, tier: Some(Tier::L1), age })

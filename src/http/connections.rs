@@ -21,7 +21,6 @@ use actix_web::rt::net::TcpStream;
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 
-use super::reads::Reach;
 use crate::error::{Error, ErrorKind, Result};
 use crate::overload::{Capacity, Slot};
 
@@ -115,30 +114,9 @@ impl Connection {
         request.conn_data()
     }
 
-    /// The connection of a request, if it is one too many.
-    pub(super) fn surplus(request: &HttpRequest) -> Option<&Self> {
-        Self::of(request).filter(|connection| connection.slot.is_none())
-    }
-
-    /// How far a request may go for its answer.
-    pub(super) fn reach(request: &HttpRequest) -> Reach {
-        match Self::surplus(request) {
-            Some(_) => Reach::Caches,
-            None => Reach::Everything,
-        }
-    }
-
-    /// Refuses a request that nothing in memory can answer, if it came over a surplus connection.
-    pub(super) fn permit(request: &HttpRequest) -> Result<()> {
-        Self::surplus(request).map_or(Ok(()), |connection| Err(connection.refusal()))
-    }
-
-    /// Why a request failed: that nothing is cached for it does not matter to who has not asked for what is cached.
-    pub(super) fn explain(request: &HttpRequest, error: Error) -> Error {
-        match Self::surplus(request) {
-            Some(connection) if error.kind() == ErrorKind::NotCached => connection.refusal(),
-            Some(_) | None => error,
-        }
+    /// Whether it is one too many.
+    pub(super) fn is_surplus(&self) -> bool {
+        self.slot.is_none()
     }
 
     /// What a surplus connection is told when it asks for more than what is in memory.
@@ -157,7 +135,7 @@ impl Connection {
 
     /// A request has its answer. One that goes on for as long as somebody listens ends with its body.
     pub(super) fn end(&self, mut response: HttpResponse, now: Instant) -> HttpResponse {
-        if self.slot.is_none() {
+        if self.is_surplus() {
             response.head_mut().set_connection_type(ConnectionType::Close);
         }
         match response.body().size() {

@@ -15,9 +15,9 @@ use futures_util::FutureExt as _;
 
 use super::arrival::Arrivals;
 use super::client::Proxies;
-use super::connections::Connection;
 use super::door::{self, Door, Serves, Transport};
 use super::freshness::Directives;
+use super::incoming::Incoming;
 use super::observe::{HttpMetrics, RequestLog};
 use super::quota::{Counted, Limits};
 use super::readiness::Readiness;
@@ -146,12 +146,13 @@ impl Shared {
         let request_id = spans::request_id(&request);
         let (target, metrics) = self.routes.resolve(request.uri().path());
         let (target, metrics) = if door.admits(&target) { (target, metrics) } else { self.routes.unmatched() };
-        let mut response = request_id.clone().scope(self.respond(&request, &mut payload, target)).await;
+        let incoming = Incoming::new(&request);
+        let mut response = request_id.clone().scope(self.respond(incoming, &mut payload, target)).await;
         let (status, elapsed) = (response.status(), started.elapsed());
         if status.is_client_error() && request.headers().contains_key(TRANSFER_ENCODING) {
             response = body::holding(response, payload);
         }
-        if let Some(connection) = Connection::of(&request) {
+        if let Some(connection) = incoming.connection {
             response = connection.end(response, started + elapsed);
         }
         let headers = response.headers_mut();
@@ -169,16 +170,16 @@ impl Shared {
     }
 
     /// Calls the handler. A panic in it is a failure of this one request.
-    async fn respond(&self, request: &HttpRequest, payload: &mut Payload, target: Target<'_>) -> HttpResponse {
+    async fn respond(&self, incoming: Incoming<'_>, payload: &mut Payload, target: Target<'_>) -> HttpResponse {
         let mut counted = None;
         let answer = async {
-            Connection::of(request).map_or(Ok(()), Connection::begin)?;
-            check_address(request)?;
-            self.dispatch(request, payload, target, &mut counted).await
+            incoming.begin()?;
+            check_address(incoming.request)?;
+            self.dispatch(incoming, payload, target, &mut counted).await
         };
         let mut response = match AssertUnwindSafe(answer).catch_unwind().await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => problem::response(&Connection::explain(request, error)),
+            Ok(Err(error)) => problem::response(&incoming.explain(error)),
             Err(_) => problem::response(&Error::internal("a handler panicked; its message is on standard error")),
         };
         if let Some(counted) = counted {
@@ -191,16 +192,17 @@ impl Shared {
     /// have to carry the state of a batch around.
     async fn dispatch<'a>(
         &'a self,
-        request: &HttpRequest,
+        incoming: Incoming<'_>,
         payload: &mut Payload,
         target: Target<'a>,
         counted: &mut Option<Counted<'a>>,
     ) -> Result<HttpResponse> {
+        let request = incoming.request;
         let address = self.proxies.client(request);
         self.burst.check(address)?;
         let principal = match self.recognize(request, &target) {
             Ok(Some(principal)) => Ok(principal),
-            Ok(None) => Box::pin(self.look_up(request)).await,
+            Ok(None) => Box::pin(self.look_up(incoming)).await,
             Err(error) => Err(error),
         };
         let (principal, refusal) = match principal {
@@ -218,10 +220,10 @@ impl Shared {
             return Err(error);
         }
         match (target, is_read(request)) {
-            (Target::Record(routes, segment), true) => reads::read_record(self.read(request, caller)?, routes, segment).await,
-            (Target::List(routes), true) => reads::list_records(self.read(request, caller)?, routes).await,
-            (target, true) => Box::pin(self.dispatch_read(request, caller, target)).await,
-            (target, false) => Box::pin(self.dispatch_other(request, payload, caller, target)).await,
+            (Target::Record(routes, segment), true) => reads::read_record(self.read(incoming, caller)?, routes, segment).await,
+            (Target::List(routes), true) => reads::list_records(self.read(incoming, caller)?, routes).await,
+            (target, true) => Box::pin(self.dispatch_read(incoming, caller, target)).await,
+            (target, false) => Box::pin(self.dispatch_other(incoming, payload, caller, target)).await,
         }
     }
 
@@ -237,25 +239,26 @@ impl Shared {
         }
     }
 
-    async fn look_up(&self, request: &HttpRequest) -> Result<Principal> {
-        let field = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
-        if let Some(connection) = Connection::surplus(request) {
+    async fn look_up(&self, incoming: Incoming<'_>) -> Result<Principal> {
+        let field = incoming.request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+        if let Some(connection) = incoming.surplus() {
             return self.accounts()?.recognize_due(field)?.ok_or_else(|| connection.refusal());
         }
         self.accounts()?.look_up(field).await
     }
 
-    async fn dispatch_read(&self, request: &HttpRequest, caller: &Caller, target: Target<'_>) -> Result<HttpResponse> {
+    async fn dispatch_read(&self, incoming: Incoming<'_>, caller: &Caller, target: Target<'_>) -> Result<HttpResponse> {
+        let request = incoming.request;
         match target {
-            Target::Record(routes, segment) => reads::read_record(self.read(request, caller)?, routes, segment).await,
-            Target::List(routes) => reads::list_records(self.read(request, caller)?, routes).await,
-            Target::Stats(routes) => reads::count_records(self.read(request, caller)?, routes).await,
+            Target::Record(routes, segment) => reads::read_record(self.read(incoming, caller)?, routes, segment).await,
+            Target::List(routes) => reads::list_records(self.read(incoming, caller)?, routes).await,
+            Target::Stats(routes) => reads::count_records(self.read(incoming, caller)?, routes).await,
             Target::Changes(routes) => {
-                Connection::permit(request)?;
+                incoming.permit()?;
                 let recheck = changes::recheck(self.accounts()?, request, caller);
-                changes::list_changes(self.read(request, caller)?, routes, recheck).await
+                changes::list_changes(self.read(incoming, caller)?, routes, recheck).await
             }
-            Target::View(route) => reads::read_view(self.read(request, caller)?, route).await,
+            Target::View(route) => reads::read_view(self.read(incoming, caller)?, route).await,
             Target::System(system) => {
                 authorize_on(&caller.principal, self.rule(&target), None, Verb::Read)?;
                 self.system.answer(system, self.records.get().map(|records| &**records), request).await
@@ -282,12 +285,13 @@ impl Shared {
 
     async fn dispatch_other(
         &self,
-        request: &HttpRequest,
+        incoming: Incoming<'_>,
         payload: &mut Payload,
         caller: &Caller,
         target: Target<'_>,
     ) -> Result<HttpResponse> {
-        Connection::permit(request)?;
+        incoming.permit()?;
+        let request = incoming.request;
         *payload = self.arrivals.limited(payload.take());
         match (target, request.method()) {
             (Target::Unmatched, _) => Err(self.unmatched()),
@@ -344,8 +348,9 @@ impl Shared {
             .with_allowed(paths)
     }
 
-    fn read<'a>(&'a self, request: &'a HttpRequest, caller: &'a Caller) -> Result<Read<'a>> {
-        Ok(Read { records: self.records()?, request, caller, directives: self.directives, reach: Connection::reach(request) })
+    fn read<'a>(&'a self, incoming: Incoming<'a>, caller: &'a Caller) -> Result<Read<'a>> {
+        let (request, reach) = (incoming.request, incoming.reach());
+        Ok(Read { records: self.records()?, request, caller, directives: self.directives, reach })
     }
 
     fn write<'a>(

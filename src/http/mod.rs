@@ -33,6 +33,7 @@ mod freshness;
 mod front;
 mod idempotency;
 mod identifier;
+mod incoming;
 mod negotiation;
 mod observe;
 pub mod openapi;
