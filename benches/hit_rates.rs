@@ -2,8 +2,8 @@
 //! a cache that drops every list of the collection at every write, and an oracle that drops exactly the entries whose bytes
 //! have changed. All three get the same requests; nothing is evicted.
 //!
-//! `cargo bench --bench hit_rates` (arguments: requests per run, requests per second, number of records). On PostgreSQL:
-//! `scripts/with-servers cargo bench --bench hit_rates`.
+//! `cargo bench --bench hit_rates` (arguments: requests per run, requests per second, number of records). On PostgreSQL, and then also
+//! with all writes on another instance, which tells of them over Redis: `scripts/with-servers cargo bench --bench hit_rates`.
 
 #![allow(
     clippy::expect_used,
@@ -20,9 +20,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use support::requests::{Request, Requests};
-use terrace::app::App;
+use terrace::app::{App, Running};
 use terrace::config::Settings;
-use terrace::model::{Caller, Freshness, RecordId};
+use terrace::model::{Caller, Freshness, Position, RecordId};
 use terrace::records::{Answer, Encoding, Outcome, Precondition, Records, Resource, WriteOutcome};
 
 #[global_allocator]
@@ -41,7 +41,7 @@ fn main() {
     let count = usize::try_from(arguments.next().unwrap_or(100_000)).unwrap();
     let directory = tempfile::TempDir::new().unwrap();
     actix_web::rt::System::new().block_on(async {
-        let settings = support::installation::settings(directory.path()).await;
+        let mut settings = support::installation::settings(directory.path()).await;
         let app = App::open(settings.clone()).await.unwrap();
         app.migrate().await.unwrap();
         support::installation::import(&app, SEED, count).await;
@@ -53,7 +53,17 @@ fn main() {
             }
             let order = if sort.is_empty() { "default sort" } else { "sort=name" };
             println!("{order}, max_lag = {max_lag} s");
-            Run::open(settings).await.drive(Requests::new(SEED, count, sort), requests, rate).await;
+            Run::open(settings, None).await.drive(Requests::new(SEED, count, sort), requests, rate).await;
+        }
+        if let Ok(redis) = std::env::var("TEST_REDIS") {
+            settings.redis.url = redis;
+            for sort in ["", "name"] {
+                settings.redis.prefix = format!("bench-{}-{sort}", std::process::id());
+                let order = if sort.is_empty() { "default sort" } else { "sort=name" };
+                println!("{order}, max_lag = 0 s, written on another instance");
+                let run = Run::open(settings.clone(), Some(settings.clone())).await;
+                run.drive(Requests::new(SEED, count, sort), requests, rate).await;
+            }
         }
     });
 }
@@ -61,6 +71,8 @@ fn main() {
 /// One run over all requests, with an empty cache at its start.
 struct Run {
     terrace: Side,
+    /// Where writes go, if not there.
+    writer: Option<Side>,
     /// The same database, past all caches.
     truth: Side,
     kinds: [Kind; 3],
@@ -77,6 +89,8 @@ struct Run {
 struct Side {
     records: Arc<Records>,
     metrics: Arc<Resource>,
+    /// What follows the others, if there are any.
+    _running: Option<Running>,
 }
 
 /// Counts of one kind of read.
@@ -91,8 +105,19 @@ struct Kind {
 
 impl Side {
     async fn open(settings: Settings) -> Self {
+        let has_others = !settings.redis.url.is_empty();
         let app = App::open(settings).await.unwrap();
-        Self { records: Arc::clone(app.records()), metrics: Arc::clone(app.records().resource("metrics").unwrap()) }
+        let records = Arc::clone(app.records());
+        let metrics = Arc::clone(records.resource("metrics").unwrap());
+        let running = if has_others { Some(app.serve().await.unwrap()) } else { None };
+        Self { records, metrics, _running: running }
+    }
+
+    /// Waits until it has applied the change at `token`: by asking for what there is not, so that nothing is loaded.
+    async fn apply(&self, token: Option<Position>) {
+        let nothing = RecordId::parse("nothing").unwrap();
+        let freshness = Freshness { token, ..Freshness::ANY };
+        self.records.record(&self.metrics, &Caller::ANONYMOUS, &nothing, "", &freshness).await.unwrap();
     }
 
     async fn read(&self, request: &Request) -> Answer {
@@ -114,11 +139,16 @@ fn digest(answer: &Answer) -> u128 {
 }
 
 impl Run {
-    async fn open(settings: Settings) -> Self {
+    async fn open(settings: Settings, writer: Option<Settings>) -> Self {
         let mut uncached = settings.clone();
         uncached.cache.enabled = false;
+        let writer = match writer {
+            Some(settings) => Some(Side::open(settings).await),
+            None => None,
+        };
         Self {
             terrace: Side::open(settings).await,
+            writer,
             truth: Side::open(uncached).await,
             kinds: Default::default(),
             loaded_after: HashMap::new(),
@@ -145,13 +175,14 @@ impl Run {
     }
 
     async fn write(&mut self, id: &str, patch: serde_json::Value) {
-        let Side { records, metrics } = &self.terrace;
+        let Side { records, metrics, .. } = self.writer.as_ref().unwrap_or(&self.terrace);
         let id_of = RecordId::parse(id).unwrap();
         let written =
             records.patch(metrics, &Caller::ANONYMOUS, id_of, patch, Precondition::None, None).await.unwrap().done().unwrap();
         if written.outcome == WriteOutcome::Updated {
             self.writes += 1;
             self.written_at.insert(id.to_owned(), self.writes);
+            self.terrace.apply(written.position).await;
         }
     }
 

@@ -96,12 +96,13 @@ fn collections(catalog: &Catalog) -> Vec<Arc<Collection>> {
     catalog.collections().iter().map(|declared| Arc::clone(&declared.collection)).collect()
 }
 
-/// A fingerprint of what makes the terms of documents, which other instances must agree on to understand an announcement.
+/// A fingerprint of what makes the terms and the words of documents, which other instances must agree on to understand an
+/// announcement.
 fn declarations(catalog: &Catalog) -> u64 {
     let mut all = BTreeMap::new();
     for collection in collections(catalog) {
         let fields = collection.term_fields().into_iter().map(|name| (name.to_owned(), collection.fields.get(name).copied()));
-        all.insert(collection.name.clone(), fields.collect::<BTreeMap<_, _>>());
+        all.insert(collection.name.clone(), (fields.collect::<BTreeMap<_, _>>(), collection.search.clone()));
     }
     xxhash_rust::xxh3::xxh3_64(format!("{all:?}").as_bytes())
 }

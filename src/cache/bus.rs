@@ -9,6 +9,7 @@ mod heartbeat;
 pub(super) mod message;
 mod metrics;
 mod post;
+pub(super) mod told;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

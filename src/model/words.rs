@@ -54,12 +54,23 @@ impl Words {
         Some(Self(stems))
     }
 
+    /// The stems, in order.
+    pub fn stems(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
     fn has(&self, wanted: &WantedWord) -> bool {
         let WantedWord { stem, is_prefix } = wanted;
         if !is_prefix {
             return self.0.contains(stem);
         }
         self.0.range::<String, _>(stem..).next().is_some_and(|found| found.starts_with(stem))
+    }
+}
+
+impl FromIterator<String> for Words {
+    fn from_iter<I: IntoIterator<Item = String>>(stems: I) -> Self {
+        Self(stems.into_iter().collect())
     }
 }
 

@@ -97,3 +97,24 @@ async fn suspicions(server: &Server) -> f64 {
     }
     sum
 }
+
+#[tokio::test]
+async fn a_list_stays_a_hit_on_the_others_if_a_write_does_not_touch_it() {
+    let fleet = Fleet::of(2).await;
+    let (writer, reader) = (&fleet.0[0], &fleet.0[1]);
+    for number in [1, 2] {
+        writer.put(&item(number), &named("a lamp")).await.expect(201);
+    }
+    let list = "/api/items?sort=sku&limit=1";
+    warm(reader, list).await;
+    for body in [json!({"unindexed": "1"}), json!({"unindexed": "2", "tier": 3}), json!({"unindexed": "3", "name": "a bulb"})] {
+        writer.patch(&item(2), &body).await.expect(200);
+        let is_there = async || reader.get(&item(2)).await.json()["unindexed"] == body["unindexed"];
+        reader.eventually("the new record", is_there).await;
+        assert_eq!(reader.get(list).await.cache(), "HIT", "{body}");
+    }
+    writer.patch(&item(1), &json!({"unindexed": "9"})).await.expect(200);
+    reader.eventually("the new record", async || reader.get(&item(1)).await.json()["unindexed"] == "9").await;
+    let reply = reader.get(list).await;
+    assert_eq!((reply.cache(), &reply.json()["data"][0]["unindexed"]), ("MISS", &json!("9")), "it shows the record");
+}

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::told::Told;
 use crate::cache::instance::InstanceId;
 use crate::cache::target::Target;
 use crate::model::{Position, ServerRun, Snapshot};
@@ -39,6 +40,9 @@ pub(in crate::cache) struct Changes {
     /// Whether it was found in the log: then it was committed a while ago.
     pub is_found: bool,
     pub targets: Vec<Target>,
+    /// What moved the guards among them, as far as it is told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<Told>,
     /// Whose terms the targets name: a fingerprint of what the sender has declared.
     pub declarations: u64,
     /// Whose transactions: the run and the timeline of the database server.
@@ -134,16 +138,22 @@ impl News {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::model::Change;
 
     fn changes() -> News {
-        let targets = ["r:metrics:M-1", "t:metrics:4:tier=i:1", "c:metrics", "b:domains"];
+        let targets = ["r:metrics:M-1", "t:metrics:4:tier=i:1", "c:metrics", "b:domains"].map(|target| target.parse().unwrap());
+        let words = Some(["lamp".to_owned(), "brass".to_owned()].into_iter().collect());
+        let change = Change { members: Some(vec!["name".to_owned()]), words, ..crate::cache::tests::change(1, 2, "M-1") };
         News::Changes(Changes {
             transactions: vec![Position { transaction: u64::MAX, sequence: i64::MAX }.into()],
             predecessors: vec![1, u64::MAX],
             newest: Some(Place(u64::MAX, i64::MAX)),
             is_found: true,
-            targets: targets.iter().map(|target| target.parse().unwrap()).collect(),
+            changes: Told::of(&[Arc::new(change)], &targets),
+            targets: targets.to_vec(),
             declarations: u64::MAX,
             database: (i64::MIN, 1),
             server: u64::MAX - 1,
@@ -163,7 +173,15 @@ mod tests {
     #[test]
     fn a_message_with_a_name_that_is_none_is_no_message() {
         let good = Message { from: InstanceId::random(), news: changes() }.to_json();
-        for (name, wrong) in [("r:metrics:M-1", "r:metrics:a/b"), ("b:domains", "b:Domains"), ("c:metrics", "d:metrics")] {
+        let wrongs = [
+            ("r:metrics:M-1", "r:metrics:a/b"),
+            ("b:domains", "b:Domains"),
+            ("c:metrics", "d:metrics"),
+            ("\"record\":\"r:metrics:M-1\"", "\"record\":\"c:metrics\""),
+            ("\"record\":\"r:metrics:M-1\"", "\"record\":\"r:domains:M-1\""),
+            ("\"operation\":\"update\"", "\"operation\":\"upsert\""),
+        ];
+        for (name, wrong) in wrongs {
             assert!(good.contains(name));
             assert_eq!(Message::parse(good.replace(name, wrong).as_bytes()), None, "{wrong}");
         }

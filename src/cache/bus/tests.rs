@@ -12,9 +12,9 @@ use super::message::Changes;
 use super::*;
 use crate::cache::reconcile::tests::{FakeLog, start};
 use crate::cache::tests::{Bench, change, record};
-use crate::cache::{Applied, Captured, Reconciler};
+use crate::cache::{Applied, BULK, Captured, Reconciler};
 use crate::error::Error;
-use crate::model::{Change, CollectionName, Guard, Position, Scalar, Term};
+use crate::model::{Change, CollectionName, Footprint, Guard, Position, Scalar, Term};
 use crate::telemetry::Telemetry;
 
 /// A Redis of the test's own. All posts of one share it.

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::{Progress, Reconciler};
 use crate::cache::bus::message::{Changes, Message, News, Place, now_us};
+use crate::cache::bus::told::Told;
 use crate::cache::bus::{Bus, Reach};
 use crate::cache::instance::InstanceId;
 use crate::cache::target::{Cause, Move, Target};
@@ -121,11 +122,11 @@ impl Reconciler {
     ) {
         self.cache.advance_by(targets, changes, mv);
         let Some(bus) = &self.bus else { return };
-        bus.send(targets, Some(News::Changes(tell(self.told(bus, targets, mv))))).await;
+        bus.send(targets, Some(News::Changes(tell(self.told(bus, targets, changes, mv))))).await;
         self.cache.advance_by(targets, changes, mv);
     }
 
-    fn told(&self, bus: &Bus, targets: &[Target], mv: &Move) -> Changes {
+    fn told(&self, bus: &Bus, targets: &[Target], changes: &[Arc<Change>], mv: &Move) -> Changes {
         let database = self.update(|progress| progress.seen.server);
         let newest = match mv.cause {
             Cause::Change { position, .. } => Some(position.into()),
@@ -137,6 +138,7 @@ impl Reconciler {
             newest,
             is_found: false,
             targets: targets.to_vec(),
+            changes: Told::of(changes, targets),
             declarations: bus.declarations(),
             database: (database.number, database.timeline),
             server: bus.server().unwrap_or_default(),
@@ -223,12 +225,18 @@ impl Reconciler {
         let cause = changes.newest.map_or(Cause::Unknown, |newest| Cause::Change { position: newest.into(), by: Some(from) });
         // What this process had not applied was committed after its last round began.
         let since = if changes.is_found { self.update(|progress| progress.read_at) } else { Instant::now() };
-        self.cache.advance(&changes.targets, &Move { cause, since });
+        let mv = Move { cause, since };
+        // Other declarations have other terms, and search other texts.
+        let is_understood = changes.declarations == bus.declarations();
+        match Told::all(&changes.changes, &changes.targets).filter(|_| is_understood) {
+            Some(told) => self.cache.advance_by(&changes.targets, &told, &mv),
+            None => self.cache.advance(&changes.targets, &mv),
+        }
         bus.metrics().invalidation_seconds.observe(changes.delay().as_secs_f64());
         let is_same_server = bus.settled_on() == Some(changes.server);
         let is_in_order =
             self.update(|progress| changes.predecessors.iter().all(|transaction| progress.has_applied(*transaction)));
-        if is_same_server && is_same_database && is_in_order && changes.declarations == bus.declarations() {
+        if is_same_server && is_same_database && is_in_order && is_understood {
             self.note(|progress| positions.iter().for_each(|position| progress.heard(*position)));
         } else {
             self.cache.trust().alarm().notify_one();

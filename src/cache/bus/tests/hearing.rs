@@ -20,6 +20,34 @@ async fn a_message_is_applied_and_its_transactions_are_not_read_again() {
     assert!(after.is_current());
 }
 
+/// A list by `price`, of which M-1 is one that it does not show.
+#[tokio::test]
+async fn what_another_instance_wrote_leaves_an_answer_alone_if_all_is_told_of_it_and_it_touched_nothing() {
+    for (at, case) in
+        (1..).zip(["told", "of another member", "of nothing", "of another term", "by other declarations", "in bulk"])
+    {
+        let redis = FakeRedis::on(1);
+        let (writer, other) = (Instance::settled(&redis).await, Instance::settled(&redis).await);
+        redis.published();
+        let member = if case == "of another member" { "price" } else { "name" };
+        let count = if case == "in bulk" { BULK } else { 1 };
+        let of = |number| Change { members: Some(vec![member.to_owned()]), ..change(at, 1, &format!("M-{number}")) };
+        writer.reconciler.announce(&(1..=count).map(of).collect::<Vec<_>>(), &BTreeSet::new()).await;
+        let mut message = Message::parse(redis.published()[0].as_bytes()).unwrap();
+        let News::Changes(changes) = &mut message.news else { panic!() };
+        match case {
+            "of nothing" => changes.changes.clear(),
+            "of another term" => changes.targets.push("t:metrics:4:tier=i:2".parse().unwrap()),
+            "by other declarations" => changes.declarations += 1,
+            _ => {}
+        }
+        let listed = other.bench.cache.guards.capture(&term(), Duration::ZERO);
+        other.reconciler.receive(&other.bus, message.to_json().as_bytes());
+        assert!(!listed.is_current(), "{case}");
+        assert_eq!(listed.follow(&Footprint::reading(["price"]), |_| false), case == "told", "{case}");
+    }
+}
+
 #[tokio::test]
 async fn what_means_something_else_here_is_applied_and_read_in_the_log_all_the_same() {
     for case in ["declarations", "server", "database"] {
