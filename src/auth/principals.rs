@@ -2,7 +2,8 @@
 //! that is revoked, or a user who is disabled, is refused everywhere within the bound of coherence. A credential that does not hold
 //! is not cached.
 //!
-//! A hit costs a hash, a look-up in a small table, and a look at two clocks. What is cached holds no secret, and its key is a hash of the credential.
+//! A hit costs a look-up in a small table and a look at two clocks. What is cached holds no secret, and its key is a hash of the
+//! credential.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +16,7 @@ use secrecy::SecretString;
 use tokio::sync::Semaphore;
 
 use super::credential::{Credential, invalid, is_same, read_key};
-use super::recent::Recent;
+use super::recent::{Recent, Used};
 use super::sealed::{KeyUse, Known, LAYOUT, Seal, Stored};
 use super::token::SigningKeys;
 use crate::cache::{
@@ -107,15 +108,17 @@ impl Principals {
 
     /// The principal, if it is cached: the whole cost of a hit. Otherwise call [`Self::look_up`].
     pub fn recognize(&self, field: &[u8]) -> Result<Option<Principal>> {
-        let credential = Credential::parse(field)?;
-        let (scope, digest) = (self.scopes.of(credential), credential.digest());
         let now = Instant::now();
-        if let Some(lookup) = self.recent.get(&digest).and_then(|entry| self.cache.get_kept(scope, entry, now)) {
+        let kept = |used: &Used| Some((self.cache.get_kept(&used.scope, &used.entry, now)?, used.digest));
+        if let Some((lookup, digest)) = self.recent.find(field, kept).flatten() {
             return self.recognized(Some(lookup), &digest, now);
         }
+        let credential = Credential::parse(field)?;
+        let (scope, digest) = (self.scopes.of(credential), credential.digest());
         let found = self.cache.get(scope, &CacheKey::of_principal(scope, &digest));
-        if let Some(lookup) = &found {
-            self.recent.put(&digest, &lookup.entry);
+        if let Some(Lookup { entry, .. }) = &found {
+            let (scope, entry) = (Arc::clone(scope), Arc::clone(entry));
+            self.recent.put(Used { field: field.to_vec().into(), digest, scope, entry });
         }
         self.recognized(found, &digest, now)
     }

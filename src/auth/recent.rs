@@ -1,38 +1,54 @@
-//! Entries of the credentials that were used last, found with less work than in the cache. The cache says of each whether it may
-//! still be used; to be here makes it neither newer nor longer-lived.
+//! The credentials that were used last, with their entries: found again without a hash that nobody could make collide, and without a
+//! look-up in the cache. The cache says of each whether it may still be used; to be here makes it neither newer nor longer-lived.
+//!
+//! They are here as they were sent, in the memory of the process and nowhere else, which is wiped when another one takes the place.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::hash::BuildHasher as _;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::cache::Entry;
+use aws_lc_rs::constant_time;
+use foldhash::quality::RandomState;
+use secrecy::{ExposeSecret as _, SecretSlice};
 
-/// Credentials that are used at the same time; two that share a place take turns. A power of two.
+use crate::cache::{Entry, Scope};
+
+/// Credentials that are used at the same time; two that share a place take turns.
 const PLACES: usize = 1_024;
 
-/// One entry in each place, by the hash of its credential.
-pub(super) struct Recent(Box<[Mutex<Option<Used>>]>);
+/// One credential in each place, by its hash.
+pub(super) struct Recent {
+    hasher: RandomState,
+    places: Box<[Mutex<Option<Used>>]>,
+}
 
-struct Used {
-    digest: [u8; 32],
-    entry: Arc<Entry>,
+/// A credential that was used.
+pub(super) struct Used {
+    /// The `Authorization` field.
+    pub field: SecretSlice<u8>,
+    pub digest: [u8; 32],
+    pub scope: Arc<Scope>,
+    pub entry: Arc<Entry>,
 }
 
 impl Recent {
     pub fn new() -> Self {
-        Self((0..PLACES).map(|_| Mutex::default()).collect())
+        Self { hasher: RandomState::default(), places: (0..PLACES).map(|_| Mutex::default()).collect() }
     }
 
-    pub fn get(&self, digest: &[u8; 32]) -> Option<Arc<Entry>> {
-        self.place(digest).as_ref().filter(|used| used.digest == *digest).map(|used| Arc::clone(&used.entry))
+    /// Reads what is known of the credential in `field`, if it was used lately. `read` runs under a lock.
+    pub fn find<T>(&self, field: &[u8], read: impl FnOnce(&Used) -> T) -> Option<T> {
+        let place = self.place(field).lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = |used: &&Used| constant_time::verify_slices_are_equal(used.field.expose_secret(), field).is_ok();
+        place.as_ref().filter(is_same).map(read)
     }
 
-    pub fn put(&self, digest: &[u8; 32], entry: &Arc<Entry>) {
-        *self.place(digest) = Some(Used { digest: *digest, entry: Arc::clone(entry) });
+    pub fn put(&self, used: Used) {
+        let place = self.place(used.field.expose_secret());
+        *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(used);
     }
 
-    /// The lock is held for a few instructions, and never across an await.
-    #[expect(clippy::indexing_slicing, reason = "a remainder is less than the number of places")]
-    fn place(&self, digest: &[u8; 32]) -> MutexGuard<'_, Option<Used>> {
-        let [low, high, ..] = *digest;
-        self.0[usize::from(u16::from_le_bytes([low, high])) % PLACES].lock().unwrap_or_else(PoisonError::into_inner)
+    #[expect(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "reduced modulo the number of places")]
+    fn place(&self, field: &[u8]) -> &Mutex<Option<Used>> {
+        &self.places[self.hasher.hash_one(field) as usize % PLACES]
     }
 }

@@ -219,8 +219,8 @@ impl Cache {
     }
 
     /// The same for an entry that somebody has kept, at `now`.
-    pub fn get_kept(&self, scope: &Scope, entry: Arc<Entry>, now: Instant) -> Option<Lookup> {
-        let lookup = self.hit(entry, now).filter(|lookup| !lookup.entry.wants_refresh(lookup.age))?;
+    pub fn get_kept(&self, scope: &Scope, entry: &Arc<Entry>, now: Instant) -> Option<Lookup> {
+        let lookup = self.hit(Arc::clone(entry), now).filter(|lookup| !lookup.entry.wants_refresh(lookup.age))?;
         scope.metrics().hits.inc();
         Some(lookup)
     }

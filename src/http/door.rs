@@ -99,9 +99,10 @@ impl Door {
         if status == StatusCode::NOT_MODIFIED {
             return;
         }
-        headers.insert(REFERRER_POLICY, NO_REFERRER);
-        // The page of the description has its own.
-        if !matches!(target, Target::DocsFile(_)) || !status.is_success() {
+        // The page of the description has its own policy, and links; data has none.
+        if matches!(target, Target::DocsFile(_)) && status.is_success() {
+            headers.insert(REFERRER_POLICY, NO_REFERRER);
+        } else {
             headers.insert(CONTENT_SECURITY_POLICY, DATA_POLICY);
         }
         if self.transport == Transport::Tls {

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use actix_web::body::BoxBody;
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse, fn_service};
-use actix_web::http::header::{ALLOW, AUTHORIZATION, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use actix_web::http::header::{ALLOW, AUTHORIZATION, HeaderValue, TRANSFER_ENCODING};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::FutureExt as _;
@@ -33,8 +33,6 @@ use crate::limits::{BurstLimit, Quotas};
 use crate::model::{AccessRule, Caller, Principal, Verb};
 use crate::records::{Records, Resources};
 use crate::telemetry::Telemetry;
-
-static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest path with its query; twice what RFC 9110 (4.1) asks every server to take.
 const MAX_ADDRESS_BYTES: usize = 16 * 1024;
@@ -158,7 +156,7 @@ impl Shared {
         let headers = response.headers_mut();
         // An accepted id and a UUID are valid header values.
         if let Ok(value) = request_id.with_text(HeaderValue::from_str) {
-            headers.insert(X_REQUEST_ID.clone(), value);
+            headers.insert(spans::X_REQUEST_ID.clone(), value);
         }
         door.protect(headers, &target, status);
         metrics.record(request.method(), status, elapsed);

@@ -24,6 +24,9 @@ pub(super) fn record_path(collection_path: &str, id: &RecordId) -> String {
 
 fn decoded(segment: &str) -> Result<Cow<'_, str>> {
     let bytes = segment.as_bytes();
+    if !bytes.contains(&b'%') {
+        return Ok(Cow::Borrowed(segment));
+    }
     let mut escapes = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'%');
     let well_formed = |(at, _)| bytes.get(at + 1..at + 3).is_some_and(|digits: &[u8]| digits.iter().all(u8::is_ascii_hexdigit));
     if !escapes.all(well_formed) {

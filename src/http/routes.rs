@@ -1,7 +1,7 @@
 //! Which resource a path names. Paths are resolved by one or two look-ups in a map: with one table for all
 //! collections there is no pattern to try in turn, and the raw path is never decoded before it is split.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub(super) const DOCS: &str = "/docs";
 
 /// All paths.
 pub(super) struct Routes {
-    places: BTreeMap<Box<str>, Place>,
+    places: HashMap<Box<str>, Place, foldhash::fast::FixedState>,
     docs: RouteMetrics,
     unmatched: RouteMetrics,
 }
@@ -152,7 +152,8 @@ pub(super) enum Target<'a> {
 impl Routes {
     /// The table of everything there is. The catalog has made sure that no two paths are equal.
     pub(super) fn new(resources: &Resources, metrics: &HttpMetrics, limits: &Limits) -> Self {
-        let mut places: BTreeMap<Box<str>, Place> = BTreeMap::new();
+        // Nobody but the operator adds to it, so the hash needs no seed.
+        let mut places: HashMap<Box<str>, Place, _> = HashMap::default();
         for resource in resources.collections() {
             let routes = CollectionRoutes::new(resource, metrics, limits);
             places.insert(resource.collection().path.as_str().into(), Place::Collection(Box::new(routes)));

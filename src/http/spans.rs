@@ -5,11 +5,15 @@ use actix_web::HttpMessage as _;
 use actix_web::HttpRequest;
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::HeaderName;
 use tracing::Span;
 use tracing::field::Empty;
 use tracing_actix_web::{RootSpanBuilder, TracingLogger};
 
 use crate::telemetry::RequestId;
+
+/// A request's id, on its way in and out.
+pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The layer that opens a span per request.
 pub fn layer() -> TracingLogger<RequestSpan> {
@@ -40,7 +44,7 @@ impl RootSpanBuilder for RequestSpan {
 
 /// The id that the client sent, if it is acceptable, else the one that tracing-actix-web has made.
 pub(super) fn request_id(request: &HttpRequest) -> RequestId {
-    let sent = request.headers().get("x-request-id").and_then(|value| RequestId::accept(value.as_bytes()));
+    let sent = request.headers().get(&X_REQUEST_ID).and_then(|value| RequestId::accept(value.as_bytes()));
     sent.unwrap_or_else(|| {
         let made = request.extensions().get::<tracing_actix_web::RequestId>().copied();
         RequestId::from_uuid(made.map_or_else(uuid::Uuid::now_v7, Into::into))

@@ -52,7 +52,9 @@ impl RecordId {
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         if text.is_empty() || text.len() > RECORD_ID_MAX_BYTES {
             Err("An id has 1 to 255 bytes.")
-        } else if text.bytes().any(|byte| byte.is_ascii_control() || byte == b'/') || text.chars().any(is_late_control) {
+        } else if text.bytes().any(|byte| byte.is_ascii_control() || byte == b'/')
+            || !text.is_ascii() && text.chars().any(is_late_control)
+        {
             Err("An id has no control characters and no slash.")
         } else if text.starts_with('_') || text == "." || text == ".." {
             Err("An id does not begin with _ and is neither . nor ..")
