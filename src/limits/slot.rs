@@ -222,8 +222,13 @@ impl Shared {
         Some(Order { bucket, rate, tenure, asked, waiting, passed, returned: self.ended(server, now) })
     }
 
-    /// How large a block to ask for. Who is slow is passed ahead, one request at a time, and needs none.
+    /// How large a block to ask for. Who is slow is passed ahead, one request at a time, and needs none. Nor does who has one that has
+    /// only begun, and tells what was passed ahead of it: nothing could be learnt of it yet, and a small one behind it would be all
+    /// that the one after that could grow from.
     fn block(&mut self, now: u64) -> u32 {
+        if self.lease.left(now) > 0 && !self.lease.is_short(self.tenure, now) {
+            return 0;
+        }
         let next = self.lease.next(self.tenure, now);
         if next > 1 || self.passed > 1 { next.max(self.passed) } else { 0 }
     }
@@ -338,4 +343,55 @@ fn standing(verdict: Result<(), Duration>, rate: Rate, left: u32) -> Standing {
     let verdict = verdict.map_or_else(Verdict::Waits, |()| Verdict::Passes);
     let missing = f64::from(rate.requests().saturating_sub(left)) * rate.interval;
     Standing { verdict, left, whole_in: Duration::from_micros(missing as u64) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So long takes a question, in microseconds.
+    const ROUND_TRIP: u64 = 500;
+
+    /// Two seconds of requests `every` so many microseconds, with pauses in which blocks end, of a bucket with room for all: how
+    /// often it is asked.
+    fn questions(every: u64) -> u64 {
+        let rate = Rate::of("100000000/15m".parse().unwrap());
+        let mut shared = Shared::new([0; 16], rate, Tenure::of(rate), Precision::Leased);
+        shared.left_at = 1;
+        let mut asking: Option<(u64, Order)> = None;
+        let (mut asked, mut rest) = (0, Rest::Nothing);
+        for now in 1_000..2_001_000 {
+            if let Some((at, order)) = asking.take_if(|(at, _)| now >= *at + ROUND_TRIP) {
+                let grant = Grant { granted: order.asked, left: rate.requests(), wait: 0, granted_at: at };
+                (rest, _) = shared.settle(&order, grant, 1, at, now);
+            }
+            let is_pause = now / 500_000 % 2 == 1;
+            if now % every == 0 && !is_pause {
+                match shared.answer(now) {
+                    Answer::Known(_) => {}
+                    Answer::Short(_) => rest = shared.begin(),
+                    Answer::Unknown => {
+                        assert!(shared.ahead(u32::MAX, now).is_some());
+                        if shared.begin() == Rest::AskAgain {
+                            rest = Rest::AskAgain;
+                        }
+                    }
+                }
+            }
+            if rest == Rest::AskAgain && asking.is_none() {
+                rest = Rest::Nothing;
+                asking = shared.order(1, now).map(|order| (now, order));
+                asked += u64::from(asking.is_some());
+            }
+        }
+        asked
+    }
+
+    #[test]
+    fn who_asks_fast_soon_has_blocks_that_last() {
+        for every in [5, 10, 50, 200] {
+            let asked = questions(every);
+            assert!(asked < 100, "{asked} questions for {} requests", 1_000_000 / every);
+        }
+    }
 }

@@ -3,6 +3,7 @@
 mod events;
 mod list;
 mod live;
+mod outages;
 mod random;
 
 use crate::support::Server;
