@@ -3,6 +3,7 @@
 //! handler but the span of tracing-actix-web.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -145,7 +146,11 @@ impl Shared {
         let (target, metrics) = self.routes.resolve(request.uri().path());
         let (target, metrics) = if door.admits(&target) { (target, metrics) } else { self.routes.unmatched() };
         let incoming = Incoming::new(&request);
-        let mut response = request_id.clone().scope(self.respond(incoming, &mut payload, target)).await;
+        // Pinned where it is made, as below: who takes a future by value has room for it twice, and copies it.
+        let mut response = {
+            let responding = pin!(self.respond(incoming, &mut payload, target));
+            request_id.clone().scope(responding).await
+        };
         let (status, elapsed) = (response.status(), started.elapsed());
         if status.is_client_error() && request.headers().contains_key(TRANSFER_ENCODING) {
             response = body::holding(response, payload);
@@ -170,12 +175,15 @@ impl Shared {
     /// Calls the handler. A panic in it is a failure of this one request.
     async fn respond(&self, incoming: Incoming<'_>, payload: &mut Payload, target: Target<'_>) -> HttpResponse {
         let mut counted = None;
-        let answer = async {
-            incoming.begin()?;
-            check_address(incoming.request)?;
-            self.dispatch(incoming, payload, target, &mut counted).await
+        let answered = {
+            let answer = pin!(async {
+                incoming.begin()?;
+                check_address(incoming.request)?;
+                self.dispatch(incoming, payload, target, &mut counted).await
+            });
+            AssertUnwindSafe(answer).catch_unwind().await
         };
-        let mut response = match AssertUnwindSafe(answer).catch_unwind().await {
+        let mut response = match answered {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => problem::response(&incoming.explain(error)),
             Err(_) => problem::response(&Error::internal("a handler panicked; its message is on standard error")),
