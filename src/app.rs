@@ -16,7 +16,7 @@ use crate::cache::{Bus, BusMetrics, Cache, Reconciler, SecondTier};
 use crate::catalog::Catalog;
 use crate::config::{Mistake, Settings};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::Collection;
+use crate::model::{Collection, Words};
 use crate::overload::Capacity;
 use crate::records::{CatalogedLog, Feed, FeedSettings, Records, Resources, check_list};
 use crate::redis_client::RedisClient;
@@ -104,7 +104,7 @@ fn declarations(catalog: &Catalog) -> u64 {
         let fields = collection.term_fields().into_iter().map(|name| (name.to_owned(), collection.fields.get(name).copied()));
         all.insert(collection.name.clone(), (fields.collect::<BTreeMap<_, _>>(), collection.search.clone()));
     }
-    xxhash_rust::xxh3::xxh3_64(format!("{all:?}").as_bytes())
+    xxhash_rust::xxh3::xxh3_64(format!("{} {all:?}", Words::LAYOUT).as_bytes())
 }
 
 /// Everything that needs no database. It is made once, however often opening one is tried.

@@ -1,5 +1,5 @@
-//! The credentials that were used last, with their entries: found again without a hash that nobody could make collide, and without a
-//! look-up in the cache. The cache says of each whether it may still be used; to be here makes it neither newer nor longer-lived.
+//! The credentials that were used last, with their entries: found again without hashing them as strongly as the cache must, and
+//! without a look-up in it. The cache says of each whether it may still be used; to be here makes it neither newer nor longer-lived.
 //!
 //! They are here as they were sent, in the memory of the process and nowhere else, which is wiped when another one takes the place.
 
@@ -15,7 +15,7 @@ use crate::cache::{Entry, Scope};
 /// Credentials that are used at the same time; two that share a place take turns.
 const PLACES: usize = 1_024;
 
-/// One credential in each place, by its hash.
+/// One credential in each place, by its hash. A lock protects one place, and is never held across an await.
 pub(super) struct Recent {
     hasher: RandomState,
     places: Box<[Mutex<Option<Used>>]>,
@@ -35,7 +35,7 @@ impl Recent {
         Self { hasher: RandomState::default(), places: (0..PLACES).map(|_| Mutex::default()).collect() }
     }
 
-    /// Reads what is known of the credential in `field`, if it was used lately. `read` runs under a lock.
+    /// Reads what is known of the credential in `field`, if it was used lately. `read` runs under the lock.
     pub fn find<T>(&self, field: &[u8], read: impl FnOnce(&Used) -> T) -> Option<T> {
         let place = self.place(field).lock().unwrap_or_else(PoisonError::into_inner);
         let is_same = |used: &&Used| constant_time::verify_slices_are_equal(used.field.expose_secret(), field).is_ok();

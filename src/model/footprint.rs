@@ -24,7 +24,8 @@ impl Footprint {
         let mut footprint = Self { shows_records: true, ..Self::of_selection(collection, &query.selection) };
         let sort = match (query.sort.is_empty(), &query.selection.search) {
             (true, Some(_)) => {
-                // Ranks come from the searched members, which are among these already; it may be those of records that are not selected.
+                // Ranks come from the searched members, which are among these already: where they are relative, from those of all
+                // records, selected or not.
                 if ranking == Ranking::Relative {
                     (footprint.required, footprint.words) = (Vec::new(), None);
                 }
@@ -61,14 +62,16 @@ impl Footprint {
         if self.required.iter().any(|term| change.terms.binary_search(term).is_err()) {
             return false;
         }
+        let is_shown = || self.shows_records && is_shown();
         if let (Some(wanted), Some(words)) = (&self.words, &change.words)
             && !wanted.may_be_in(words)
         {
-            return false;
+            // It is shown all the same where the index of the database was not yet made again for other declarations.
+            return is_shown();
         }
         match &change.members {
             None => true,
-            Some(members) => members.iter().any(|member| self.members.contains(member)) || self.shows_records && is_shown(),
+            Some(members) => members.iter().any(|member| self.members.contains(member)) || is_shown(),
         }
     }
 

@@ -1,9 +1,12 @@
 //! What a write did to a document, as far as cached answers can tell: the terms that it has or had, and what it changed.
 
-use super::document::Members;
 use serde_json::Value;
 
+use super::document::Members;
 use crate::model::{Collection, ServerFields, Term, Words};
+
+/// Of more fields than that the database may read less of each than [`Words`] do.
+const MAX_SEARCHED: usize = 40;
 
 /// See [`crate::model::Change`], which has the same.
 #[derive(Clone, Debug)]
@@ -27,7 +30,8 @@ impl Effect {
     pub(super) fn with_words(self, collection: &Collection, before: Option<&Members>, after: Option<&Members>) -> Self {
         let is_searched = |member: &String| collection.search.iter().any(|search| search.field == *member);
         let is_new_or_gone = before.is_none() || after.is_none();
-        if !is_new_or_gone && !self.members.iter().flatten().any(is_searched) {
+        let is_cut = collection.search.len() > MAX_SEARCHED;
+        if is_cut || !is_new_or_gone && !self.members.iter().flatten().any(is_searched) {
             return self;
         }
         let documents = [before, after].into_iter().flatten();

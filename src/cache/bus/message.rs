@@ -141,11 +141,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::Change;
+    use crate::model::{Change, Words};
 
     fn changes() -> News {
         let targets = ["r:metrics:M-1", "t:metrics:4:tier=i:1", "c:metrics", "b:domains"].map(|target| target.parse().unwrap());
-        let words = Some(["lamp".to_owned(), "brass".to_owned()].into_iter().collect());
+        let words = Words::of(["a brass lamp"]);
         let change = Change { members: Some(vec!["name".to_owned()]), words, ..crate::cache::tests::change(1, 2, "M-1") };
         News::Changes(Changes {
             transactions: vec![Position { transaction: u64::MAX, sequence: i64::MAX }.into()],

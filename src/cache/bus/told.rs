@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::message::Place;
-use crate::cache::target::Target;
+use crate::cache::target::{BULK, Target, collection_of};
 use crate::model::{Change, Guard, Operation, Words};
 
 /// The words of one message take at most so many bytes. What is left out touches every search.
@@ -15,33 +15,36 @@ const MAX_WORD_BYTES: usize = 16 * 1024;
 
 /// A [`Change`] on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Spelled", into = "Spelled")]
+#[serde(try_from = "ToldText", into = "ToldText")]
 pub(in crate::cache) struct Told(Arc<Change>);
 
 #[derive(Serialize, Deserialize)]
-struct Spelled {
+struct ToldText {
     place: Place,
     operation: String,
     record: Target,
     terms: Vec<Target>,
     members: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    words: Option<Vec<String>>,
+    words: Option<String>,
 }
 
 impl Told {
-    /// What is told of `changes`, which have moved `targets`: nothing of collections that are given up as a whole.
+    /// What is told of `changes`, which have moved `targets`: nothing of collections that are given up as a whole, nor of a backlog.
     pub fn of(changes: &[Arc<Change>], targets: &[Target]) -> Vec<Self> {
+        if changes.len() > BULK {
+            return Vec::new();
+        }
         let mut room = MAX_WORD_BYTES;
         let tell = |change: &Arc<Change>| {
-            let bytes: usize = change.words.iter().flat_map(Words::stems).map(str::len).sum();
+            let bytes = change.words.as_ref().map_or(0, |words| words.as_str().len());
             if bytes <= room {
                 room -= bytes;
                 return Self(Arc::clone(change));
             }
             Self(Arc::new(Change { words: None, ..Change::clone(change) }))
         };
-        let named: BTreeSet<_> = guards(targets).into_iter().map(crate::cache::target::collection_of).collect();
+        let named: BTreeSet<_> = guards(targets).into_iter().map(collection_of).collect();
         changes.iter().filter(|change| named.contains(&change.collection)).map(tell).collect()
     }
 
@@ -61,7 +64,7 @@ fn guards<'a>(targets: &'a [Target]) -> BTreeSet<&'a Guard> {
     targets.iter().filter_map(guard).collect()
 }
 
-impl From<Told> for Spelled {
+impl From<Told> for ToldText {
     fn from(Told(change): Told) -> Self {
         let term = |term| Target::Guard(Guard::Term(change.collection.clone(), term));
         Self {
@@ -70,15 +73,15 @@ impl From<Told> for Spelled {
             record: Target::Guard(Guard::Record(change.collection.clone(), change.id.clone())),
             terms: change.terms.iter().cloned().map(term).collect(),
             members: change.members.clone(),
-            words: change.words.as_ref().map(|words| words.stems().map(str::to_owned).collect()),
+            words: change.words.as_ref().map(|words| words.as_str().to_owned()),
         }
     }
 }
 
-impl TryFrom<Spelled> for Told {
+impl TryFrom<ToldText> for Told {
     type Error = &'static str;
 
-    fn try_from(spelled: Spelled) -> Result<Self, Self::Error> {
+    fn try_from(spelled: ToldText) -> Result<Self, Self::Error> {
         let Target::Guard(Guard::Record(collection, id)) = spelled.record else { return Err("a change is one of a record") };
         let term = |target| match target {
             Target::Guard(Guard::Term(of, term)) if of == collection => Ok(term),
@@ -91,7 +94,7 @@ impl TryFrom<Spelled> for Told {
             operation: Operation::parse(&spelled.operation).ok_or("an operation is one of three")?,
             terms,
             members: spelled.members,
-            words: spelled.words.map(Words::from_iter),
+            words: spelled.words.as_deref().map(Words::from_text),
             collection,
             id,
         })))

@@ -226,8 +226,8 @@ impl Reconciler {
         // What this process had not applied was committed after its last round began.
         let since = if changes.is_found { self.update(|progress| progress.read_at) } else { Instant::now() };
         let mv = Move { cause, since };
-        // Other declarations have other terms, and search other texts.
-        let is_understood = changes.declarations == bus.declarations();
+        // Other declarations have other terms, and search other texts; another database has another history.
+        let is_understood = is_same_database && changes.declarations == bus.declarations();
         match Told::all(&changes.changes, &changes.targets).filter(|_| is_understood) {
             Some(told) => self.cache.advance_by(&changes.targets, &told, &mv),
             None => self.cache.advance(&changes.targets, &mv),
@@ -236,7 +236,7 @@ impl Reconciler {
         let is_same_server = bus.settled_on() == Some(changes.server);
         let is_in_order =
             self.update(|progress| changes.predecessors.iter().all(|transaction| progress.has_applied(*transaction)));
-        if is_same_server && is_same_database && is_in_order && is_understood {
+        if is_same_server && is_in_order && is_understood {
             self.note(|progress| positions.iter().for_each(|position| progress.heard(*position)));
         } else {
             self.cache.trust().alarm().notify_one();
