@@ -55,8 +55,8 @@ impl Footprint {
 
     /// Whether `change` may have touched the answer; `is_shown` says whether its record is shown in it.
     ///
-    /// A record that lacks a required term or a wanted word before and after is selected neither before nor after. An update that changes none
-    /// of the members moves its record neither into the selection nor out of it, nor within its order: it shows only where the
+    /// A record that lacks a required term or a wanted word before and after is selected neither before nor after. An update that
+    /// changes none of the members moves its record neither into the selection nor out of it, nor within its order: it shows only where the
     /// record does.
     pub fn is_touched_by(&self, change: &Change, is_shown: impl FnOnce() -> bool) -> bool {
         if self.required.iter().any(|term| change.terms.binary_search(term).is_err()) {

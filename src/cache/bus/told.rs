@@ -18,6 +18,7 @@ const MAX_WORD_BYTES: usize = 16 * 1024;
 #[serde(try_from = "ToldText", into = "ToldText")]
 pub(in crate::cache) struct Told(Arc<Change>);
 
+/// How it is spelled.
 #[derive(Serialize, Deserialize)]
 struct ToldText {
     place: Place,
@@ -81,20 +82,20 @@ impl From<Told> for ToldText {
 impl TryFrom<ToldText> for Told {
     type Error = &'static str;
 
-    fn try_from(spelled: ToldText) -> Result<Self, Self::Error> {
-        let Target::Guard(Guard::Record(collection, id)) = spelled.record else { return Err("a change is one of a record") };
+    fn try_from(text: ToldText) -> Result<Self, Self::Error> {
+        let Target::Guard(Guard::Record(collection, id)) = text.record else { return Err("a change is one of a record") };
         let term = |target| match target {
             Target::Guard(Guard::Term(of, term)) if of == collection => Ok(term),
             _ => Err("a record has terms of its collection"),
         };
-        let mut terms = spelled.terms.into_iter().map(term).collect::<Result<Vec<_>, _>>()?;
+        let mut terms = text.terms.into_iter().map(term).collect::<Result<Vec<_>, _>>()?;
         terms.sort();
         Ok(Self(Arc::new(Change {
-            position: spelled.place.into(),
-            operation: Operation::parse(&spelled.operation).ok_or("an operation is one of three")?,
+            position: text.place.into(),
+            operation: Operation::parse(&text.operation).ok_or("an operation is one of three")?,
             terms,
-            members: spelled.members,
-            words: spelled.words.as_deref().map(Words::from_text),
+            members: text.members,
+            words: text.words.as_deref().map(Words::from_text),
             collection,
             id,
         })))
