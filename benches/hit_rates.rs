@@ -53,7 +53,7 @@ fn main() {
             }
             let order = if sort.is_empty() { "default sort" } else { "sort=name" };
             println!("{order}, max_lag = {max_lag} s");
-            Run::open(settings, None).await.drive(Requests::new(SEED, count, sort), requests, rate).await;
+            Run::open(settings).await.drive(Requests::new(SEED, count, sort), requests, rate).await;
         }
         if let Ok(redis) = std::env::var("TEST_REDIS") {
             settings.redis.url = redis;
@@ -61,8 +61,7 @@ fn main() {
                 settings.redis.prefix = format!("bench-{}-{sort}", std::process::id());
                 let order = if sort.is_empty() { "default sort" } else { "sort=name" };
                 println!("{order}, max_lag = 0 s, written on another instance");
-                let run = Run::open(settings.clone(), Some(settings.clone())).await;
-                run.drive(Requests::new(SEED, count, sort), requests, rate).await;
+                Run::open(settings.clone()).await.drive(Requests::new(SEED, count, sort), requests, rate).await;
             }
         }
     });
@@ -71,7 +70,7 @@ fn main() {
 /// One run over all requests, with an empty cache at its start.
 struct Run {
     terrace: Side,
-    /// Where writes go, if not there.
+    /// Where writes go if there is a Redis to tell of them, and not there.
     writer: Option<Side>,
     /// The same database, past all caches.
     truth: Side,
@@ -139,13 +138,11 @@ fn digest(answer: &Answer) -> u128 {
 }
 
 impl Run {
-    async fn open(settings: Settings, writer: Option<Settings>) -> Self {
+    async fn open(settings: Settings) -> Self {
         let mut uncached = settings.clone();
         uncached.cache.enabled = false;
-        let writer = match writer {
-            Some(settings) => Some(Side::open(settings).await),
-            None => None,
-        };
+        let has_others = !settings.redis.url.is_empty();
+        let writer = if has_others { Some(Side::open(settings.clone()).await) } else { None };
         Self {
             terrace: Side::open(settings).await,
             writer,

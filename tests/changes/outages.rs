@@ -12,7 +12,7 @@ use crate::support::redis::PrivateRedis;
 
 const LIVE: &str = "/api/items/_changes?live";
 
-/// It then gives out numbers again that feeds have passed.
+/// The feed need not have passed the numbers that are then given out again, so this says nothing of those.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_feed_goes_on_behind_a_crash_of_the_database_and_so_does_a_client_that_comes_back() {
     // Nothing but a commit brings its log to the disk.
