@@ -97,6 +97,18 @@ impl Snapshot {
         Self { next: self.next.max(reach), in_progress: unseen.chain(further).collect(), server: self.server }
     }
 
+    /// What is still seen in the next run of the server, as `now` begins it: whatever was committed, `now` sees too. What it does
+    /// not see bears a number that is given out again.
+    #[must_use]
+    pub fn restarted(&self, now: &Self) -> Self {
+        let next = self.next.min(now.next);
+        let mut in_progress: Vec<u64> =
+            self.in_progress.iter().chain(&now.in_progress).copied().filter(|unseen| *unseen < next).collect();
+        in_progress.sort_unstable();
+        in_progress.dedup();
+        Self { next, in_progress, server: now.server }
+    }
+
     /// Takes a committed transaction in, so that its changes are not read again. Those between are noted as not seen; if
     /// they are too many, nothing happens, which costs no more than reading the changes.
     pub fn see(&mut self, transaction: u64) {

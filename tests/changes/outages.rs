@@ -5,51 +5,130 @@ use std::time::{Duration, Instant};
 use super::events::Events;
 use super::public_with;
 use crate::outages::ready;
-use crate::support::DEADLINE;
 use crate::support::fixture::{ITEMS, item};
 use crate::support::postgres::{PrivatePostgres, Stop};
 use crate::support::redis::PrivateRedis;
+use crate::support::{DEADLINE, Server};
 
 const LIVE: &str = "/api/items/_changes?live";
 
-/// The feed need not have passed the numbers that are then given out again, so this says nothing of those.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_feed_goes_on_behind_a_crash_of_the_database_and_so_does_a_client_that_comes_back() {
-    // Nothing but a commit brings its log to the disk.
-    let mut postgres = PrivatePostgres::planned().line("wal_writer_delay = 10s").start();
-    let server = public_with(|settings| {
-        settings.database.url = postgres.url();
-        settings.cache.reconcile_interval = Duration::from_millis(50);
-        settings.changes.heartbeat = Duration::from_millis(30);
-    });
-    ready(&server).await;
-    let mut feed = Events::open(&server, LIVE, None).await;
-    server.create_item(item("OLD", "a")).await;
-    assert_eq!(feed.ids(1).await, ["OLD"]);
-    let told = feed.last.clone();
-    let mut session = postgres.session();
-    (0..5).for_each(|_| session.execute("BEGIN; SELECT pg_current_xact_id(); ROLLBACK"));
-    drop(session);
+/// A database, and a feed of it that has passed numbers of transactions which the database, after a crash, gives out again.
+struct Crashed {
+    postgres: PrivatePostgres,
+    server: Server,
+    feed: Events,
+    /// The feed's place before the crash.
+    last: Option<String>,
+}
+
+impl Crashed {
+    async fn start() -> Self {
+        // Nothing but a commit brings its log to the disk.
+        let mut postgres = PrivatePostgres::planned().line("wal_writer_delay = 10s").start();
+        let server = public_with(|settings| {
+            settings.database.url = postgres.url();
+            settings.cache.reconcile_interval = Duration::from_millis(50);
+            settings.changes.heartbeat = Duration::from_millis(30);
+        });
+        ready(&server).await;
+        let mut feed = Events::open(&server, LIVE, None).await;
+        server.create_item(item("OLD", "a")).await;
+        assert_eq!(feed.ids(1).await, ["OLD"]);
+        let mut session = postgres.session();
+        (0..5).for_each(|_| session.execute("BEGIN; SELECT pg_current_xact_id(); ROLLBACK"));
+        drop(session);
+        let given_out = next_transaction(&postgres);
+        until(&mut feed, "pass what left nothing behind", |place| place.next >= given_out).await;
+        let last = feed.last.clone();
+        postgres.stop(Stop::Immediate);
+        postgres.start_again();
+        assert_eq!(next_transaction(&postgres), given_out - 5, "no number is given out again: there is nothing to see here");
+        Self { postgres, server, feed, last }
+    }
+
+    /// Until the feed has found the database again.
+    async fn found_again(&mut self) {
+        let before = Place::of(&self.feed);
+        until(&mut self.feed, "find the database again", |place| place.run != before.run).await;
+        assert!(Place::of(&self.feed).next < before.next, "the numbers have been passed again");
+    }
+
+    /// The feed, and a client that comes back to where it was, are told these, each once.
+    async fn tell(&mut self, expected: &[String]) {
+        assert_eq!(self.feed.ids(expected.len()).await, expected);
+        let mut again = Events::open(&self.server, LIVE, self.last.as_deref()).await;
+        let mut told = again.ids(expected.len()).await;
+        told.sort();
+        assert!(told.iter().eq(expected.iter().collect::<std::collections::BTreeSet<_>>()), "{told:?}");
+        ready(&self.server).await;
+        self.server.create_item(item("LAST", "a")).await;
+        assert_eq!((self.feed.ids(1).await, again.ids(1).await), (vec!["LAST".to_owned()], vec!["LAST".to_owned()]));
+    }
+}
+
+/// The number of the next transaction.
+fn next_transaction(postgres: &PrivatePostgres) -> u64 {
+    postgres.sql("SELECT pg_snapshot_xmax(pg_current_snapshot())")[0][0].as_deref().unwrap().parse().unwrap()
+}
+
+/// What a feed says of where it is: the run of the server, and the number of the transaction that it has seen all before.
+struct Place {
+    run: u64,
+    next: u64,
+}
+
+impl Place {
+    fn of(feed: &Events) -> Self {
+        let parts: Vec<&str> = feed.last.as_deref().unwrap().split('.').collect();
+        Self { run: parts[1].parse().unwrap(), next: parts[4].parse().unwrap() }
+    }
+}
+
+async fn until(feed: &mut Events, what: &str, reached: impl Fn(&Place) -> bool) {
     let deadline = Instant::now() + DEADLINE;
-    while feed.last == told {
-        assert!(Instant::now() < deadline, "the feed does not pass what left nothing behind");
+    while !reached(&Place::of(feed)) {
+        assert!(Instant::now() < deadline, "the feed does not {what}");
         feed.beat().await;
     }
-    let passed = feed.last.clone();
-    postgres.stop(Stop::Immediate);
-    postgres.start_again();
-    let mut session = postgres.session();
-    let expected: Vec<String> = (0..10).map(|number| format!("N{number}")).collect();
-    for id in &expected {
-        let insert = "INSERT INTO records (collection, id, data) VALUES";
-        session.execute(&format!("{insert} ('items', '{id}', '{{\"sku\": \"{id}\", \"name\": \"x\", \"category\": \"a\"}}')"));
-    }
-    assert_eq!(feed.ids(10).await, expected);
-    let mut again = Events::open(&server, LIVE, passed.as_deref()).await;
-    assert_eq!(again.ids(10).await, expected);
-    ready(&server).await;
-    server.create_item(item("LAST", "a")).await;
-    assert_eq!((feed.ids(1).await, again.ids(1).await), (vec!["LAST".to_owned()], vec!["LAST".to_owned()]));
+}
+
+fn insert(id: &str) -> String {
+    let data = format!("{{\"sku\": \"{id}\", \"name\": \"x\", \"category\": \"a\"}}");
+    format!("INSERT INTO records (collection, id, data) VALUES ('items', '{id}', '{data}')")
+}
+
+fn ids() -> Vec<String> {
+    (0..10).map(|number| format!("N{number}")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_goes_on_behind_a_crash_of_the_database_and_so_does_a_client_that_comes_back() {
+    let mut crashed = Crashed::start().await;
+    let mut session = crashed.postgres.session();
+    ids().iter().for_each(|id| session.execute(&insert(id)));
+    crashed.tell(&ids()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_that_finds_the_database_at_smaller_numbers_goes_on() {
+    let mut crashed = Crashed::start().await;
+    crashed.found_again().await;
+    let mut session = crashed.postgres.session();
+    ids().iter().for_each(|id| session.execute(&insert(id)));
+    crashed.tell(&ids()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_number_given_out_again_that_is_open_when_a_feed_finds_the_database_is_told_when_it_commits() {
+    let mut crashed = Crashed::start().await;
+    let mut open = crashed.postgres.session();
+    open.execute("BEGIN");
+    open.execute(&insert("OPEN"));
+    let mut session = crashed.postgres.session();
+    ids().iter().for_each(|id| session.execute(&insert(id)));
+    assert_eq!(crashed.feed.ids(10).await, ids());
+    open.execute("COMMIT");
+    assert_eq!(crashed.feed.ids(1).await, ["OPEN"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::super::audit::ChangeSight;
 use super::place::Place;
 use super::tail::{BATCH, Following, Mark, Taken};
-use super::{Continuity, FeedEnd, FeedItem, Recheck, Shared, continuity, is_gone};
+use super::{Continuity, FeedEnd, FeedItem, REREAD, Recheck, Shared, continuity, is_gone};
 use crate::error::{ErrorKind, Result};
 use crate::model::{ChangePage, Collection, LoggedChange, Position, Snapshot};
 use crate::store::{ChangeFilter, LogHead};
@@ -19,8 +19,6 @@ use crate::store::{ChangeFilter, LogHead};
 const AT_ONCE: usize = 64;
 /// After a reading of the log that failed.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How many transactions are read again after the database server was started anew; see `cache::reconcile`.
-const REREAD: u64 = 10_000;
 /// So many heartbeats may pass before a client that takes nothing is given up.
 const PATIENCE_HEARTBEATS: u32 = 2;
 
@@ -83,34 +81,39 @@ impl Follower {
 
     /// Reads the log until it has told all that is there.
     async fn catch_up(&mut self) -> Step {
+        while !self.has_read_a_round().await? {}
+        // Only now: what retention removed while this was reading is noted by then.
+        let head = self.head().await?;
+        if is_gone(&self.begin.seen, &head) { Err(FeedEnd::Gone) } else { Ok(()) }
+    }
+
+    /// Whether one run of the server was all that it read.
+    async fn has_read_a_round(&mut self) -> Step<bool> {
         self.settle();
-        let page = self.page(self.begin.seen.clone(), None).await?;
-        let page = match continuity(&self.begin.seen, &page.snapshot) {
-            Continuity::Same => page,
+        let mut page = self.page(self.begin.seen.clone(), None).await?;
+        match continuity(&self.begin.seen, &page.snapshot) {
+            Continuity::Same => {}
             Continuity::Other => return Err(FeedEnd::Gone),
             Continuity::Restarted => {
                 self.reread(&page.snapshot).await?;
-                self.begin.seen.server = page.snapshot.server;
-                self.page(self.begin.seen.clone(), None).await?
+                self.begin.seen = self.begin.seen.restarted(&page.snapshot);
+                return Ok(false);
             }
-        };
+        }
         let round = Arc::new(page.snapshot.clone());
-        let mut page = page;
         loop {
             for change in page.changes.iter().filter(|change| round.sees(change.position.transaction)) {
                 self.pass(change, &round).await?;
             }
             let Some(after) = page.more_after.filter(|after| after.transaction < round.next) else { break };
             page = self.page(self.begin.seen.clone(), Some(after)).await?;
-        }
-        // Only now: what retention removed while this was reading is noted by then.
-        let head = self.head().await?;
-        if is_gone(&self.begin.seen, &head) {
-            return Err(FeedEnd::Gone);
+            if page.snapshot.server != round.server {
+                return Ok(false);
+            }
         }
         self.passed = None;
         self.begin = self.begin.after(&round);
-        Ok(())
+        Ok(true)
     }
 
     /// After a start of the server: rows under numbers that had been given out before, to transactions which left nothing. Whoever is

@@ -31,6 +31,8 @@ use tail::Tail;
 const WAITING: usize = 16;
 /// When a client that found no place may come again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// How many transactions are read again after the database server was started anew; see `cache::reconcile`.
+const REREAD: u64 = 10_000;
 
 /// Who is asking now: an account may have been disabled, or a key revoked, since the feed began.
 pub type Recheck = Box<dyn Fn() -> BoxFuture<'static, Result<Caller>> + Send + Sync>;
@@ -227,11 +229,11 @@ enum Continuity {
 
 fn continuity(seen: &Snapshot, now: &Snapshot) -> Continuity {
     let ServerRun { number, timeline } = now.server;
-    if now.next < seen.next || timeline != seen.server.timeline {
+    if timeline != seen.server.timeline {
         Continuity::Other
     } else if number == seen.server.number {
-        Continuity::Same
-    } else if timeline == 0 {
+        if now.next < seen.next { Continuity::Other } else { Continuity::Same }
+    } else if timeline == 0 || now.next.saturating_add(REREAD) < seen.next {
         // Who does not tell its timeline may be a standby that took over.
         Continuity::Other
     } else {

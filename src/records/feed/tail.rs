@@ -177,6 +177,9 @@ impl Tail {
             });
             let Some(after) = after else { return Ok(Some(round)) };
             page = store.changes_follow(None, seen, Some(after), BATCH).await?;
+            if page.snapshot.server != round.server {
+                return Ok(None);
+            }
         }
     }
 
