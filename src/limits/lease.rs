@@ -1,23 +1,25 @@
 //! What one instance holds of one bucket: a block of requests that the shared bucket has granted already, to be passed on
 //! without asking again. It knows no clock and no Redis.
 //!
-//! **How far leases may lead beyond a quota.** A request passes at most [`Tenure::held`] after the bucket counted it, so in
-//! any stretch of time pass no more requests than a single bucket counts in that time and [`Tenure::held`] before it: what
+//! **How far leases may lead beyond a quota.** A request passes at most [`Tenure::longest`] after the bucket counted it, so in
+//! any stretch of time pass no more requests than a single bucket counts in that time and [`Tenure::longest`] before it: what
 //! comes back to the quota in a hundredth of its period is a hundredth of the quota, for any number of instances and
 //! blocks of any size. Blocks are given back, so that clients who pause lose nothing; but while one was out, the bucket may
-//! have been full, and what came back to it meanwhile been lost had the block never been taken. So of each block as much
-//! is kept as comes back in the time that it was out (`held` in the script): with that the bound is the same. (Let `x`
-//! be what bucket and open blocks hold above the quota. It grows by what comes back, only while some block is out, and
-//! closing block `i` makes it smaller by what came back since `i` was granted, or by all that is left of `i`. By induction
-//! over the events, with open blocks in the order in which they were granted, `x` is at most what is left of the first
-//! `i - 1` together with what came back since `i` was granted, for each `i`; so for the first.)
+//! have been full, and what came back to it meanwhile been lost had the block never been taken. The script knows the lowest
+//! that the backlog has been at since the block was granted. As much of the block as that comes back whole: all is then as if
+//! it had never been taken (and the lowest is so much lower, for the next one). Of the rest as much is kept as comes back
+//! in the time that it was out (`held` in the script): with that the bound is the same. (Let `x` be what bucket and open
+//! blocks hold above the quota. It grows by what comes back, only while some block is out, and closing block `i` makes it
+//! smaller by what came back since `i` was granted, or by all that is left of `i`. By induction over the events, with open
+//! blocks in the order in which they were granted, `x` is at most what is left of the first `i - 1` together with what came
+//! back since `i` was granted, for each `i`; so for the first.)
 
 use super::gcra::Rate;
 
 /// One in so many requests of a quota may be passed ahead, by all instances together: before the bucket is told. It counts
 /// them beyond the quota, so they are no more than that at any time.
 pub(super) const CREDIT: u32 = 200;
-/// How long a block may be held, at most.
+/// How long a block of several requests may be held, at most: the longer, the more of it comes back.
 const LONGEST: f64 = 1e6;
 /// Of the time that a block may be out, how much it is used; the rest is for giving it back.
 const USED: f64 = 0.6;
@@ -28,9 +30,8 @@ const AIM: f64 = 0.25;
 /// For how long blocks of a quota are out, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Tenure {
-    /// After this what is left of a block can no longer be given back: a hundredth of the period or half of that, at most a
-    /// second.
-    pub held: f64,
+    /// After this what is left of a block can no longer be given back: a hundredth of the period or half of that.
+    pub longest: f64,
     /// The largest block.
     pub most: u32,
 }
@@ -63,12 +64,17 @@ impl Tenure {
     pub fn of(rate: Rate) -> Self {
         // Half of what may be exceeded is for requests that are passed ahead, where that is any.
         let parts = if rate.requests() < CREDIT { 100.0 } else { 200.0 };
-        Self { held: (rate.capacity / parts).min(LONGEST), most: (rate.requests() / 16).max(1) }
+        Self { longest: rate.capacity / parts, most: (rate.requests() / 16).max(1) }
     }
 
-    /// How long a block is used.
-    pub fn used(self) -> u64 {
-        (self.held * USED) as u64
+    /// For how long a block of several requests is held.
+    pub fn held(self) -> f64 {
+        self.longest.min(LONGEST)
+    }
+
+    /// How long a block is used of which so many requests are left. Of a single one no more is lost than that one.
+    pub fn used(self, left: u32) -> u64 {
+        ((if left > 1 { self.held() } else { self.longest }) * USED) as u64
     }
 }
 
@@ -94,7 +100,13 @@ impl Lease {
     /// Whether a block should be fetched before this one is used up: little is left of it, and long before its end.
     pub fn is_short(&self, tenure: Tenure, now: u64) -> bool {
         let Block { left, size, .. } = self.block;
-        size >= 4 && left <= size / 4 && self.spare.left == 0 && ((now - self.since.min(now)) as f64) < tenure.held * USED / 2.0
+        size >= 4 && left <= size / 4 && self.spare.left == 0 && now.saturating_sub(self.since) < tenure.used(size) / 2
+    }
+
+    /// Whether the block was used up, by who is likely to need the next one while that may be used.
+    pub fn is_out(&self, tenure: Tenure, now: u64) -> bool {
+        let Block { left, size, .. } = self.block;
+        size > 0 && left == 0 && self.spare.left == 0 && now.saturating_sub(self.since) < tenure.used(1)
     }
 
     /// How large a block to ask for: as much as is used in a part of its time. Nothing is known of a client that is new or
@@ -140,7 +152,7 @@ impl Lease {
             return;
         }
         let elapsed = now.saturating_sub(self.since).max(1) as f64;
-        let pace = f64::from(size - left) * tenure.held * AIM / elapsed;
+        let pace = f64::from(size - left) * tenure.held() * AIM / elapsed;
         // It grows by doubling: a short burst says little about what comes next.
         self.next = (pace as u32).min(size.saturating_mul(2));
     }
@@ -167,12 +179,13 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_out_for_a_hundredth_of_the_period_at_most_and_no_longer_than_a_second() {
-        assert_eq!(tenure("100/15m").held, 1e6);
-        assert_eq!(tenure("100/1m").held, 600_000.0);
-        assert_eq!(tenure("1000/1m").held, 300_000.0);
-        assert_eq!(tenure("1000/1s").held, 5_000.0);
-        assert!(tenure("1000/1s").used() < 5_000);
+    fn a_block_is_out_for_a_hundredth_of_the_period_at_most_and_one_of_several_requests_no_longer_than_a_second() {
+        assert_eq!((tenure("100/15m").held(), tenure("100/15m").longest), (1e6, 9e6));
+        assert_eq!((tenure("100/15m").used(2), tenure("100/15m").used(1)), (600_000, 5_400_000));
+        assert_eq!(tenure("100/1m").held(), 600_000.0);
+        assert_eq!(tenure("1000/1m").held(), 300_000.0);
+        assert_eq!(tenure("1000/1s").held(), 5_000.0);
+        assert!(tenure("1000/1s").used(1) < 5_000);
     }
 
     #[test]
@@ -194,24 +207,24 @@ mod tests {
 
     #[test]
     fn a_fast_client_gets_larger_blocks_and_a_slow_one_a_request_at_a_time() {
-        let tenure = Tenure { held: 600_000.0, most: 1_000 };
+        let tenure = Tenure { longest: 600_000.0, most: 1_000 };
         let (mut lease, mut now, mut sizes) = (Lease::default(), 0, Vec::new());
         for _ in 0..8 {
             let size = lease.next(tenure, now);
             sizes.push(size);
-            lease.put(block(size, now + tenure.used()), now);
+            lease.put(block(size, now + tenure.used(2)), now);
             while lease.take(tenure, now).is_some() {
                 now += 1_000;
             }
         }
         assert_eq!(sizes, [1, 2, 4, 8, 16, 32, 64, 128]);
         assert!((120..=150).contains(&lease.next(tenure, now)), "at 1,000 a second, for 150 ms");
-        lease.put(block(150, now + tenure.used()), now);
+        lease.put(block(150, now + tenure.used(2)), now);
         for _ in 0..10 {
             assert!(lease.take(tenure, now).is_some());
             now += 100_000 / 10;
         }
-        now += tenure.used();
+        now += tenure.used(2);
         assert_eq!(lease.ended(tenure, now).map(|block| block.left), Some(140));
         assert!(lease.next(tenure, now) <= 3, "at 22 a second");
     }
@@ -220,7 +233,7 @@ mod tests {
     fn the_next_block_is_fetched_before_the_last_one_is_used_up() {
         let tenure = tenure("100000/1m");
         let mut lease = Lease::default();
-        lease.put(block(8, tenure.used()), 0);
+        lease.put(block(8, tenure.used(2)), 0);
         let short: Vec<bool> = (1..=8)
             .map(|number| {
                 assert!(lease.take(tenure, number).is_some());
@@ -229,12 +242,12 @@ mod tests {
             .collect();
         assert_eq!(short, [false, false, false, false, false, true, true, true]);
         let mut lease = Lease::default();
-        lease.put(block(4, tenure.used()), 0);
+        lease.put(block(4, tenure.used(2)), 0);
         for _ in 0..3 {
             assert!(lease.take(tenure, 0).is_some());
         }
-        assert!(lease.is_short(tenure, 10) && !lease.is_short(tenure, tenure.used() - 1), "one that is slow waits and sees");
-        assert_eq!(lease.put(block(16, tenure.used()), 20), [None, None]);
+        assert!(lease.is_short(tenure, 10) && !lease.is_short(tenure, tenure.used(2) - 1), "one that is slow waits and sees");
+        assert_eq!(lease.put(block(16, tenure.used(2)), 20), [None, None]);
         assert!(!lease.is_short(tenure, 20), "there is a spare");
         assert_eq!((0..20).filter(|_| lease.take(tenure, 30).is_some()).count(), 17);
     }

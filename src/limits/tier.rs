@@ -87,7 +87,7 @@ impl Tier {
         for order in orders {
             let Order { rate, tenure, asked, waiting, passed, returned, .. } = *order;
             let returned = returned.unwrap_or_default();
-            call.key(self.name(order.bucket)).arg(rate.interval).arg(rate.capacity).arg(tenure.held);
+            call.key(self.name(order.bucket)).arg(rate.interval).arg(rate.capacity).arg(tenure.longest);
             call.arg(asked).arg(waiting).arg(passed).arg(returned.left).arg(returned.granted_at);
         }
         let replies: Vec<(u32, u32, u64, u64)> = link.invoke(&call).await?;

@@ -1,6 +1,6 @@
 //! A client of server-sent events that remembers where it was.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::{Method, Response};
 use serde_json::Value;
@@ -51,7 +51,9 @@ impl Events {
 
     /// The next event; `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<Event> {
+        let deadline = Instant::now() + DEADLINE;
         loop {
+            assert!(Instant::now() < deadline, "nothing but heartbeats comes");
             if let Some(event) = self.block().await? {
                 return Some(event);
             }

@@ -98,7 +98,7 @@ async fn three_instances_exceed_a_quota_by_no_more_than_a_hundredth_and_give_nea
     let (count, whole) = (passed.len() as f64, 600.0 + time * 100.0);
     within(passed, 600.0, 6.0, 0.01);
     println!("{count} of {whole} passed, with {} questions", three.sum("terrace_quota_questions_total", &["answered"]).await);
-    assert!(count >= 0.92 * whole, "{count} of {whole}");
+    assert!(count >= 0.95 * whole, "{count} of {whole}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -161,7 +161,7 @@ async fn clients_that_come_and_go_get_what_a_single_bucket_would_give_them() {
             let count = passed.len();
             within(passed, 300.0, 3.0, 0.01);
             println!("client {number}: {count} of {expected} and {} sent", arrivals.len());
-            assert!(count as f64 >= 0.93 * expected as f64 - 3.0, "{count} of {expected}");
+            assert!(count as f64 >= 0.97 * expected as f64 - 3.0, "{count} of {expected}");
         })
     });
     for client in clients.collect::<Vec<_>>() {
@@ -212,10 +212,37 @@ async fn a_slow_client_of_a_large_quota_waits_for_nobody_and_is_counted_all_the_
     let bucket = || {
         let [key] = &private.command::<Vec<String>>(&["KEYS", "*:q:*"])[..] else { panic!("there is one bucket") };
         let bucket: String = private.command(&["GET", key]);
-        bucket.split_once(':').unwrap().1.parse::<f64>().unwrap()
+        bucket.split(':').nth(1).unwrap().parse::<f64>().unwrap()
     };
     // 3.6 s for each.
     server.eventually("six are counted", async || (5.0..=6.5).contains(&(bucket() / 3.6e6))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_again_within_a_moment_does_not_wait_though_the_quota_is_small() {
+    let private = PrivateRedis::start();
+    let server = Server::fixture_with(|settings| {
+        settings.redis.url = private.url();
+        settings.redis.timeout = Duration::from_secs(30);
+        // What is leased is used for more than half an hour.
+        settings.limits.api = quota("100/100h");
+    });
+    server.eventually("it counts in Redis", async || value(&metrics(&server).await, "terrace_quota_instances", &[]) == 1.0).await;
+    let asked = async || value(&metrics(&server).await, "terrace_quota_questions_total", &["answered"]);
+    server.get(ITEMS).await.expect(200);
+    server.get(ITEMS).await.expect(200);
+    for expected in [97, 96, 95] {
+        // What was asked for behind the last answer is there.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let before = asked().await;
+        private.pause();
+        let begun = Instant::now();
+        let reply = server.get(ITEMS).await;
+        assert_eq!((super::left(&reply, "\"api\";q=100;w=360000"), reply.cache()), (expected, "HIT"));
+        assert!(begun.elapsed() < Duration::from_secs(15), "it waited for Redis");
+        private.resume();
+        server.eventually("the next one is leased behind the answer", async || asked().await > before).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
