@@ -26,7 +26,11 @@ impl<'a> PostgresSearch<'a> {
 impl SearchDialect for PostgresSearch<'_> {
     fn push_source(&self, statement: &mut Statement) {
         let table = PostgresDialect.table(&self.collection.name, "records");
-        statement.sql(format!("{table} CROSS JOIN (SELECT terrace_query(")).text(&self.query).sql(") AS query) AS asked");
+        // The offset keeps the planner from putting the function where the query is used: into the rank of every match.
+        statement
+            .sql(format!("{table} CROSS JOIN (SELECT terrace_query("))
+            .text(&self.query)
+            .sql(") AS query OFFSET 0) AS asked");
     }
 
     fn push_condition(&self, statement: &mut Statement) {
