@@ -138,6 +138,35 @@ impl Fleet {
             at(0.999),
             at(1.0),
         );
+        let told = self.told_within().await;
+        let bound = |part: f64| told.iter().find(|(_, within)| *within >= part).map_or("+Inf", |(bound, _)| bound);
+        println!(
+            "of that, from the announcement until another instance had applied it (seconds, by the buckets of its histogram): p50 at most {}, \
+             p90 {}, p99 {}, p99.9 {}, all {}",
+            bound(0.5),
+            bound(0.9),
+            bound(0.99),
+            bound(0.999),
+            bound(1.0)
+        );
+    }
+
+    /// Which part of what the first instance announced the others had applied within the bounds of their histogram.
+    async fn told_within(&self) -> Vec<(String, f64)> {
+        let mut counts: Vec<(String, f64)> = Vec::new();
+        for instance in &self.instances[1..] {
+            for line in metrics(instance).await.lines() {
+                let Some(rest) = line.strip_prefix("terrace_bus_invalidation_delay_seconds_bucket{le=\"") else { continue };
+                let (bound, count) = rest.split_once("\"} ").unwrap();
+                let count: f64 = count.parse().unwrap();
+                match counts.iter_mut().find(|(known, _)| known == bound) {
+                    Some((_, sum)) => *sum += count,
+                    None => counts.push((bound.to_owned(), count)),
+                }
+            }
+        }
+        let all = counts.last().unwrap().1;
+        counts.into_iter().map(|(bound, count)| (bound, count / all)).collect()
     }
 
     /// All clients ask at once, as soon as the entry has expired in both tiers.
@@ -168,7 +197,7 @@ impl Fleet {
     async fn list_loads(&self) -> u64 {
         let mut loads = 0;
         for instance in &self.instances {
-            let metrics = String::from_utf8(Connection::open(instance.address).await.get("/metrics").await.to_vec()).unwrap();
+            let metrics = metrics(instance).await;
             let counts = metrics
                 .lines()
                 .filter(|line| line.starts_with("terrace_cache_load_duration_seconds_count{") && line.contains("kind=\"list\""));
@@ -176,6 +205,10 @@ impl Fleet {
         }
         loads
     }
+}
+
+async fn metrics(instance: &Process) -> String {
+    String::from_utf8(Connection::open(instance.address).await.get("/metrics").await.to_vec()).unwrap()
 }
 
 /// A client that writes to one instance and watches the others. Its records are its own.
