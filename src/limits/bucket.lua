@@ -4,7 +4,7 @@
 --
 -- ARGV has eight numbers for each bucket: what a request adds, how much backlog there may be, for how long a block may be
 -- out (all in microseconds); how many requests are asked for, how many of them wait and are granted if there are so many;
--- how many were passed without asking while this server was away; how many come back, and when they were granted.
+-- how many were passed before this server was told; how many come back, and when they were granted.
 --
 -- Returns for each bucket: how many are granted, how many are left, microseconds until one is, and now.
 local time = redis.call('TIME')
@@ -22,7 +22,7 @@ for number, key in ipairs(KEYS) do
         for text in string.gmatch(stored, '[^:]+') do
             numbers[#numbers + 1] = tonumber(text)
         end
-        -- A clock that was set back stands still for the bucket: nothing drains, and nothing is added.
+        -- Where the clock was set back, nothing drains and nothing is added.
         backlog = math.max(0, numbers[2] - math.max(0, now - numbers[1]))
         earlier, later = numbers[3], numbers[5]
         earlier_lowest, later_lowest = math.min(numbers[4], backlog), math.min(numbers[6], backlog)
@@ -48,7 +48,7 @@ for number, key in ipairs(KEYS) do
     -- For blocks granted from now on, another moment is better: when the last one is long ago, or the bucket was emptier.
     if now - later >= math.max(longest, 100000) then
         earlier, earlier_lowest, later, later_lowest = later, later_lowest, now, backlog
-    elseif later_lowest * 2 < backlog then
+    elseif now > later and later_lowest * 2 < backlog then
         later, later_lowest = now, backlog
     end
     if backlog > 0 then

@@ -1,6 +1,7 @@
 //! What goes on beside requests: blocks that have ended are given back, the instance says that it lives, idle buckets are
 //! forgotten, and the log is told who counts.
 
+use std::cmp::Reverse;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use super::tier::{Order, Tier};
 use crate::redis_client::Link;
 use crate::telemetry::Told;
 
-/// How often blocks are given back. What is left of a block has a few times as long before it is lost.
+/// How often blocks are given back.
 const TICK: Duration = Duration::from_millis(50);
 /// How often the instance says that it lives, in ticks.
 const PRESENCE: u32 = 20;
@@ -53,22 +54,10 @@ impl Inner {
     async fn give_back(&self, tier: &Tier, link: &Link) {
         let (now, server) = (self.now(), link.server());
         let mut orders = std::mem::take(&mut *lock(&self.returns));
-        let open = std::mem::take(&mut *lock(&self.open));
-        let mut still_open = Vec::new();
-        for key in open {
-            let looked = self.table.with_known(key, |slot| {
-                let shared = slot.known()?.shared;
-                Some((shared.returning(server, now), shared.is_open()))
-            });
-            let Some((returned, is_open)) = looked.flatten() else { continue };
-            orders.extend(returned);
-            if is_open {
-                still_open.push(key);
-            }
+        while let Some(key) = self.ended(now) {
+            let returned = self.table.with_known(key, |slot| Some(slot.known()?.shared.returning(server, now)));
+            orders.extend(returned.flatten().into_iter().flatten().flatten());
         }
-        still_open.sort_unstable();
-        still_open.dedup();
-        lock(&self.open).append(&mut still_open);
         for batch in orders.chunks(BATCH) {
             if tier.order(link, batch).await.is_err() {
                 // It is lost to the clients; the buckets fill up again by themselves.
@@ -77,6 +66,13 @@ impl Inner {
             let returned = batch.iter().filter_map(|order: &Order| order.returned);
             self.metrics.returned.inc_by(returned.map(|block| u64::from(block.left)).sum());
         }
+    }
+
+    /// A bucket one of whose blocks has ended, unless it was used up.
+    fn ended(&self, now: u64) -> Option<u128> {
+        let mut open = lock(&self.open);
+        let is_over = open.peek().is_some_and(|Reverse((end, _))| *end <= now);
+        if is_over { open.pop().map(|Reverse((_, key))| key) } else { None }
     }
 
     async fn appear(&self, tier: &Tier, link: &Link) {

@@ -19,8 +19,9 @@ use super::gcra::Rate;
 /// One in so many requests of a quota may be passed ahead, by all instances together: before the bucket is told. It counts
 /// them beyond the quota, so they are no more than that at any time.
 pub(super) const CREDIT: u32 = 200;
-/// How long a block of several requests may be held, at most: the longer, the more of it comes back.
+/// How long a block of several requests may be held, at most, and one of a single request. What is out may be missed elsewhere.
 const LONGEST: f64 = 1e6;
+const LONGEST_SINGLE: f64 = 10e6;
 /// Of the time that a block may be out, how much it is used; the rest is for giving it back.
 const USED: f64 = 0.6;
 /// Within how much of that time a block of the right size is used up. The smaller, the fewer blocks end with something left
@@ -30,7 +31,8 @@ const AIM: f64 = 0.25;
 /// For how long blocks of a quota are out, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Tenure {
-    /// After this what is left of a block can no longer be given back: a hundredth of the period or half of that.
+    /// For how long any block may be held: a hundredth of the period or half of that, at most ten seconds. Of what comes back later
+    /// no more counts than the bucket has had all the time.
     pub longest: f64,
     /// The largest block.
     pub most: u32,
@@ -64,7 +66,7 @@ impl Tenure {
     pub fn of(rate: Rate) -> Self {
         // Half of what may be exceeded is for requests that are passed ahead, where that is any.
         let parts = if rate.requests() < CREDIT { 100.0 } else { 200.0 };
-        Self { longest: rate.capacity / parts, most: (rate.requests() / 16).max(1) }
+        Self { longest: (rate.capacity / parts).min(LONGEST_SINGLE), most: (rate.requests() / 16).max(1) }
     }
 
     /// For how long a block of several requests is held.
@@ -145,6 +147,11 @@ impl Lease {
         self.block.left > 0 || self.spare.left > 0
     }
 
+    /// When the newer of the blocks ends that have something left.
+    pub fn end(&self) -> Option<u64> {
+        [self.spare, self.block].iter().find(|block| block.left > 0).map(|block| block.end)
+    }
+
     /// Judges by the block in use how large the next one should be.
     fn learn(&mut self, tenure: Tenure, now: u64) {
         let Block { left, size, .. } = self.block;
@@ -182,6 +189,7 @@ mod tests {
     fn a_block_is_out_for_a_hundredth_of_the_period_at_most_and_one_of_several_requests_no_longer_than_a_second() {
         assert_eq!((tenure("100/15m").held(), tenure("100/15m").longest), (1e6, 9e6));
         assert_eq!((tenure("100/15m").used(2), tenure("100/15m").used(1)), (600_000, 5_400_000));
+        assert_eq!((tenure("100/24h").used(2), tenure("100/24h").used(1)), (600_000, 6_000_000));
         assert_eq!(tenure("100/1m").held(), 600_000.0);
         assert_eq!(tenure("1000/1m").held(), 300_000.0);
         assert_eq!(tenure("1000/1s").held(), 5_000.0);

@@ -6,6 +6,8 @@
 //! (`gcra`) lets pass this instance's share, and what it let pass is told to the bucket when it is back.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -52,8 +54,8 @@ pub(super) struct Inner {
     paused_until: AtomicU64,
     /// Whether the last question failed.
     is_failing: AtomicBool,
-    /// Buckets with blocks that may have to be given back.
-    pub open: Mutex<Vec<u128>>,
+    /// When blocks end that may have to be given back, and of which buckets. The next is on top.
+    pub open: Mutex<BinaryHeap<Reverse<(u64, u128)>>>,
     /// Blocks to be given back.
     pub returns: Mutex<Vec<Order>>,
     pub metrics: Metrics,
@@ -136,7 +138,7 @@ impl Quotas {
         };
         let (check, rest) = inner.table.with(key, now, |slot| {
             let mut sharing = slot.sharing(|| policy.shared(tier, &who));
-            match sharing.shared.answer(now) {
+            match sharing.shared.answer(inner.present.load(Ordering::Relaxed), now) {
                 Answer::Known(standing) => (Check::Known(standing), Rest::Nothing),
                 Answer::Short(standing) => (Check::Known(standing), sharing.shared.begin()),
                 Answer::Unknown if inner.link(tier, now).is_none() => {
@@ -244,19 +246,18 @@ impl Inner {
     /// Asks the bucket once.
     async fn round(&self, tier: &Tier, link: &Link, key: u128) -> Result<Rest> {
         let (asked_at, server) = (self.now(), link.server());
-        let order = self.table.with_known(key, |slot| slot.known()?.shared.order(server, asked_at)).flatten();
+        let present = self.present.load(Ordering::Relaxed);
+        let order = self.table.with_known(key, |slot| slot.known()?.shared.order(server, present, asked_at)).flatten();
         let Some(order) = order else { return Ok(Rest::Nothing) };
         let grant = self.send(tier, link, &order).await?;
         let settled = self.table.with_known(key, |slot| {
             let shared = slot.known()?.shared;
             let (rest, returned) = shared.settle(&order, grant, server, asked_at, self.now());
-            Some((rest, returned, shared.is_open()))
+            Some((rest, returned, shared.end()))
         });
-        let Some((rest, returned, is_open)) = settled.flatten() else { return Ok(Rest::Nothing) };
+        let Some((rest, returned, end)) = settled.flatten() else { return Ok(Rest::Nothing) };
         lock(&self.returns).extend(returned.into_iter().flatten());
-        if is_open {
-            lock(&self.open).push(key);
-        }
+        lock(&self.open).extend(end.map(|end| Reverse((end, key))));
         Ok(rest)
     }
 

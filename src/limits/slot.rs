@@ -10,6 +10,8 @@ use super::tier::{BucketName, Grant, Order};
 
 /// Plenty is left where this part of a quota is.
 const PLENTY: f64 = 4.0;
+/// Where a quota has fewer requests for each instance, none is leased to be at hand: together they would lack elsewhere.
+const AT_HAND: u32 = 20;
 
 /// How a caller stands with a quota after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,10 +175,14 @@ impl Shared {
     }
 
     /// Decides by the lease, and by what the bucket has said.
-    pub fn answer(&mut self, now: u64) -> Answer {
+    pub fn answer(&mut self, instances: u32, now: u64) -> Answer {
         if self.lease.take(self.tenure, now).is_some() {
             let standing = standing(Ok(()), self.rate, self.left.saturating_add(self.lease.left(now)));
-            return if self.waiting.is_none() && self.is_short(now) { Answer::Short(standing) } else { Answer::Known(standing) };
+            return if self.waiting.is_none() && self.is_short(instances, now) {
+                Answer::Short(standing)
+            } else {
+                Answer::Known(standing)
+            };
         }
         match self.refused_until.checked_sub(now).filter(|wait| *wait > 0) {
             Some(wait) => Answer::Known(standing(Err(Duration::from_micros(wait)), self.rate, 0)),
@@ -204,14 +210,14 @@ impl Shared {
     }
 
     /// What to ask the bucket for, on this server; `None` if nobody needs anything any more.
-    pub fn order(&mut self, server: u64, now: u64) -> Option<Order> {
+    pub fn order(&mut self, server: u64, instances: u32, now: u64) -> Option<Order> {
         let waiting = self.waiting.as_mut()?;
         // Those whose client has gone are not counted.
         waiting.retain(|waiting| !waiting.is_closed());
         let waiting = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
         let asked = match self.precision {
             Precision::Exact => waiting,
-            Precision::Leased => self.block(waiting, now).max(waiting),
+            Precision::Leased => self.block(waiting, instances, now).max(waiting),
         };
         if asked == 0 && self.passed == 0 {
             self.waiting = None;
@@ -224,8 +230,8 @@ impl Shared {
     /// How large a block to ask for. Who is slow is passed ahead, one request at a time, and needs none. Nor does who has one that has
     /// only begun, and tells what was passed ahead of it: nothing could be learnt of it yet, and a small one behind it would be all
     /// that the one after that could grow from. Who comes back soon after one was used up gets one more than those who `wait` need.
-    fn block(&mut self, waiting: u32, now: u64) -> u32 {
-        let is_short = self.is_short(now);
+    fn block(&mut self, waiting: u32, instances: u32, now: u64) -> u32 {
+        let is_short = self.is_short(instances, now);
         if self.lease.left(now) > 0 && !is_short {
             return 0;
         }
@@ -235,9 +241,10 @@ impl Shared {
     }
 
     /// Whether the next block should be fetched before somebody waits for it. Where the bucket has little left, only fast callers
-    /// need one: what comes back late of a block may be missed.
-    fn is_short(&self, now: u64) -> bool {
-        self.lease.is_short(self.tenure, now) || self.lease.is_out(self.tenure, now) && self.has_plenty(now)
+    /// need one: what is out may be missed elsewhere. 0 `instances` are not known yet.
+    fn is_short(&self, instances: u32, now: u64) -> bool {
+        let is_enough = || self.rate.requests().checked_div(instances).is_some_and(|each| each >= AT_HAND);
+        self.lease.is_short(self.tenure, now) || (self.lease.is_out(self.tenure, now) && is_enough() && self.has_plenty(now))
     }
 
     fn has_plenty(&self, now: u64) -> bool {
@@ -268,8 +275,9 @@ impl Shared {
         self.passed = self.passed.saturating_sub(order.passed);
         (self.left, self.left_at) = (grant.left, now);
         let is_dry = grant.granted < order.asked.max(1) && grant.left == 0;
-        // From before the question: better too early than later than the bucket itself.
-        self.refused_until = if is_dry { asked_at.saturating_add(grant.wait) } else { 0 };
+        // From before the question: better too early than later than the bucket itself. Blocks of others may come back sooner.
+        let longest = if self.precision == Precision::Exact { u64::MAX } else { self.tenure.used(1) };
+        self.refused_until = if is_dry { asked_at.saturating_add(grant.wait.min(longest)) } else { 0 };
         let mut waiting = self.waiting.take().unwrap_or_default().into_iter();
         let mut left = grant.granted;
         // Only those who waited when the question was asked: for others the grant may be too old to count.
@@ -315,13 +323,13 @@ impl Shared {
     }
 
     /// What is to be given back to this server by now, if nothing else is asked for.
-    pub fn returning(&mut self, server: u64, now: u64) -> Option<Order> {
-        self.ended(server, now).map(|block| self.giving_back(block))
+    pub fn returning(&mut self, server: u64, now: u64) -> [Option<Order>; 2] {
+        [self.ended(server, now), self.ended(server, now)].map(|block| block.map(|block| self.giving_back(block)))
     }
 
-    /// Whether something may have to be given back later.
-    pub fn is_open(&self) -> bool {
-        self.lease.is_open()
+    /// When the block that was leased last has ended, if something is left of it now.
+    pub fn end(&self) -> Option<u64> {
+        self.lease.end()
     }
 
     fn giving_back(&self, block: Block) -> Order {

@@ -37,7 +37,7 @@ pub(super) struct Order {
     pub asked: u32,
     /// How many of them wait.
     pub waiting: u32,
-    /// How many were passed without asking while the server was away.
+    /// How many were passed that the server has not been told of.
     pub passed: u32,
     /// What comes back.
     pub returned: Option<Block>,
@@ -108,7 +108,8 @@ impl Tier {
     fn name(&self, bucket: BucketName) -> String {
         let mut name = String::with_capacity(self.root.len() + 34);
         name.push_str(&self.root);
-        name.push_str("q:");
+        // The second way in which buckets are written.
+        name.push_str("q2:");
         for byte in bucket {
             // Writing to a string does not fail.
             let _ = write!(name, "{byte:02x}");

@@ -109,7 +109,7 @@ async fn names_in_redis_tell_nobody_who_asks_and_go_by_themselves() {
         trust_everybody(settings);
     });
     let buckets = || {
-        let keys: Vec<String> = private.command(&["KEYS", "*:q:*"]);
+        let keys: Vec<String> = private.command(&["KEYS", "*:q2:*"]);
         keys
     };
     server

@@ -210,7 +210,7 @@ async fn a_slow_client_of_a_large_quota_waits_for_nobody_and_is_counted_all_the_
     private.resume();
     server.eventually("all are counted", async || told().await >= 2.0).await;
     let bucket = || {
-        let [key] = &private.command::<Vec<String>>(&["KEYS", "*:q:*"])[..] else { panic!("there is one bucket") };
+        let [key] = &private.command::<Vec<String>>(&["KEYS", "*:q2:*"])[..] else { panic!("there is one bucket") };
         let bucket: String = private.command(&["GET", key]);
         bucket.split(':').nth(1).unwrap().parse::<f64>().unwrap()
     };
@@ -224,21 +224,22 @@ async fn who_comes_again_within_a_moment_does_not_wait_though_the_quota_is_small
     let server = Server::fixture_with(|settings| {
         settings.redis.url = private.url();
         settings.redis.timeout = Duration::from_secs(30);
-        // What is leased is used for more than half an hour.
-        settings.limits.api = quota("100/100h");
+        settings.limits.api = quota("100/1h");
     });
     server.eventually("it counts in Redis", async || value(&metrics(&server).await, "terrace_quota_instances", &[]) == 1.0).await;
     let asked = async || value(&metrics(&server).await, "terrace_quota_questions_total", &["answered"]);
+    // At this pace each block has one request.
+    let pace = || tokio::time::sleep(Duration::from_millis(300));
     server.get(ITEMS).await.expect(200);
+    pace().await;
     server.get(ITEMS).await.expect(200);
     for expected in [97, 96, 95] {
-        // What was asked for behind the last answer is there.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        pace().await;
         let before = asked().await;
         private.pause();
         let begun = Instant::now();
         let reply = server.get(ITEMS).await;
-        assert_eq!((super::left(&reply, "\"api\";q=100;w=360000"), reply.cache()), (expected, "HIT"));
+        assert_eq!((super::left(&reply, "\"api\";q=100;w=3600"), reply.cache()), (expected, "HIT"));
         assert!(begun.elapsed() < Duration::from_secs(15), "it waited for Redis");
         private.resume();
         server.eventually("the next one is leased behind the answer", async || asked().await > before).await;
@@ -282,7 +283,7 @@ async fn a_server_whose_clock_jumps_neither_gives_quota_away_nor_takes_it() {
     server.eventually("it counts in Redis", async || value(&metrics(&server).await, "terrace_quota_instances", &[]) == 1.0).await;
     // What the server's clock does to a bucket, its time does the other way round. libfaketime and jemalloc do not agree.
     let jump = |seconds: f64| {
-        let [key] = &private.command::<Vec<String>>(&["KEYS", "*:q:*"])[..] else { panic!("there is one bucket") };
+        let [key] = &private.command::<Vec<String>>(&["KEYS", "*:q2:*"])[..] else { panic!("there is one bucket") };
         let bucket: String = private.command(&["GET", key]);
         let (at, backlog) = bucket.split_once(':').unwrap();
         let moved = format!("{:.0}:{backlog}", at.parse::<f64>().unwrap() - seconds * 1e6);

@@ -16,8 +16,9 @@ struct Course {
     lost: u32,
 }
 
-/// Requests at these times, in microseconds since [`BEGIN`]. Those that wait are passed ahead if `credit` allows for it.
-fn course(quota: &str, credit: u32, arrivals: impl Iterator<Item = u64>) -> Course {
+/// Requests at these times, in microseconds since [`BEGIN`], to one of so many instances. Those that wait are passed ahead if `credit`
+/// allows for it.
+fn course(quota: &str, credit: u32, instances: u32, arrivals: impl Iterator<Item = u64>) -> Course {
     let rate = Rate::of(quota.parse().unwrap());
     let mut shared = Shared::new([0; 16], rate, Tenure::of(rate), Precision::Leased);
     let (mut course, mut rest, mut asking, mut waiting) = (Course::default(), Rest::Nothing, None, Vec::new());
@@ -32,7 +33,7 @@ fn course(quota: &str, credit: u32, arrivals: impl Iterator<Item = u64>) -> Cour
         }
         while let Some((number, _)) = arrivals.next_if(|(_, at)| *at <= now) {
             passed += 1;
-            match shared.answer(now) {
+            match shared.answer(instances, now) {
                 Answer::Known(_) => {}
                 Answer::Short(_) => rest = shared.begin(),
                 Answer::Unknown => {
@@ -52,7 +53,7 @@ fn course(quota: &str, credit: u32, arrivals: impl Iterator<Item = u64>) -> Cour
         }
         if rest == Rest::AskAgain && asking.is_none() {
             rest = Rest::Nothing;
-            asking = shared.order(1, now).map(|order| (now, order));
+            asking = shared.order(1, instances, now).map(|order| (now, order));
             course.questions += u64::from(asking.is_some());
         }
         let events = [arrivals.peek().map(|(_, at)| *at), asking.as_ref().map(|(at, _)| at + ROUND_TRIP)];
@@ -68,7 +69,7 @@ fn who_asks_fast_soon_has_blocks_that_last() {
     for every in [5_u64, 10, 50, 200] {
         // With pauses in which blocks end.
         let arrivals = (0..2_000_000 / every).map(|number| number * every).filter(|at| at / 500_000 % 2 == 0);
-        let Course { questions, .. } = course("100000000/15m", u32::MAX, arrivals);
+        let Course { questions, .. } = course("100000000/15m", u32::MAX, 1, arrivals);
         assert!(questions < 100, "{questions} questions for {} requests", 1_000_000 / every);
     }
 }
@@ -79,7 +80,7 @@ fn who_comes_again_and_again_waits_twice_and_then_no_more() {
         [("100/15m", [125_u64, 250, 1_000, 5_000].as_slice()), ("600/15m", &[125, 1_000, 2_500]), ("100/1m", &[125, 300])]
     {
         for gap in gaps_ms {
-            let Course { waited, lost, .. } = course(quota, 0, (0..50).map(|number| number * gap * 1_000));
+            let Course { waited, lost, .. } = course(quota, 0, 3, (0..50).map(|number| number * gap * 1_000));
             assert_eq!((waited.as_slice(), lost <= 3), ([0, 1].as_slice(), true), "{quota} every {gap} ms: {lost} lost");
         }
     }
@@ -87,6 +88,14 @@ fn who_comes_again_and_again_waits_twice_and_then_no_more() {
 
 #[test]
 fn nothing_is_leased_for_who_comes_once_or_seldom() {
-    let course = course("100/15m", 0, (0..20).map(|number| number * 6_000_000));
+    let course = course("100/15m", 0, 3, (0..20).map(|number| number * 6_000_000));
     assert_eq!((course.waited.len(), course.questions, course.lost), (20, 20, 0));
+}
+
+#[test]
+fn where_many_instances_share_a_quota_none_keeps_a_request_at_hand() {
+    for (instances, waiting) in [(5, 2), (6, 50), (0, 50)] {
+        let course = course("100/15m", 0, instances, (0..50).map(|number| number * 1_000_000));
+        assert_eq!((course.waited.len(), instances), (waiting, instances));
+    }
 }
