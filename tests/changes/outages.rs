@@ -11,6 +11,7 @@ use crate::support::redis::PrivateRedis;
 use crate::support::{DEADLINE, Server};
 
 const LIVE: &str = "/api/items/_changes?live";
+const OFTEN: Duration = Duration::from_millis(50);
 
 /// A database, and a feed of it that has passed numbers of transactions which the database, after a crash, gives out again.
 struct Crashed {
@@ -22,12 +23,13 @@ struct Crashed {
 }
 
 impl Crashed {
-    async fn start() -> Self {
+    /// With this `cache.reconcile_interval`.
+    async fn start(interval: Duration) -> Self {
         // Nothing but a commit brings its log to the disk.
         let mut postgres = PrivatePostgres::planned().line("wal_writer_delay = 10s").start();
         let server = public_with(|settings| {
             settings.database.url = postgres.url();
-            settings.cache.reconcile_interval = Duration::from_millis(50);
+            settings.cache.reconcile_interval = interval;
             settings.changes.heartbeat = Duration::from_millis(30);
         });
         ready(&server).await;
@@ -103,7 +105,7 @@ fn ids() -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_feed_goes_on_behind_a_crash_of_the_database_and_so_does_a_client_that_comes_back() {
-    let mut crashed = Crashed::start().await;
+    let mut crashed = Crashed::start(OFTEN).await;
     let mut session = crashed.postgres.session();
     ids().iter().for_each(|id| session.execute(&insert(id)));
     crashed.tell(&ids()).await;
@@ -111,7 +113,7 @@ async fn a_feed_goes_on_behind_a_crash_of_the_database_and_so_does_a_client_that
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_feed_that_finds_the_database_at_smaller_numbers_goes_on() {
-    let mut crashed = Crashed::start().await;
+    let mut crashed = Crashed::start(OFTEN).await;
     crashed.found_again().await;
     let mut session = crashed.postgres.session();
     ids().iter().for_each(|id| session.execute(&insert(id)));
@@ -120,7 +122,7 @@ async fn a_feed_that_finds_the_database_at_smaller_numbers_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_number_given_out_again_that_is_open_when_a_feed_finds_the_database_is_told_when_it_commits() {
-    let mut crashed = Crashed::start().await;
+    let mut crashed = Crashed::start(OFTEN).await;
     let mut open = crashed.postgres.session();
     open.execute("BEGIN");
     open.execute(&insert("OPEN"));
@@ -129,6 +131,19 @@ async fn a_number_given_out_again_that_is_open_when_a_feed_finds_the_database_is
     assert_eq!(crashed.feed.ids(10).await, ids());
     open.execute("COMMIT");
     assert_eq!(crashed.feed.ids(1).await, ["OPEN"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_comes_back_before_the_server_has_noticed_the_crash_is_told_everything_once() {
+    let mut crashed = Crashed::start(Duration::from_secs(3)).await;
+    let mut session = crashed.postgres.session();
+    ids().iter().for_each(|id| session.execute(&insert(id)));
+    let mut again = Events::open(&crashed.server, LIVE, crashed.last.as_deref()).await;
+    assert_eq!(again.ids(10).await, ids());
+    assert_eq!(crashed.feed.ids(10).await, ids());
+    ready(&crashed.server).await;
+    crashed.server.create_item(item("LAST", "a")).await;
+    assert_eq!((crashed.feed.ids(1).await, again.ids(1).await), (vec!["LAST".to_owned()], vec!["LAST".to_owned()]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

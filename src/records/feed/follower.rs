@@ -120,18 +120,22 @@ impl Follower {
     /// cut off while they are told, and that is seldom enough, is told them again.
     async fn reread(&mut self, now: &Snapshot) -> Step {
         let from = self.begin.seen.clone().without_last(REREAD);
-        let mut after = None;
+        let (mut newest, mut after) = (self.begin.newest, None);
         loop {
             let page = self.page(from.clone(), after).await?;
             for change in &page.changes {
                 let Position { transaction, sequence } = change.position;
                 let is_reused = self.begin.seen.sees(transaction) && sequence > self.begin.newest;
-                if is_reused && now.sees(transaction) && self.is_asked_for(change) {
-                    self.tell(change).await?;
+                if is_reused && now.sees(transaction) {
+                    newest = newest.max(sequence);
+                    if self.is_asked_for(change) {
+                        self.tell(change).await?;
+                    }
                 }
             }
             after = page.more_after;
             if after.is_none_or(|after| after.transaction >= self.begin.seen.next) {
+                self.begin.newest = newest;
                 return Ok(());
             }
         }
@@ -145,6 +149,12 @@ impl Follower {
             // Before it is looked: what comes after is not missed.
             moves.borrow_and_update();
             let Taken::Items(items, next, all) = tail.take(mark, AT_ONCE) else { return Ok(()) };
+            let server = self.begin.seen.server;
+            if items.iter().map(|item| &item.round).chain(&all).any(|round| round.server != server) {
+                // The server was started anew, and only one of the two has noticed. The tail moves when it does.
+                self.meanwhile(async move { drop(moves.changed().await) }).await?;
+                return Ok(());
+            }
             mark = next;
             for item in &items {
                 self.pass(&item.change, &item.round).await?;
