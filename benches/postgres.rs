@@ -1,5 +1,5 @@
 //! Terrace on PostgreSQL, with 100,000 records: what a miss costs this process beside the bare statement through
-//! `tokio-postgres`, how long an import takes, and the latencies of each shape of query.
+//! `tokio-postgres` and the same one through `diesel-async`, how long an import takes, and the latencies of each shape of query.
 //!
 //! `scripts/with-servers cargo bench --bench postgres` (argument: number of records)
 
@@ -18,6 +18,8 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use diesel::{ExpressionMethods as _, QueryDsl as _};
+use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
 use terrace::app::App;
 use terrace::config::Settings;
 use terrace::model::{Caller, Freshness, RecordId};
@@ -33,18 +35,32 @@ const ROUNDS: usize = 41;
 const RECORDS_PER_ROUND: usize = 500;
 const PAGES_PER_ROUND: usize = 60;
 
+diesel::table! {
+    /// What the bare statement selects from.
+    bare (id) {
+        /// The record's.
+        id -> Text,
+        /// The document.
+        data -> Text,
+    }
+}
+
 fn main() {
     let count = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(100_000);
     let directory = tempfile::TempDir::new().unwrap();
     // One thread for everything: a wake-up across threads would be counted or not, as the machine likes.
     actix_web::rt::System::new().block_on(async {
         let (bare, settings) = schema(directory.path()).await;
+        let mut diesel = AsyncPgConnection::establish(&settings.database.url).await.unwrap();
         let app = App::open(settings).await.unwrap();
         app.migrate().await.unwrap();
         import(&app, count).await;
+        bare.batch_execute("CREATE VIEW bare AS SELECT id, data::text AS data FROM records WHERE collection = 'metrics'")
+            .await
+            .unwrap();
         let metrics = Arc::clone(app.records().resource("metrics").unwrap());
         let misses = Misses { records: Arc::clone(app.records()), metrics, count };
-        misses.beside_bare_statements(&bare).await;
+        misses.beside_bare_statements(&bare, &mut diesel).await;
         misses.latencies().await;
     });
 }
@@ -85,13 +101,13 @@ struct Misses {
 }
 
 impl Misses {
-    async fn beside_bare_statements(&self, bare: &Client) {
+    async fn beside_bare_statements(&self, bare: &Client, diesel: &mut AsyncPgConnection) {
         let one = bare.prepare("SELECT data::text FROM records WHERE collection = 'metrics' AND id = $1").await.unwrap();
         let page = "SELECT data::text FROM records WHERE collection = 'metrics' \
                     ORDER BY updated_at DESC, id LIMIT 50";
         let page = bare.prepare(page).await.unwrap();
         let mut ids = (0..).map(|number| support::corpus::metric_id(number * 7_919 % self.count));
-        let (mut records, mut pages) = (Ratio::default(), Ratio::default());
+        let (mut records, mut rows, mut pages) = (Ratio::default(), Ratio::default(), Ratio::default());
         for _ in 0..ROUNDS {
             let next: Vec<String> = ids.by_ref().take(RECORDS_PER_ROUND).collect();
             let statements = measured(next.len(), async || {
@@ -109,6 +125,14 @@ impl Misses {
                 }
             });
             records.add(bare_cost, misses.await);
+            let statements = measured(next.len(), async || {
+                for id in &next {
+                    let query = bare::table.filter(bare::id.eq(id)).select(bare::data);
+                    let rows: Vec<String> = query.load(diesel).await.unwrap();
+                    assert!(!rows[0].is_empty());
+                }
+            });
+            rows.add(bare_cost, statements.await);
             let statements = measured(PAGES_PER_ROUND, async || {
                 for _ in 0..PAGES_PER_ROUND {
                     let rows = bare.query(&page, &[]).await.unwrap();
@@ -129,6 +153,7 @@ impl Misses {
             pages.add(bare_cost, misses.await);
         }
         records.report("record miss");
+        rows.report("the same row, through diesel-async alone");
         pages.report("page of 50, no count");
     }
 
