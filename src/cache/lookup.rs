@@ -31,6 +31,23 @@ impl Cache {
         L: FnOnce() -> F,
         F: Future<Output = Result<Content>> + Send + 'static,
     {
+        self.take_or_load(self.find(key), scope, key, guards, freshness, loader).await
+    }
+
+    /// The same for who has `found` what L1 has.
+    pub async fn take_or_load<L, F>(
+        self: &Arc<Self>,
+        found: Option<Arc<Entry>>,
+        scope: &Arc<Scope>,
+        key: &CacheKey,
+        guards: &[Guard],
+        freshness: &Freshness,
+        loader: L,
+    ) -> Result<Lookup>
+    where
+        L: FnOnce() -> F,
+        F: Future<Output = Result<Content>> + Send + 'static,
+    {
         if !self.enabled {
             return if freshness.only_if_cached { Err(Error::not_cached()) } else { self.load_past(scope, loader).await };
         }
@@ -38,7 +55,7 @@ impl Cache {
             self.trust.wait().await;
         }
         let demand = Demand::new(freshness, scope.max_lag(), self.is_trusted());
-        if let Some(entry) = self.l1.get(key) {
+        if let Some(entry) = found {
             let age = entry.age();
             let verdict = demand.judge(&entry, age);
             if let Some(lookup) = taken(scope, entry, age, verdict, Tier::L1) {

@@ -288,8 +288,11 @@ impl Cache {
 
     fn hit(&self, entry: Arc<Entry>, now: Instant) -> Option<Lookup> {
         let age = entry.age_at(now);
-        let is_fresh = self.trust.holds(now) && entry.is_valid() && !entry.fresh_for(age).is_zero();
-        is_fresh.then_some(Lookup { entry, outcome: Outcome::Hit, tier: Some(Tier::L1), age })
+        self.is_fresh(&entry, age, now).then_some(Lookup { entry, outcome: Outcome::Hit, tier: Some(Tier::L1), age })
+    }
+
+    fn is_fresh(&self, entry: &Entry, age: Duration, now: Instant) -> bool {
+        self.trust.holds(now) && entry.is_valid() && !entry.fresh_for(age).is_zero()
     }
 
     fn entry(&self, scope: &Scope, content: Content, dependencies: Dependencies) -> Entry {

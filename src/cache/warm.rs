@@ -1,6 +1,9 @@
 //! What is there before anything is looked up: asked by warming, and by who says why an answer was loaded.
 
-use super::{Cache, CacheKey};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Cache, CacheKey, Entry};
 
 /// What is stored under a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +24,21 @@ impl Cache {
         self.enabled
     }
 
-    /// What L1 has for `key`. It is not counted as a look-up.
+    /// What L1 has for `key`, fresh or not. It is not counted as a look-up.
+    pub fn find(&self, key: &CacheKey) -> Option<Arc<Entry>> {
+        self.l1.get(key)
+    }
+
+    /// The same in a word.
     pub fn held(&self, key: &CacheKey) -> Held {
-        if self.fresh(key).is_some() {
-            return Held::Fresh;
-        }
-        match self.l1.get(key) {
+        self.standing(self.find(key).as_deref())
+    }
+
+    /// What it means that L1 has this.
+    pub fn standing(&self, found: Option<&Entry>) -> Held {
+        let now = Instant::now();
+        match found {
+            Some(entry) if self.is_fresh(entry, entry.age_at(now), now) => Held::Fresh,
             Some(_) => Held::Stale,
             None if self.second_tier().is_some() => Held::Unknown,
             None => Held::Nothing,

@@ -130,7 +130,8 @@ impl Records {
         L: FnOnce() -> F,
         F: Future<Output = Result<Content>> + Send + 'static,
     {
-        let forwarded = match self.cache.held(place.key) {
+        let found = self.cache.find(place.key);
+        let forwarded = match self.cache.standing(found.as_deref()) {
             _ if !self.cache.is_enabled() => Forwarded::Bypass,
             Held::Fresh => Forwarded::Request,
             Held::Stale => Forwarded::Stale,
@@ -138,7 +139,7 @@ impl Records {
             Held::Nothing => Forwarded::UriMiss,
         };
         let lookup = match &way {
-            Way::Caches(demand) => self.cache.get_or_load(place.scope, place.key, place.guards, demand, load).await?,
+            Way::Caches(demand) => self.cache.take_or_load(found, place.scope, place.key, place.guards, demand, load).await?,
             Way::Past => self.cache.load_past(place.scope, load).await?,
         };
         Ok(Answer::new(lookup, forwarded, place.key.clone(), &self.cache))
