@@ -134,6 +134,48 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_bounded_number_waits_for_its_turn_and_who_gives_up_makes_no_room_before_the_work_has_ended() {
+        let passwords = Passwords { turns: Arc::new(Semaphore::new(1)), places: Arc::new(Semaphore::new(1 + QUEUE)) };
+        let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let first = tokio::spawn({
+            let (passwords, begun) = (passwords.clone(), begun.clone());
+            async move {
+                let work = move || {
+                    begun.send("first").map_err(Error::internal)?;
+                    released.recv().map_err(Error::internal)?;
+                    begun.send("has ended").map_err(Error::internal)
+                };
+                passwords.in_turn(work).await
+            }
+        });
+        assert_eq!(begins.recv().await, Some("first"));
+        let mut others: Vec<_> = (0..QUEUE)
+            .map(|_| {
+                let begun = begun.clone();
+                Box::pin(passwords.in_turn(move || begun.send("other").map_err(Error::internal)))
+            })
+            .collect();
+        for other in &mut others {
+            assert!(futures_util::poll!(other).is_pending());
+        }
+        let refused = passwords.in_turn(|| Ok(())).await.unwrap_err();
+        assert_eq!((refused.kind(), refused.code()), (ErrorKind::Unavailable, "overloaded"));
+        first.abort();
+        assert!(first.await.unwrap_err().is_cancelled());
+        for other in &mut others {
+            assert!(futures_util::poll!(other).is_pending());
+        }
+        // Had one of them begun, it would have been before this.
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+        release.send(()).unwrap();
+        assert_eq!(begins.recv().await, Some("has ended"));
+        for other in others {
+            other.await.unwrap();
+        }
+    }
+
     #[test]
     fn nothing_of_a_password_is_shown() {
         let password: SecretString = "correct horse battery".to_owned().into();

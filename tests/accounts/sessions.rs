@@ -8,6 +8,7 @@ use terrace::auth::UserState;
 use terrace::model::{Caller, Role};
 
 use crate::support::accounts::PASSWORD;
+use crate::support::database::Database;
 use crate::support::{Reply, Server};
 
 const ME: &str = "/api/v1/auth/me";
@@ -191,4 +192,22 @@ async fn servers_that_begin_at_once_sign_with_one_key_and_know_the_others() {
         }
     }
     assert_eq!(server.app().await.store().signing_keys().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_signing_key_that_cannot_be_read_is_replaced_and_keeps_nobody_out() {
+    let server = Server::fixture();
+    server.add_user(EMAIL, Role::Viewer).await;
+    let first = server.log_in(EMAIL, PASSWORD).await.expect(200);
+    Database::of(&server).execute("UPDATE signing_keys SET private = 'damaged'");
+    // It has read the key before it was damaged; the next instance has not.
+    me(&server, &first).await.expect(200);
+    let other = server.beside(|_| {});
+    me(&other, &first).await.problem(401, "invalid_token");
+    let second = other.log_in(EMAIL, PASSWORD).await.expect(200);
+    for server in [&server, &other] {
+        me(server, &second).await.expect(200);
+    }
+    refreshed(&other, &first["refresh_token"]).await.expect(200);
+    assert_eq!(server.app().await.store().signing_keys().await.unwrap().len(), 2);
 }
