@@ -176,8 +176,13 @@ pub(super) struct Spelled<'a>(pub(super) &'a Guard);
 impl fmt::Display for Spelled<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Guard::Record(collection, id) => write!(formatter, "r:{collection}:{id}"),
-            Guard::Collection(collection) => write!(formatter, "c:{collection}"),
+            // In pieces, without a format to be read: look-ups in the second tier spell these.
+            Guard::Record(collection, id) => {
+                ["r:", collection.as_str(), ":", id.as_str()].into_iter().try_for_each(|part| formatter.write_str(part))
+            }
+            Guard::Collection(collection) => {
+                ["c:", collection.as_str()].into_iter().try_for_each(|part| formatter.write_str(part))
+            }
             Guard::Term(collection, Term { field, value }) => {
                 let kind = match value {
                     Scalar::Boolean(_) => 'b',

@@ -11,6 +11,9 @@ use crate::cache::target::{Spelled, Target, collection_of};
 use crate::cache::{InstanceId, Scope};
 use crate::model::{CollectionName, Guard};
 
+/// How long most names are behind the root.
+const USUAL_LENGTH: usize = 64;
+
 /// The names of one installation.
 #[derive(Debug)]
 pub(super) struct Names {
@@ -38,11 +41,10 @@ impl Names {
     /// Keys are hashed, since queries may be long; the value has the whole key, so that a collision is a miss.
     pub(super) fn entry(&self, scope: &Scope, key: &CacheKey) -> String {
         let Fingerprint(fingerprint) = scope.fingerprint();
-        let mut name = String::with_capacity(self.root.len() + 51);
-        name.push_str(&self.root);
+        let mut name = self.begun("e:");
         let hash = xxhash_rust::xxh3::xxh3_128(key.as_str().as_bytes());
         // Writing to a string does not fail.
-        let _ = write!(name, "e:{fingerprint:016x}:{hash:032x}");
+        let _ = write!(name, "{fingerprint:016x}:{hash:032x}");
         name
     }
 
@@ -81,10 +83,23 @@ impl Names {
     }
 
     fn guard(&self, guard: &Guard) -> String {
-        format!("{}g:{}", self.root, Spelled(guard))
+        let mut name = self.begun("g:");
+        // Writing to a string does not fail.
+        let _ = write!(name, "{}", Spelled(guard));
+        name
     }
 
     fn bulk(&self, collection: &CollectionName) -> String {
-        format!("{}b:{collection}", self.root)
+        let mut name = self.begun("b:");
+        name.push_str(collection.as_str());
+        name
+    }
+
+    /// With room for what most names go on with: this is done for each look-up.
+    fn begun(&self, kind: &str) -> String {
+        let mut name = String::with_capacity(self.root.len() + USUAL_LENGTH);
+        name.push_str(&self.root);
+        name.push_str(kind);
+        name
     }
 }
