@@ -209,6 +209,7 @@ const SHAPES: &[Shape] = &[
     ("ranked search, rare words", |number| format!("q={}+{}&count=none", word(number), word(number + 3))),
     ("ranked search, one word", |number| format!("q={}&count=none", word(number))),
     ("ranked search and total", |number| format!("q={}", word(number))),
+    ("search, sorted by name", |number| format!("q={}&sort=name&count=none", word(number))),
     ("search and filter", |number| format!("q={}&owner=team-{:02}&count=none", word(number), number % 50)),
     ("search by prefix", |number| format!("q={}&prefix=true&count=none", &word(number)[..3])),
 ];

@@ -37,7 +37,7 @@ impl Cache {
     /// The same for who has `found` what L1 has.
     pub async fn take_or_load<L, F>(
         self: &Arc<Self>,
-        found: Option<Arc<Entry>>,
+        mut found: Option<Arc<Entry>>,
         scope: &Arc<Scope>,
         key: &CacheKey,
         guards: &[Guard],
@@ -53,6 +53,7 @@ impl Cache {
         }
         if !self.is_trusted() {
             self.trust.wait().await;
+            found = self.find(key);
         }
         let demand = Demand::new(freshness, scope.max_lag(), self.is_trusted());
         if let Some(entry) = found {

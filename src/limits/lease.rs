@@ -88,7 +88,9 @@ impl Lease {
                 return None;
             }
             self.learn(tenure, now);
-            (self.block, self.spare, self.since) = (self.spare, Block::default(), now);
+            // What is left of one that has ended stays, to be given back.
+            std::mem::swap(&mut self.block, &mut self.spare);
+            self.since = now;
         }
         self.block.left -= 1;
         Some(())
@@ -102,13 +104,13 @@ impl Lease {
     /// Whether a block should be fetched before this one is used up: little is left of it, and long before its end.
     pub fn is_short(&self, tenure: Tenure, now: u64) -> bool {
         let Block { left, size, .. } = self.block;
-        size >= 4 && left <= size / 4 && self.spare.left == 0 && now.saturating_sub(self.since) < tenure.used(size) / 2
+        size >= 4 && left <= size / 4 && !is_usable(&self.spare, now) && now.saturating_sub(self.since) < tenure.used(size) / 2
     }
 
     /// Whether the block was used up, by who is likely to need the next one while that may be used.
     pub fn is_out(&self, tenure: Tenure, now: u64) -> bool {
         let Block { left, size, .. } = self.block;
-        size > 0 && left == 0 && self.spare.left == 0 && now.saturating_sub(self.since) < tenure.used(1)
+        size > 0 && left == 0 && !is_usable(&self.spare, now) && now.saturating_sub(self.since) < tenure.used(1)
     }
 
     /// How large a block to ask for: as much as is used in a part of its time. Nothing is known of a client that is new or
@@ -211,6 +213,17 @@ mod tests {
         assert_eq!((lease.ended(tenure, 199), lease.left(199)), (None, 8));
         let both: Vec<_> = (200..203).map(|now| lease.ended(tenure, now).map(|block| block.left)).collect();
         assert_eq!((both, lease.is_open()), (vec![Some(3), Some(5), None], false));
+    }
+
+    #[test]
+    fn what_is_left_of_a_block_is_given_back_also_when_the_next_one_is_in_use_already() {
+        let tenure = tenure("1000/1m");
+        let mut lease = Lease::default();
+        lease.put(block(3, 100), 0);
+        lease.put(block(5, 200), 50);
+        assert_eq!((lease.take(tenure, 100), lease.left(100)), (Some(()), 4));
+        assert_eq!(lease.ended(tenure, 101).map(|block| block.left), Some(3));
+        assert_eq!((lease.ended(tenure, 101), lease.left(101)), (None, 4));
     }
 
     #[test]

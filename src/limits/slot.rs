@@ -185,8 +185,16 @@ impl Shared {
             };
         }
         match self.refused_until.checked_sub(now).filter(|wait| *wait > 0) {
-            Some(wait) => Answer::Known(standing(Err(Duration::from_micros(wait)), self.rate, 0)),
-            None => Answer::Unknown,
+            Some(wait) if self.is_refused(now) => Answer::Known(standing(Err(Duration::from_micros(wait)), self.rate, 0)),
+            Some(_) | None => Answer::Unknown,
+        }
+    }
+
+    /// Whether the bucket's last refusal still stands. What others have leased may come back before it said.
+    fn is_refused(&self, now: u64) -> bool {
+        match self.precision {
+            Precision::Exact => true,
+            Precision::Leased => now < self.left_at.saturating_add(self.tenure.used(1)),
         }
     }
 
@@ -275,9 +283,8 @@ impl Shared {
         self.passed = self.passed.saturating_sub(order.passed);
         (self.left, self.left_at) = (grant.left, now);
         let is_dry = grant.granted < order.asked.max(1) && grant.left == 0;
-        // From before the question: better too early than later than the bucket itself. Blocks of others may come back sooner.
-        let longest = if self.precision == Precision::Exact { u64::MAX } else { self.tenure.used(1) };
-        self.refused_until = if is_dry { asked_at.saturating_add(grant.wait.min(longest)) } else { 0 };
+        // From before the question: better too early than later than the bucket itself.
+        self.refused_until = if is_dry { asked_at.saturating_add(grant.wait) } else { 0 };
         let mut waiting = self.waiting.take().unwrap_or_default().into_iter();
         let mut left = grant.granted;
         // Only those who waited when the question was asked: for others the grant may be too old to count.
@@ -310,11 +317,13 @@ impl Shared {
         if self.precision == Precision::Exact || grant.granted == 0 {
             return [None; 2];
         }
+        if self.server != server {
+            // What another one granted goes back nowhere, and counts here no more.
+            (self.lease, self.server) = (Lease::default(), server);
+        }
         let end = asked_at.saturating_add(self.tenure.used(left));
         let replaced = self.lease.put(Block { left, size: grant.granted, end, granted_at: grant.granted_at }, now);
-        let returned = if self.server == server { replaced } else { [None; 2] };
-        self.server = server;
-        returned.map(|block| block.map(|block| self.giving_back(block)))
+        replaced.map(|block| block.map(|block| self.giving_back(block)))
     }
 
     /// Those who wait, if the bucket cannot be asked.

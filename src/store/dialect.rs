@@ -144,10 +144,19 @@ pub(super) trait Dialect: Send + Sync {
     fn change_lock(&self) -> &'static str;
 }
 
+/// What a statement wants of a search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sought {
+    /// What matches.
+    Matches,
+    /// The same in the order of [`SearchDialect::rank`].
+    Ranked,
+}
+
 /// The spelling of one search over one collection.
 pub(super) trait SearchDialect {
     /// Appends the source to select from: it has one row for each match, joined with `records`.
-    fn push_source(&self, statement: &mut Statement);
+    fn push_source(&self, statement: &mut Statement, sought: Sought);
 
     /// Appends the condition.
     fn push_condition(&self, statement: &mut Statement);

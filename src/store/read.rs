@@ -8,7 +8,7 @@ use diesel::sql_types::{BigInt, Nullable, Text};
 
 use super::connection::Connection;
 use super::contract::{Row, Shape};
-use super::dialect::{Dialect, push_is_in};
+use super::dialect::{Dialect, Sought, push_is_in};
 use super::failure::Failure;
 use super::filter::{push_owner, push_selection};
 use super::highlight::{Marks, all_words};
@@ -229,7 +229,8 @@ fn push_page(
     let push_range = |statement: &mut Statement, after: Option<(&[Option<Scalar>], Range)>| {
         statement.sql(format!("SELECT {}", dialect.page_columns()));
         order::push_columns(statement, keys);
-        push_from_selection(statement, dialect, collection, &query.selection)?;
+        let sought = if query.sort.is_empty() { Sought::Ranked } else { Sought::Matches };
+        push_from_selection(statement, dialect, collection, &query.selection, sought)?;
         if let Some((after, range)) = after {
             order::push_after(statement, dialect, keys, after, range)?;
             if range == Range::Missing {
@@ -274,12 +275,13 @@ fn push_from_selection(
     dialect: &dyn Dialect,
     collection: &Collection,
     selection: &Selection,
+    sought: Sought,
 ) -> Result<()> {
     statement.sql(" FROM ");
     match &selection.search {
         Some(expression) => {
             let search = dialect.search(collection, expression);
-            search.push_source(statement);
+            search.push_source(statement, sought);
             statement.sql(" WHERE ");
             search.push_condition(statement);
             statement.sql(" AND ");
@@ -319,7 +321,7 @@ pub(super) async fn count(
 
 pub(super) fn count_statement(dialect: &dyn Dialect, collection: &Collection, selection: &Selection) -> Result<Statement> {
     let mut statement = Statement::new("SELECT count(*) AS total");
-    push_from_selection(&mut statement, dialect, collection, selection)?;
+    push_from_selection(&mut statement, dialect, collection, selection, Sought::Matches)?;
     Ok(statement)
 }
 

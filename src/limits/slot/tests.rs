@@ -99,3 +99,40 @@ fn where_many_instances_share_a_quota_none_keeps_a_request_at_hand() {
         assert_eq!((course.waited.len(), instances), (waiting, instances));
     }
 }
+
+#[test]
+fn a_refusal_says_the_whole_wait_and_stands_no_longer_than_others_may_hold_blocks() {
+    for (quota, stands_s) in [("100/24h", 6), ("60/24h", 864)] {
+        let rate = Rate::of(quota.parse().unwrap());
+        let precision = if rate.requests() > 60 { Precision::Leased } else { Precision::Exact };
+        let mut shared = Shared::new([0; 16], rate, Tenure::of(rate), precision);
+        let (mut waiting, _) = shared.wait();
+        let order = shared.order(1, 1, BEGIN).unwrap();
+        let wait = 864_000_000;
+        shared.settle(&order, Grant { granted: 0, left: 0, wait, granted_at: BEGIN }, 1, BEGIN, BEGIN);
+        let refused = |after: u64| Verdict::Waits(Duration::from_micros(wait - after));
+        assert_eq!(waiting.try_recv().unwrap().verdict, refused(0));
+        let last = stands_s * 1_000_000 - 1;
+        for after in [1, last] {
+            let Answer::Known(standing) = shared.answer(1, BEGIN + after) else { panic!("{quota}: it is asked again") };
+            assert_eq!(standing.verdict, refused(after), "{quota}");
+        }
+        assert!(matches!(shared.answer(1, BEGIN + last + 1), Answer::Unknown), "{quota}");
+    }
+}
+
+#[test]
+fn a_block_of_another_server_is_not_given_back_to_this_one() {
+    let rate = Rate::of("100/15m".parse().unwrap());
+    let mut shared = Shared::new([0; 16], rate, Tenure::of(rate), Precision::Leased);
+    let grant = |granted_at| Grant { granted: 4, left: 90, wait: 0, granted_at };
+    for (server, now) in [(1, BEGIN), (2, BEGIN + 1)] {
+        let (_waiting, _) = shared.wait();
+        let order = shared.order(server, 1, now).unwrap();
+        let (_, returned) = shared.settle(&order, grant(now), server, now, now);
+        assert!(returned.iter().all(Option::is_none));
+    }
+    let returned = shared.returning(2, BEGIN + 10_000_000);
+    let returned: Vec<u64> = returned.iter().flatten().filter_map(|order| order.returned).map(|block| block.granted_at).collect();
+    assert_eq!(returned, [BEGIN + 1]);
+}

@@ -95,8 +95,9 @@ impl Follower {
             Continuity::Same => {}
             Continuity::Other => return Err(FeedEnd::Gone),
             Continuity::Restarted => {
-                self.reread(&page.snapshot).await?;
-                self.begin.seen = self.begin.seen.restarted(&page.snapshot);
+                if self.has_reread(&page.snapshot).await? {
+                    self.begin.seen = self.begin.seen.restarted(&page.snapshot);
+                }
                 return Ok(false);
             }
         }
@@ -116,13 +117,16 @@ impl Follower {
         Ok(true)
     }
 
-    /// After a start of the server: rows under numbers that had been given out before, to transactions which left nothing. Whoever is
+    /// After a start of the server, unless it is started once more meanwhile: rows under numbers that had been given out before, to transactions which left nothing. Whoever is
     /// cut off while they are told, and that is seldom enough, is told them again.
-    async fn reread(&mut self, now: &Snapshot) -> Step {
+    async fn has_reread(&mut self, now: &Snapshot) -> Step<bool> {
         let from = self.begin.seen.clone().without_last(REREAD);
         let (mut newest, mut after) = (self.begin.newest, None);
         loop {
             let page = self.page(from.clone(), after).await?;
+            if page.snapshot.server != now.server {
+                return Ok(false);
+            }
             for change in &page.changes {
                 let Position { transaction, sequence } = change.position;
                 let is_reused = self.begin.seen.sees(transaction) && sequence > self.begin.newest;
@@ -136,7 +140,7 @@ impl Follower {
             after = page.more_after;
             if after.is_none_or(|after| after.transaction >= self.begin.seen.next) {
                 self.begin.newest = newest;
-                return Ok(());
+                return Ok(true);
             }
         }
     }

@@ -4,7 +4,7 @@
 //! nothing of accents. So the texts are handed out as they are, and `store::highlight` marks them by the stems of their words.
 
 use crate::model::{Collection, SearchClause, SearchExpression, SearchTerm};
-use crate::store::dialect::{Dialect as _, SearchDialect};
+use crate::store::dialect::{Dialect as _, SearchDialect, Sought};
 use crate::store::statement::Statement;
 
 use super::PostgresDialect;
@@ -24,13 +24,16 @@ impl<'a> PostgresSearch<'a> {
 }
 
 impl SearchDialect for PostgresSearch<'_> {
-    fn push_source(&self, statement: &mut Statement) {
+    fn push_source(&self, statement: &mut Statement, sought: Sought) {
         let table = PostgresDialect.table(&self.collection.name, "records");
-        // The offset keeps the planner from putting the function where the query is used: into the rank of every match.
-        statement
-            .sql(format!("{table} CROSS JOIN (SELECT terrace_query("))
-            .text(&self.query)
-            .sql(") AS query OFFSET 0) AS asked");
+        let once = match sought {
+            // For the planner, who then knows how many match.
+            Sought::Matches => "",
+            // It would put the function where the query is used: into the rank of every match.
+            Sought::Ranked => " OFFSET 0",
+        };
+        statement.sql(format!("{table} CROSS JOIN (SELECT terrace_query(")).text(&self.query);
+        statement.sql(format!(") AS query{once}) AS asked"));
     }
 
     fn push_condition(&self, statement: &mut Statement) {

@@ -10,7 +10,7 @@ use crate::model::{
     Snapshot,
 };
 use crate::store::column::Column;
-use crate::store::dialect::{Dialect, SearchDialect, Statistics, and_of, literal};
+use crate::store::dialect::{Dialect, SearchDialect, Sought, Statistics, and_of, literal};
 use crate::store::statement::Statement;
 use crate::store::structure::Artifact;
 
@@ -198,7 +198,7 @@ struct SqliteSearch<'a> {
 }
 
 impl SearchDialect for SqliteSearch<'_> {
-    fn push_source(&self, statement: &mut Statement) {
+    fn push_source(&self, statement: &mut Statement, _sought: Sought) {
         // CROSS JOIN: always from the matches to the records, never the other way round.
         statement.sql(format!("{0} CROSS JOIN records ON records.rowid = {0}.rowid", self.table));
     }
