@@ -1,3 +1,5 @@
+//! One instance and one caller, in time that is only told: who waits, what is asked for, and what comes back.
+
 use super::*;
 
 /// So long takes a question, in microseconds.
