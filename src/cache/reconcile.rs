@@ -33,11 +33,6 @@ const BATCH: u32 = 200;
 /// change there for at least 10 minutes.
 const BLIND_LIMIT: Duration = Duration::from_secs(5 * 60);
 
-/// How many transactions are read again after the database server was started anew or recovered from a crash. It may give
-/// out numbers again which nobody committed that were given out after its log was last written to disk: that happens with
-/// each commit, and within 0.6 seconds at the latest. So this allows for over 16,000 of them a second.
-const REREAD: u64 = 10_000;
-
 /// After a round that failed.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -165,7 +160,7 @@ impl Reconciler {
         if is_another_run {
             // What it wrote may bear numbers that this process has announced or seen: what is done twice costs a miss.
             self.update(|progress| progress.own.clear());
-            seen = seen.without_last(REREAD);
+            seen = seen.without_last(ServerRun::REUSED);
             page = self.log.changes_since(&seen, None, BATCH).await?;
         }
         let mut round = Round::new(page.snapshot.clone(), before, since);

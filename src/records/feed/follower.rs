@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use super::super::audit::ChangeSight;
 use super::place::Place;
 use super::tail::{BATCH, Following, Mark, Taken};
-use super::{Continuity, FeedEnd, FeedItem, REREAD, Recheck, Shared, continuity, is_gone};
+use super::{Continuity, FeedEnd, FeedItem, Recheck, Shared, continuity, is_gone};
 use crate::error::{ErrorKind, Result};
-use crate::model::{ChangePage, Collection, LoggedChange, Position, Snapshot};
+use crate::model::{ChangePage, Collection, LoggedChange, Position, ServerRun, Snapshot};
 use crate::store::{ChangeFilter, LogHead};
 
 /// How many items are taken from the tail at a time.
@@ -120,7 +120,7 @@ impl Follower {
     /// After a start of the server, unless it is started once more meanwhile: rows under numbers that had been given out before, to transactions which left nothing. Whoever is
     /// cut off while they are told, and that is seldom enough, is told them again.
     async fn has_reread(&mut self, now: &Snapshot) -> Step<bool> {
-        let from = self.begin.seen.clone().without_last(REREAD);
+        let from = self.begin.seen.clone().without_last(ServerRun::REUSED);
         let (mut newest, mut after) = (self.begin.newest, None);
         loop {
             let page = self.page(from.clone(), after).await?;

@@ -31,8 +31,6 @@ use tail::Tail;
 const WAITING: usize = 16;
 /// When a client that found no place may come again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
-/// How many transactions are read again after the database server was started anew; see `cache::reconcile`.
-const REREAD: u64 = 10_000;
 
 /// Who is asking now: an account may have been disabled, or a key revoked, since the feed began.
 pub type Recheck = Box<dyn Fn() -> BoxFuture<'static, Result<Caller>> + Send + Sync>;
@@ -233,7 +231,7 @@ fn continuity(seen: &Snapshot, now: &Snapshot) -> Continuity {
         Continuity::Other
     } else if number == seen.server.number {
         if now.next < seen.next { Continuity::Other } else { Continuity::Same }
-    } else if timeline == 0 || now.next.saturating_add(REREAD) < seen.next {
+    } else if timeline == 0 || now.next.saturating_add(ServerRun::REUSED) < seen.next {
         // Who does not tell its timeline may be a standby that took over.
         Continuity::Other
     } else {
