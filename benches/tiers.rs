@@ -139,7 +139,7 @@ impl Fleet {
             at(1.0),
         );
         let told = self.told_within().await;
-        let bound = |part: f64| told.iter().find(|(_, within)| *within >= part).map_or("+Inf", |(bound, _)| bound);
+        let bound = |part: f64| &told.iter().find(|(_, within)| *within >= part).unwrap().0;
         println!(
             "of that, from the announcement until another instance had applied it (seconds, by the buckets of its histogram): p50 at most {}, \
              p90 {}, p99 {}, p99.9 {}, all {}",
