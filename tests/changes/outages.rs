@@ -8,6 +8,7 @@ use crate::outages::ready;
 use crate::support::fixture::{ITEMS, item};
 use crate::support::postgres::{PrivatePostgres, Stop};
 use crate::support::redis::PrivateRedis;
+use crate::support::schema::Session;
 use crate::support::{DEADLINE, Server};
 
 const LIVE: &str = "/api/items/_changes?live";
@@ -55,13 +56,37 @@ impl Crashed {
         assert!(Place::of(&self.feed).next < before.next, "the numbers have been passed again");
     }
 
-    /// The feed, and a client that comes back to where it was, are told these, each once.
-    async fn tell(&mut self, expected: &[String]) {
-        assert_eq!(self.feed.ids(expected.len()).await, expected);
-        let mut again = Events::open(&self.server, LIVE, self.last.as_deref()).await;
-        let mut told = again.ids(expected.len()).await;
-        told.sort();
-        assert!(told.iter().eq(expected.iter().collect::<std::collections::BTreeSet<_>>()), "{told:?}");
+    /// Inserts records past the server, each in a transaction of its own.
+    fn insert_all(&self) {
+        let mut session = self.postgres.session();
+        ids().iter().for_each(|id| session.execute(&insert(id)));
+    }
+
+    /// The same beside a transaction that has inserted `OPEN` before them, and is still open.
+    fn insert_all_beside(&self) -> Session {
+        let mut open = self.postgres.session();
+        open.execute("BEGIN");
+        open.execute(&insert("OPEN"));
+        self.insert_all();
+        open
+    }
+
+    /// A client that comes back to where the feed was.
+    async fn come_back(&self) -> Events {
+        Events::open(&self.server, LIVE, self.last.as_deref()).await
+    }
+
+    /// The feed, and a client that comes back, are told what is inserted now, each once and in its order.
+    async fn told_all(&mut self) {
+        self.insert_all();
+        assert_eq!(self.feed.ids(10).await, ids());
+        let mut again = self.come_back().await;
+        assert_eq!(again.ids(10).await, ids());
+        self.end(again).await;
+    }
+
+    /// Nothing is told twice: what comes next is what is written next.
+    async fn end(&mut self, mut again: Events) {
         ready(&self.server).await;
         self.server.create_item(item("LAST", "a")).await;
         assert_eq!((self.feed.ids(1).await, again.ids(1).await), (vec!["LAST".to_owned()], vec!["LAST".to_owned()]));
@@ -105,29 +130,20 @@ fn ids() -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_feed_goes_on_behind_a_crash_of_the_database_and_so_does_a_client_that_comes_back() {
-    let mut crashed = Crashed::start(OFTEN).await;
-    let mut session = crashed.postgres.session();
-    ids().iter().for_each(|id| session.execute(&insert(id)));
-    crashed.tell(&ids()).await;
+    Crashed::start(OFTEN).await.told_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_feed_that_finds_the_database_at_smaller_numbers_goes_on() {
     let mut crashed = Crashed::start(OFTEN).await;
     crashed.found_again().await;
-    let mut session = crashed.postgres.session();
-    ids().iter().for_each(|id| session.execute(&insert(id)));
-    crashed.tell(&ids()).await;
+    crashed.told_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_number_given_out_again_that_is_open_when_a_feed_finds_the_database_is_told_when_it_commits() {
     let mut crashed = Crashed::start(OFTEN).await;
-    let mut open = crashed.postgres.session();
-    open.execute("BEGIN");
-    open.execute(&insert("OPEN"));
-    let mut session = crashed.postgres.session();
-    ids().iter().for_each(|id| session.execute(&insert(id)));
+    let mut open = crashed.insert_all_beside();
     assert_eq!(crashed.feed.ids(10).await, ids());
     open.execute("COMMIT");
     assert_eq!(crashed.feed.ids(1).await, ["OPEN"]);
@@ -136,12 +152,8 @@ async fn a_number_given_out_again_that_is_open_when_a_feed_finds_the_database_is
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_comes_back_before_the_server_has_noticed_the_crash_is_told_everything_once() {
     let mut crashed = Crashed::start(Duration::from_secs(3)).await;
-    let mut open = crashed.postgres.session();
-    open.execute("BEGIN");
-    open.execute(&insert("OPEN"));
-    let mut session = crashed.postgres.session();
-    ids().iter().for_each(|id| session.execute(&insert(id)));
-    let mut again = Events::open(&crashed.server, LIVE, crashed.last.as_deref()).await;
+    let mut open = crashed.insert_all_beside();
+    let mut again = crashed.come_back().await;
     assert_eq!(again.ids(10).await, ids());
     // What the others of this server follow has still another run of the database.
     open.execute("COMMIT");
@@ -149,9 +161,7 @@ async fn a_client_that_comes_back_before_the_server_has_noticed_the_crash_is_tol
     let mut told = crashed.feed.ids(11).await;
     told.sort();
     assert_eq!(told, [ids(), vec!["OPEN".to_owned()]].concat());
-    ready(&crashed.server).await;
-    crashed.server.create_item(item("LAST", "a")).await;
-    assert_eq!((crashed.feed.ids(1).await, again.ids(1).await), (vec!["LAST".to_owned()], vec!["LAST".to_owned()]));
+    crashed.end(again).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

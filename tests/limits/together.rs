@@ -77,6 +77,23 @@ impl Three {
     }
 }
 
+/// A server that counts in a Redis of its own already, and waits for it.
+async fn alone_with(private: &PrivateRedis, limit: &str) -> Server {
+    let server = Server::fixture_with(|settings| {
+        settings.redis.url = private.url();
+        settings.redis.timeout = Duration::from_secs(30);
+        settings.limits.api = quota(limit);
+    });
+    server.eventually("it counts in Redis", async || value(&metrics(&server).await, "terrace_quota_instances", &[]) == 1.0).await;
+    server
+}
+
+/// The name and the text of the only bucket there is.
+fn only_bucket(private: &PrivateRedis) -> (String, String) {
+    let [key] = &private.command::<Vec<String>>(&["KEYS", "*:q2:*"])[..] else { panic!("there is one bucket") };
+    (key.clone(), private.command(&["GET", key]))
+}
+
 /// Checks that in every stretch of time no more was let pass than a single bucket would have, and `tolerance` of the quota.
 /// What was sent and answered in a stretch was let pass in it, so this holds on a machine of any speed.
 fn within(mut passed: Vec<Passed>, requests: f64, period: f64, tolerance: f64) {
@@ -189,12 +206,7 @@ async fn a_crowd_at_one_instance_asks_redis_once_or_so() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_client_of_a_large_quota_waits_for_nobody_and_is_counted_all_the_same() {
     let private = PrivateRedis::start();
-    let server = Server::fixture_with(|settings| {
-        settings.redis.url = private.url();
-        settings.redis.timeout = Duration::from_secs(30);
-        settings.limits.api = quota("1000/1h");
-    });
-    server.eventually("it counts in Redis", async || value(&metrics(&server).await, "terrace_quota_instances", &[]) == 1.0).await;
+    let server = alone_with(&private, "1000/1h").await;
     server.get(ITEMS).await.expect(200);
     let policy = "\"api\";q=1000;w=3600";
     let told = async || value(&metrics(&server).await, "terrace_quota_questions_total", &["answered"]);
@@ -209,24 +221,15 @@ async fn a_slow_client_of_a_large_quota_waits_for_nobody_and_is_counted_all_the_
     }
     private.resume();
     server.eventually("all are counted", async || told().await >= 2.0).await;
-    let bucket = || {
-        let [key] = &private.command::<Vec<String>>(&["KEYS", "*:q2:*"])[..] else { panic!("there is one bucket") };
-        let bucket: String = private.command(&["GET", key]);
-        bucket.split(':').nth(1).unwrap().parse::<f64>().unwrap()
-    };
+    let backlog = || only_bucket(&private).1.split(':').nth(1).unwrap().parse::<f64>().unwrap();
     // 3.6 s for each.
-    server.eventually("six are counted", async || (5.0..=6.5).contains(&(bucket() / 3.6e6))).await;
+    server.eventually("six are counted", async || (5.0..=6.5).contains(&(backlog() / 3.6e6))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_comes_again_within_a_moment_does_not_wait_though_the_quota_is_small() {
     let private = PrivateRedis::start();
-    let server = Server::fixture_with(|settings| {
-        settings.redis.url = private.url();
-        settings.redis.timeout = Duration::from_secs(30);
-        settings.limits.api = quota("100/1h");
-    });
-    server.eventually("it counts in Redis", async || value(&metrics(&server).await, "terrace_quota_instances", &[]) == 1.0).await;
+    let server = alone_with(&private, "100/1h").await;
     let asked = async || value(&metrics(&server).await, "terrace_quota_questions_total", &["answered"]);
     // At this pace each block has one request.
     let pace = || tokio::time::sleep(Duration::from_millis(300));
@@ -276,18 +279,13 @@ async fn what_is_left_of_a_block_goes_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_whose_clock_jumps_neither_gives_quota_away_nor_takes_it() {
     let private = PrivateRedis::start();
-    let server = Server::fixture_with(|settings| {
-        settings.redis.url = private.url();
-        settings.limits.api = quota("60/1h");
-    });
-    server.eventually("it counts in Redis", async || value(&metrics(&server).await, "terrace_quota_instances", &[]) == 1.0).await;
+    let server = alone_with(&private, "60/1h").await;
     // What the server's clock does to a bucket, its time does the other way round. libfaketime and jemalloc do not agree.
     let jump = |seconds: f64| {
-        let [key] = &private.command::<Vec<String>>(&["KEYS", "*:q2:*"])[..] else { panic!("there is one bucket") };
-        let bucket: String = private.command(&["GET", key]);
+        let (key, bucket) = only_bucket(&private);
         let (at, backlog) = bucket.split_once(':').unwrap();
         let moved = format!("{:.0}:{backlog}", at.parse::<f64>().unwrap() - seconds * 1e6);
-        private.command::<()>(&["SET", key, &moved, "KEEPTTL"]);
+        private.command::<()>(&["SET", &key, &moved, "KEEPTTL"]);
     };
     let left = async || super::left(&server.get(ITEMS).await, "\"api\";q=60;w=3600");
     for expected in (30..60).rev() {
