@@ -3,12 +3,12 @@
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use prometheus::core::Collector;
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
 use super::entry::{Lifetime, Presence};
 use super::key::Kind;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::telemetry::register;
 
 /// All entries of one kind in one collection or view.
 #[derive(Debug)]
@@ -197,10 +197,4 @@ impl MetricVectors {
             fill_errors: fills("error"),
         }
     }
-}
-
-fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: prometheus::Result<C>) -> Result<C> {
-    let collector = collector.map_err(Error::internal)?;
-    registry.register(Box::new(collector.clone())).map_err(Error::internal)?;
-    Ok(collector)
 }

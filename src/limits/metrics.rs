@@ -1,9 +1,9 @@
 //! What the quotas tell: whom they refuse, what they lease, and whether this instance counts alone.
 
-use prometheus::core::Collector;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::telemetry::register;
 
 /// The instruments.
 pub(super) struct Metrics {
@@ -53,10 +53,4 @@ impl Metrics {
     pub fn refusals(&self, quota: &str) -> IntCounter {
         self.refusals.with_label_values(&[quota])
     }
-}
-
-fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: prometheus::Result<C>) -> Result<C> {
-    let collector = collector.map_err(Error::internal)?;
-    registry.register(Box::new(collector.clone())).map_err(Error::internal)?;
-    Ok(collector)
 }

@@ -1,9 +1,9 @@
 //! What the connections tell: whether there is one, how commands end and how long they take.
 
-use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::telemetry::register;
 
 /// Bounds of the histogram in seconds: on one machine a command takes some 50 µs.
 const BOUNDS: [f64; 12] = [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25];
@@ -48,10 +48,4 @@ impl Metrics {
             subscriptions: connections.with_label_values(&["subscription"]),
         })
     }
-}
-
-fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: prometheus::Result<C>) -> Result<C> {
-    let collector = collector.map_err(Error::internal)?;
-    registry.register(Box::new(collector.clone())).map_err(Error::internal)?;
-    Ok(collector)
 }

@@ -7,6 +7,7 @@ mod told;
 
 use opentelemetry::metrics::{Meter, MeterProvider as _};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
+use prometheus::core::Collector;
 use prometheus::{Registry, TextEncoder};
 pub use request_id::RequestId;
 pub(crate) use told::{REMINDER, Told};
@@ -52,4 +53,11 @@ impl Telemetry {
     pub fn encode(&self) -> Result<String> {
         TextEncoder::new().encode_to_string(&self.registry.gather()).map_err(Error::internal)
     }
+}
+
+/// Registers a plain collector.
+pub(crate) fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: prometheus::Result<C>) -> Result<C> {
+    let collector = collector.map_err(Error::internal)?;
+    registry.register(Box::new(collector.clone())).map_err(Error::internal)?;
+    Ok(collector)
 }

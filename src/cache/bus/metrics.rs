@@ -1,12 +1,11 @@
 //! What the bus counts.
 
-use prometheus::core::Collector;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts};
 
 use super::message::News;
 use crate::cache::trust::Suspicion;
-use crate::error::{Error, Result};
-use crate::telemetry::Telemetry;
+use crate::error::Result;
+use crate::telemetry::{Telemetry, register};
 
 /// What a bus counts. Clones share it: they are registered once, however often a bus is made.
 #[derive(Clone, Debug)]
@@ -102,10 +101,4 @@ impl BusMetrics {
     pub(in crate::cache) fn suspicions(&self) -> u64 {
         Suspicion::ALL.iter().map(|suspicion| self.suspicions.with_label_values(&[suspicion.as_str()]).get()).sum()
     }
-}
-
-fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: prometheus::Result<C>) -> Result<C> {
-    let collector = collector.map_err(Error::internal)?;
-    registry.register(Box::new(collector.clone())).map_err(Error::internal)?;
-    Ok(collector)
 }
