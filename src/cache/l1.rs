@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
-use opentelemetry::KeyValue;
+use prometheus::{IntCounterVec, Opts};
 
 use super::entry::Entry;
 use super::key::CacheKey;
-use crate::telemetry::Telemetry;
+use crate::error::Result;
+use crate::telemetry::{Telemetry, register};
 
 /// moka with our weights, life times and metrics. Its own `get_with` isn't used: it leaves a stale value behind when an
 /// invalidation meets a load.
@@ -34,26 +35,29 @@ impl moka::Expiry<CacheKey, Arc<Entry>> for Retention {
 }
 
 impl L1 {
-    pub(super) fn new(capacity_bytes: u64, telemetry: &Telemetry) -> Self {
-        let evictions =
-            telemetry.meter().u64_counter("terrace.cache.evictions").with_description("Entries that left L1, by cause.").build();
+    pub(super) fn new(capacity_bytes: u64, telemetry: &Telemetry) -> Result<Self> {
+        let counters = Opts::new("terrace_cache_evictions_total", "Entries that left L1, by cause.");
+        let counters = register(telemetry.registry(), IntCounterVec::new(counters, &["cause"]))?;
+        // Plain handles, made once: nearly every miss evicts something.
+        let [expired, explicit, replaced, size] =
+            ["expired", "explicit", "replaced", "size"].map(|cause| counters.with_label_values(&[cause]));
         let entries = moka::sync::Cache::builder()
             .max_capacity(capacity_bytes)
             .weigher(|key: &CacheKey, entry: &Arc<Entry>| u32::try_from(key.len_bytes() + entry.size_bytes()).unwrap_or(u32::MAX))
             .expire_after(Retention)
             .eviction_listener(move |_, _, cause| {
-                let cause = match cause {
-                    RemovalCause::Expired => "expired",
-                    RemovalCause::Explicit => "explicit",
-                    RemovalCause::Replaced => "replaced",
-                    RemovalCause::Size => "size",
+                let counter = match cause {
+                    RemovalCause::Expired => &expired,
+                    RemovalCause::Explicit => &explicit,
+                    RemovalCause::Replaced => &replaced,
+                    RemovalCause::Size => &size,
                 };
-                evictions.add(1, &[KeyValue::new("cause", cause)]);
+                counter.inc();
             })
             .build_with_hasher(foldhash::quality::RandomState::default());
         let l1 = Self { entries, capacity_bytes };
         l1.observe(telemetry);
-        l1
+        Ok(l1)
     }
 
     pub(super) fn get(&self, key: &CacheKey) -> Option<Arc<Entry>> {

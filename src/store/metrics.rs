@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use deadpool::managed::{Manager, Pool};
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Histogram, Meter};
+use opentelemetry::metrics::{Counter, Meter};
+use prometheus::{HistogramOpts, HistogramVec};
 
 use super::failure::{Failure, RETRY_AFTER};
 use crate::config::DatabaseSettings;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
+use crate::telemetry::{Telemetry, register};
 
 /// Bounds of the histogram in seconds: a point read is some 10 µs, a count over 100,000 records some 10 ms.
 const BOUNDS: [f64; 14] = [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
@@ -17,25 +19,27 @@ const BOUNDS: [f64; 14] = [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.00
 /// The instruments, made once.
 #[derive(Debug)]
 pub(super) struct Metrics {
-    duration: Histogram<f64>,
+    /// A plain collector: through a meter it would cost a tenth of a miss.
+    duration: HistogramVec,
     failures: Counter<u64>,
     slow_query: Duration,
 }
 
 impl Metrics {
     /// Operations slower than `slow_query` are logged.
-    pub fn new(meter: &Meter, slow_query: Duration) -> Self {
-        let duration = meter
-            .f64_histogram("terrace_database_operation_duration")
-            .with_unit("s")
-            .with_description("How long database operations take, waiting for a connection included.")
-            .with_boundaries(BOUNDS.to_vec())
-            .build();
-        let failures = meter
+    pub fn new(telemetry: &Telemetry, slow_query: Duration) -> Result<Self> {
+        let duration = HistogramOpts::new(
+            "terrace_database_operation_duration_seconds",
+            "How long database operations take, waiting for a connection included.",
+        );
+        let duration = HistogramVec::new(duration.buckets(BOUNDS.to_vec()), &["operation"]);
+        let duration = register(telemetry.registry(), duration)?;
+        let failures = telemetry
+            .meter()
             .u64_counter("terrace_database_failures")
             .with_description("Database operations that failed for the database's reasons.")
             .build();
-        Self { duration, failures, slow_query }
+        Ok(Self { duration, failures, slow_query })
     }
 
     /// Reports the pool at every scrape, until it is gone.
@@ -58,10 +62,9 @@ impl Metrics {
     /// Counts one operation. The log line has no values, which may be secret.
     pub fn observe(&self, operation: &'static str, collection: &str, started: Instant, is_fault: bool) {
         let elapsed = started.elapsed();
-        let labels = [KeyValue::new("operation", operation)];
-        self.duration.record(elapsed.as_secs_f64(), &labels);
+        self.duration.with_label_values(&[operation]).observe(elapsed.as_secs_f64());
         if is_fault {
-            self.failures.add(1, &labels);
+            self.failures.add(1, &[KeyValue::new("operation", operation)]);
         }
         if elapsed > self.slow_query {
             let duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);

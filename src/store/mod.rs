@@ -99,7 +99,7 @@ impl Store {
     /// Opens the database that `settings` name, creating it if it is embedded. Fails with a message that names
     /// `database.url` if that cannot be. Operations slower than `slow_query` are logged.
     pub async fn open(settings: &DatabaseSettings, slow_query: Duration, telemetry: &Telemetry) -> Result<Self> {
-        let metrics = Metrics::new(telemetry.meter(), slow_query);
+        let metrics = Metrics::new(telemetry, slow_query)?;
         let database = Database::open(settings, telemetry.meter()).await?;
         Ok(Self { inner: Arc::new(Inner { database, metrics }) })
     }
