@@ -1,12 +1,13 @@
 //! Response bodies and their headers: pages, statistics, views. Records go in as the database's own text.
 
 use std::collections::HashMap;
+use std::fmt::{Display, Write as _};
 
 use bytes::Bytes;
 use http::header::LINK;
 use http::{HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
@@ -52,21 +53,20 @@ pub(super) fn page(collection: &Collection, query: &Query, mut rows: Vec<Row>, t
     let limit = query.paging.limit();
     let more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
-    let links = Links::new(collection, query);
+    let mut links = Links::new(collection, query);
     let mut headers = vec![(HeaderName::from_static("x-per-page"), HeaderValue::from(limit))];
-    let (pagination, link) = match &query.paging {
-        Paging::Page { page, .. } => offset_pagination(*page, limit, total, more, &links, &mut headers),
+    let pagination = match &query.paging {
+        Paging::Page { page, .. } => offset_pagination(*page, limit, total, more, &mut links, &mut headers),
         Paging::Cursor { after, .. } => {
             let next = rows.last().filter(|_| more).and_then(|row| row.cursor.as_deref());
-            keyset_pagination(&query.sort, limit, after.is_some(), next, total, &links)
+            keyset_pagination(&query.sort, limit, after.is_some(), next, total, &mut links)
         }
     };
+    let pagination = serde_json::to_string(&pagination).map_err(Error::internal)?;
     if let Some(total) = total {
         headers.push((HeaderName::from_static("x-total-count"), HeaderValue::from(total)));
     }
-    if !link.is_empty() {
-        headers.push((LINK, HeaderValue::try_from(link).map_err(Error::internal)?));
-    }
+    headers.push((LINK, HeaderValue::try_from(links.header).map_err(Error::internal)?));
     found(envelope(&rows, &pagination), headers)
 }
 
@@ -97,9 +97,40 @@ pub(super) fn view(view: &View, parts: &[Stats]) -> Result<Content> {
     found(json!({ "data": data }).to_string(), Vec::new())
 }
 
-fn envelope(rows: &[Row], pagination: &Value) -> Vec<u8> {
+/// Where a page stands, in the body.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Pagination {
+    Offset(OffsetPagination),
+    Keyset(KeysetPagination),
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OffsetPagination {
+    page: u64,
+    limit: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pages: Option<u64>,
+    has_next: bool,
+    has_prev: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct KeysetPagination {
+    limit: u32,
+    has_next: bool,
+    has_prev: bool,
+    next_cursor: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<u64>,
+}
+
+fn envelope(rows: &[Row], pagination: &str) -> Vec<u8> {
     const PARTS: [&[u8]; 3] = [b"{\"data\":[", b"],\"pagination\":", b"}"];
-    let pagination = pagination.to_string();
     let size: usize = PARTS.iter().map(|part| part.len()).chain(rows.iter().map(|row| row.data.len())).sum();
     let mut body = Vec::with_capacity(size + rows.len().saturating_sub(1) + pagination.len());
     let [before, between, behind] = PARTS;
@@ -121,29 +152,27 @@ fn offset_pagination(
     limit: u32,
     total: Option<u64>,
     more: bool,
-    links: &Links,
+    links: &mut Links,
     headers: &mut Headers,
-) -> (Value, String) {
+) -> Pagination {
     headers.push((HeaderName::from_static("x-page"), HeaderValue::from(page)));
     let pages = total.map(|total| total.div_ceil(u64::from(limit)));
+    if let Some(pages) = pages {
+        headers.push((HeaderName::from_static("x-total-pages"), HeaderValue::from(pages)));
+    }
     let has_next = pages.map_or(more, |pages| page < pages);
     let has_prev = page > 1;
-    let targets = [
-        ("first", Some(1)),
-        ("prev", has_prev.then(|| pages.map_or(page - 1, |pages| (page - 1).min(pages.max(1))))),
-        ("next", has_next.then_some(page + 1)),
-        ("last", pages.map(|pages| pages.max(1))),
-    ];
-    let link =
-        targets.into_iter().filter_map(|(relation, page)| Some(links.page(relation, page?))).collect::<Vec<_>>().join(", ");
-    let pagination = match (total, pages) {
-        (Some(total), Some(pages)) => {
-            headers.push((HeaderName::from_static("x-total-pages"), HeaderValue::from(pages)));
-            json!({"page": page, "limit": limit, "total": total, "pages": pages, "hasNext": has_next, "hasPrev": has_prev})
-        }
-        _ => json!({"page": page, "limit": limit, "hasNext": has_next, "hasPrev": has_prev}),
-    };
-    (pagination, link)
+    links.page("first", 1);
+    if has_prev {
+        links.page("prev", pages.map_or(page - 1, |pages| (page - 1).min(pages.max(1))));
+    }
+    if has_next {
+        links.page("next", page + 1);
+    }
+    if let Some(pages) = pages {
+        links.page("last", pages.max(1));
+    }
+    Pagination::Offset(OffsetPagination { page, limit, total, pages, has_next, has_prev })
 }
 
 fn keyset_pagination(
@@ -152,16 +181,14 @@ fn keyset_pagination(
     continued: bool,
     next: Option<&str>,
     total: Option<u64>,
-    links: &Links,
-) -> (Value, String) {
-    let next = next.map(|values| cursor::encode(sort, values));
-    let mut pagination = json!({"limit": limit, "hasNext": next.is_some(), "hasPrev": continued, "nextCursor": next});
-    if let (Some(total), Some(members)) = (total, pagination.as_object_mut()) {
-        members.insert("total".to_owned(), Value::from(total));
+    links: &mut Links,
+) -> Pagination {
+    let next_cursor = next.map(|values| cursor::encode(sort, values));
+    links.cursor("first", "");
+    if let Some(next) = &next_cursor {
+        links.cursor("next", next);
     }
-    let mut relations = vec![links.cursor("first", "")];
-    relations.extend(next.map(|next| links.cursor("next", &next)));
-    (pagination, relations.join(", "))
+    Pagination::Keyset(KeysetPagination { limit, has_next: next_cursor.is_some(), has_prev: continued, next_cursor, total })
 }
 
 fn stats_json(stats: &Stats) -> Value {
@@ -180,25 +207,40 @@ fn stats_json(stats: &Stats) -> Value {
     json!({"total": stats.total, "by": by})
 }
 
-/// Builds link targets (RFC 8288) that keep every other parameter, in one spelling for all requests that share the page.
+/// Builds the header `Link` (RFC 8288), whose targets keep every other parameter, in one spelling for all requests that share
+/// the page.
 struct Links {
     base: String,
+    header: String,
 }
 
 impl Links {
+    /// How long a relation is beside its target, and how many there are at most.
+    const RELATION: usize = 48;
+    const RELATIONS: usize = 4;
+
     fn new(collection: &Collection, query: &Query) -> Self {
         let mut base = format!("{}?", collection.path);
         for (name, value) in spelling::parameters(collection, query) {
-            base.push_str(&format!("{}={}&", utf8_percent_encode(&name, LINK_VALUE), utf8_percent_encode(&value, LINK_VALUE)));
+            let (name, value) = (utf8_percent_encode(&name, LINK_VALUE), utf8_percent_encode(&value, LINK_VALUE));
+            // Writing to a string does not fail.
+            let _ = write!(base, "{name}={value}&");
         }
-        Self { base }
+        let header = String::with_capacity(Self::RELATIONS * (base.len() + Self::RELATION));
+        Self { base, header }
     }
 
-    fn page(&self, relation: &str, page: u64) -> String {
-        format!("<{}page={page}>; rel=\"{relation}\"", self.base)
+    fn page(&mut self, relation: &str, page: u64) {
+        self.push(relation, "page", page);
     }
 
-    fn cursor(&self, relation: &str, cursor: &str) -> String {
-        format!("<{}cursor={cursor}>; rel=\"{relation}\"", self.base)
+    fn cursor(&mut self, relation: &str, cursor: &str) {
+        self.push(relation, "cursor", cursor);
+    }
+
+    fn push(&mut self, relation: &str, parameter: &str, value: impl Display) {
+        let separator = if self.header.is_empty() { "" } else { ", " };
+        // Writing to a string does not fail.
+        let _ = write!(self.header, "{separator}<{}{parameter}={value}>; rel=\"{relation}\"", self.base);
     }
 }
