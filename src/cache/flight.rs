@@ -3,14 +3,23 @@
 //! A caller may only wait for a load whose guards were captured after the last invalidation it must see. So a flight
 //! remembers its captures, and one that has been outdated is not joined but replaced: a read that begins after a
 //! write was acknowledged never gets what was loaded before it.
+//!
+//! The caller who starts a load carries it out itself, as its [`Pilot`]: a task of its own would cost as much as a look-up in
+//! L1. Only a load whose pilot is cancelled goes on in a task.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Shared};
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
+use tokio::sync::SetOnce;
 
 use super::cell::Captured;
 use super::entry::{Dependencies, Entry};
@@ -19,14 +28,16 @@ use super::load::{Landed, Purpose};
 use crate::error::{Error, Result};
 use crate::telemetry::RequestId;
 
-/// The result of a load, which any number of callers may await.
-pub(super) type Landing = Shared<BoxFuture<'static, Result<Landed>>>;
+/// How a load ends, for everybody who waits for it.
+pub(super) type Landing = Arc<SetOnce<Result<Landed>>>;
 
 /// All loads in the air. The lock protects the table and is never held across an await.
 #[derive(Default)]
 pub(super) struct Flights {
     table: Mutex<Table>,
     next_number: AtomicU64,
+    /// How many have landed. It changes under the lock.
+    landings: AtomicU64,
 }
 
 /// Keys hold what clients send, so the hash is seeded.
@@ -45,17 +56,37 @@ pub(super) enum Boarding {
     Landed(Arc<Entry>),
     /// Another caller's load is in the air and new enough.
     Joined(Landing),
-    /// This caller's load has started.
-    Started(Landing),
+    /// The load is this caller's. It goes on wherever the pilot is awaited, and behind the caller's back once it is dropped.
+    Started(Pilot),
+}
+
+/// Whoever carries a load out.
+pub(super) struct Pilot {
+    /// `None` once it has landed.
+    work: Option<Work>,
+    request: Option<RequestId>,
+}
+
+/// A load, and who waits for it.
+struct Work {
+    load: BoxFuture<'static, std::result::Result<Result<Landed>, Box<dyn Any + Send>>>,
+    landing: Landing,
 }
 
 impl Flights {
-    /// Joins the load of `key`, or starts one. `landed` looks once more for an entry, since a load may have ended
-    /// between the caller's look-up and this call. `load` gets the captured guards and runs in a task of its own.
+    /// How many flights have landed: see [`Self::board`]. Ask before you look for an entry.
+    pub(super) fn landings(&self) -> u64 {
+        // Acquire pairs with the release in `Departure`: who sees a landing finds its entry.
+        self.landings.load(Ordering::Acquire)
+    }
+
+    /// Joins the load of `key`, or starts one. `landed` looks once more for an entry, if another load has ended since the caller
+    /// looked, who had seen that many `landings` before. `load` gets the captured guards.
     pub(super) fn board<F>(
         self: &Arc<Self>,
         key: &CacheKey,
         purpose: Purpose,
+        landings: u64,
         landed: impl FnOnce() -> Option<Arc<Entry>>,
         capture: impl FnOnce() -> Dependencies,
         load: impl FnOnce(Dependencies) -> F,
@@ -67,26 +98,72 @@ impl Flights {
         if let Some(flight) = table.get(key)
             && flight.will_do_for(purpose)
         {
-            return Boarding::Joined(flight.landing.clone());
+            return Boarding::Joined(Arc::clone(&flight.landing));
         }
-        if let Some(entry) = purpose.takes_what_landed().then(landed).flatten() {
+        let may_have_landed = purpose.takes_what_landed() && self.landings() != landings;
+        if let Some(entry) = may_have_landed.then(landed).flatten() {
             return Boarding::Landed(entry);
         }
         let dependencies = capture();
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let departure = Departure { flights: Arc::clone(self), key: key.clone(), number };
         let work = load(dependencies.clone());
-        let task = tokio::spawn(RequestId::carry(async move {
+        let load = async move {
             let _lands_even_on_panic = departure;
             work.await
-        }));
-        let landing = async move { task.await.unwrap_or_else(|failure| Err(Error::internal(failure))) }.boxed().shared();
-        table.insert(key.clone(), Flight { number, dependencies, purpose, landing: landing.clone() });
-        Boarding::Started(landing)
+        };
+        let landing = Landing::default();
+        table.insert(key.clone(), Flight { number, dependencies, purpose, landing: Arc::clone(&landing) });
+        let work = Work { load: Box::pin(AssertUnwindSafe(load).catch_unwind()), landing };
+        Boarding::Started(Pilot { work: Some(work), request: RequestId::current() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Future for Pilot {
+    type Output = Result<Landed>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Landed>> {
+        let Some(work) = &mut self.work else { return Poll::Ready(Err(Error::internal("a load was awaited twice"))) };
+        let landed = ready!(work.poll_unpin(context));
+        self.work = None;
+        Poll::Ready(landed)
+    }
+}
+
+impl Drop for Pilot {
+    fn drop(&mut self) {
+        let Some(work) = self.work.take() else { return };
+        // Without a runtime the process is about to end, and whoever waits is told so.
+        let Ok(runtime) = Handle::try_current() else { return };
+        match self.request.take() {
+            Some(request) => drop(runtime.spawn(request.scope(work))),
+            None => drop(runtime.spawn(work)),
+        }
+    }
+}
+
+impl Future for Work {
+    type Output = Result<Landed>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Landed>> {
+        let outcome = ready!(self.load.poll_unpin(context));
+        // The panic hook has told what it was.
+        let landed = outcome.unwrap_or_else(|_| Err(Error::internal("a load panicked")));
+        // Only this sets it before it is dropped.
+        let _ = self.landing.set(landed.clone());
+        Poll::Ready(landed)
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if !self.landing.initialized() {
+            let _ = self.landing.set(Err(Error::internal("a load ended with its runtime")));
+        }
     }
 }
 
@@ -117,5 +194,7 @@ impl Drop for Departure {
         if table.get(&self.key).is_some_and(|flight| flight.number == self.number) {
             table.remove(&self.key);
         }
+        // Under the lock, so that who boards finds either the flight or that it has landed.
+        self.flights.landings.fetch_add(1, Ordering::Release);
     }
 }

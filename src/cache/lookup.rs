@@ -7,10 +7,20 @@ use std::time::Duration;
 use super::demand::{Demand, Verdict};
 use super::flight::Boarding;
 use super::load::{Landed, Load, Purpose, Source};
-use super::{Cache, CacheKey, Content, Dependencies, Entry, Kind, Lookup, Outcome, Scope, Tier};
+use super::{Cache, CacheKey, Content, Dependencies, Entry, Found, Kind, Lookup, Outcome, Scope, Tier};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Freshness, Guard};
 use crate::overload::Slot;
+
+/// What somebody asks for.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    scope: &'a Arc<Scope>,
+    key: &'a CacheKey,
+    guards: &'a [Guard],
+    /// See [`Found::landings`].
+    landings: u64,
+}
 
 impl Cache {
     /// The entry of `key`: from L1, else from L2, else from a load. `guards` names what the answer depends on; `freshness` is what
@@ -34,10 +44,10 @@ impl Cache {
         self.take_or_load(self.find(key), scope, key, guards, freshness, loader).await
     }
 
-    /// The same for who has `found` what L1 has.
+    /// The same for who has [`Found`] what L1 has.
     pub async fn take_or_load<L, F>(
         self: &Arc<Self>,
-        mut found: Option<Arc<Entry>>,
+        mut found: Found,
         scope: &Arc<Scope>,
         key: &CacheKey,
         guards: &[Guard],
@@ -56,7 +66,8 @@ impl Cache {
             found = self.find(key);
         }
         let demand = Demand::new(freshness, scope.max_lag(), self.is_trusted());
-        if let Some(entry) = found {
+        let asked = Asked { scope, key, guards, landings: found.landings };
+        if let Some(entry) = found.entry {
             let age = entry.age();
             let verdict = demand.judge(&entry, age);
             if let Some(lookup) = taken(scope, entry, age, verdict, Tier::L1) {
@@ -66,8 +77,8 @@ impl Cache {
                     Verdict::Allowed | Verdict::Refused => None,
                 };
                 if let Some(purpose) = purpose.filter(|_| !freshness.only_if_cached) {
-                    // The flight is only started; nobody waits for it.
-                    drop(self.board(scope, key, guards, purpose, loader));
+                    // Nobody waits for it: it goes on behind the answer.
+                    drop(self.board(asked, purpose, loader));
                 }
                 return Ok(lookup);
             }
@@ -89,7 +100,7 @@ impl Cache {
             true => Purpose::Renew,
             false => Purpose::Answer,
         };
-        self.fly(scope, key, guards, &demand, purpose, loader).await
+        self.fly(asked, &demand, purpose, loader).await
     }
 
     /// Loads past the cache: nothing is stored, and nothing stands in for an error. It is refused when too much is under way.
@@ -105,19 +116,12 @@ impl Cache {
     }
 
     /// Waits for a flight of this or an earlier caller.
-    async fn fly<L, F>(
-        self: &Arc<Self>,
-        scope: &Arc<Scope>,
-        key: &CacheKey,
-        guards: &[Guard],
-        demand: &Demand<'_>,
-        purpose: Purpose,
-        loader: L,
-    ) -> Result<Lookup>
+    async fn fly<L, F>(self: &Arc<Self>, asked: Asked<'_>, demand: &Demand<'_>, purpose: Purpose, loader: L) -> Result<Lookup>
     where
         L: FnOnce() -> F,
         F: Future<Output = Result<Content>> + Send + 'static,
     {
+        let Asked { scope, key, .. } = asked;
         let slot = match self.slot(scope) {
             Ok(slot) => slot,
             Err(refusal) => return self.stand_in(scope, key, demand).ok_or(refusal),
@@ -131,21 +135,20 @@ impl Cache {
                 work.await
             }
         };
-        let (landing, outcome) = match self.board(scope, key, guards, purpose, loader) {
+        let (landed, outcome) = match self.board(asked, purpose, loader) {
             Boarding::Landed(entry) => {
                 scope.metrics().hits.inc();
                 return Ok(Lookup::new(entry, Outcome::Hit, Some(Tier::L1)));
             }
             Boarding::Joined(landing) => {
                 scope.metrics().joined.inc();
-                (landing, Outcome::Joined)
+                (landing.wait().await.clone(), Outcome::Joined)
             }
-            Boarding::Started(landing) => {
+            Boarding::Started(pilot) => {
                 scope.metrics().misses.inc();
-                (landing, Outcome::Miss)
+                (pilot.await, Outcome::Miss)
             }
         };
-        let landed = landing.await;
         drop(slot);
         match landed {
             Ok(Landed { entry, source: Source::Loader }) => Ok(Lookup::new(entry, outcome, None)),
@@ -197,22 +200,17 @@ impl Cache {
         taken(scope, entry, age, verdict, Tier::L2)
     }
 
-    fn board<L, F>(
-        self: &Arc<Self>,
-        scope: &Arc<Scope>,
-        key: &CacheKey,
-        guards: &[Guard],
-        purpose: Purpose,
-        loader: L,
-    ) -> Boarding
+    fn board<L, F>(self: &Arc<Self>, asked: Asked<'_>, purpose: Purpose, loader: L) -> Boarding
     where
         L: FnOnce() -> F,
         F: Future<Output = Result<Content>> + Send + 'static,
     {
+        let Asked { scope, key, guards, landings } = asked;
         let landed = || self.fresh(key).map(|lookup| lookup.entry);
         self.flights.board(
             key,
             purpose,
+            landings,
             landed,
             || self.capture(scope, guards),
             |dependencies| {

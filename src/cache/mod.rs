@@ -44,7 +44,7 @@ pub use scope::{Fingerprint, Lifetimes, Scope};
 pub use second_tier::SecondTier;
 pub use target::{BULK, Cause, Move, Pattern, Target};
 pub use trust::Trust;
-pub use warm::Held;
+pub use warm::{Found, Held};
 
 use crate::config::CacheSettings;
 use crate::error::Result;
@@ -150,7 +150,7 @@ impl Cache {
             instance: InstanceId::random(),
             max_ttl: settings.max_ttl,
             jitter_percent: settings.jitter_percent,
-            l1: L1::new(settings.l1_bytes.as_u64(), telemetry),
+            l1: L1::new(settings.l1_bytes.as_u64(), telemetry)?,
             guards: Guards::default(),
             flights: Arc::default(),
             vectors: MetricVectors::new(telemetry.registry())?,
@@ -213,16 +213,22 @@ impl Cache {
 
     /// A fresh entry, if there is one that needs no refresh: the whole cost of a hit. Otherwise call [`Self::get_or_load`].
     pub fn get(&self, scope: &Scope, key: &CacheKey) -> Option<Lookup> {
-        let lookup = self.fresh(key).filter(|lookup| !lookup.entry.wants_refresh(lookup.age))?;
-        scope.metrics().hits.inc();
-        Some(lookup)
+        self.look(scope, key).ok()
+    }
+
+    /// The same, or else what was found, for [`Self::take_or_load`].
+    pub fn look(&self, scope: &Scope, key: &CacheKey) -> std::result::Result<Lookup, Found> {
+        let Found { entry, landings } = self.find(key);
+        match entry.map(|entry| self.plain_hit(scope, entry, Instant::now())) {
+            Some(Ok(lookup)) => Ok(lookup),
+            Some(Err(entry)) => Err(Found { entry: Some(entry), landings }),
+            None => Err(Found { entry: None, landings }),
+        }
     }
 
     /// The same for an entry that somebody has kept, at `now`.
     pub fn get_kept(&self, scope: &Scope, entry: &Arc<Entry>, now: Instant) -> Option<Lookup> {
-        let lookup = self.hit(Arc::clone(entry), now).filter(|lookup| !lookup.entry.wants_refresh(lookup.age))?;
-        scope.metrics().hits.inc();
-        Some(lookup)
+        self.plain_hit(scope, Arc::clone(entry), now).ok()
     }
 
     /// The same, also if it would have to be refreshed: for who may not load.
@@ -260,11 +266,6 @@ impl Cache {
             .for_each(|change| self.guards.advance_by(change, moved));
     }
 
-    /// The entry of `key`, if there is one whose guards have moved: see [`Entry::follow`].
-    pub fn outdated(&self, key: &CacheKey) -> Option<Arc<Entry>> {
-        self.l1.get(key).filter(|entry| !entry.is_valid())
-    }
-
     /// Counts the bytes of an encoding that has just been made for `entry`.
     pub fn grown(&self, key: &CacheKey, entry: &Arc<Entry>) {
         if self.enabled {
@@ -283,12 +284,18 @@ impl Cache {
     }
 
     fn fresh(&self, key: &CacheKey) -> Option<Lookup> {
-        self.hit(self.l1.get(key)?, Instant::now())
-    }
-
-    fn hit(&self, entry: Arc<Entry>, now: Instant) -> Option<Lookup> {
+        let (entry, now) = (self.l1.get(key)?, Instant::now());
         let age = entry.age_at(now);
         self.is_fresh(&entry, age, now).then_some(Lookup { entry, outcome: Outcome::Hit, tier: Some(Tier::L1), age })
+    }
+
+    fn plain_hit(&self, scope: &Scope, entry: Arc<Entry>, now: Instant) -> std::result::Result<Lookup, Arc<Entry>> {
+        let age = entry.age_at(now);
+        if !self.is_fresh(&entry, age, now) || entry.wants_refresh(age) {
+            return Err(entry);
+        }
+        scope.metrics().hits.inc();
+        Ok(Lookup { entry, outcome: Outcome::Hit, tier: Some(Tier::L1), age })
     }
 
     fn is_fresh(&self, entry: &Entry, age: Duration, now: Instant) -> bool {

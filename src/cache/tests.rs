@@ -214,6 +214,39 @@ async fn a_load_survives_its_cancelled_caller() {
 }
 
 #[tokio::test]
+async fn what_has_landed_since_somebody_looked_is_not_loaded_again() {
+    let bench = Bench::new();
+    let found = bench.cache.find(&bench.key);
+    bench.read("one").await.unwrap();
+    let again = || async { Ok(content("two")) };
+    let lookup =
+        bench.cache.take_or_load(found, &bench.scope, &bench.key, &[record("M-1")], &Freshness::ANY, again).await.unwrap();
+    assert_eq!((lookup.outcome, lookup.entry.identity().body.as_ref()), (Outcome::Hit, b"one".as_ref()));
+}
+
+#[test]
+fn who_waits_for_a_load_whose_runtime_ends_is_told_so() {
+    let bench = Bench::new();
+    let [loading, waiting] = [(); 2].map(|()| tokio::runtime::Builder::new_current_thread().build().unwrap());
+    let gated = loading.block_on(async {
+        let mut gated = bench.gated();
+        (&mut gated.has_started).await.unwrap();
+        gated
+    });
+    let waits = std::thread::scope(|threads| {
+        let waits = threads.spawn(|| waiting.block_on(bench.read("two")));
+        while bench.scope.metrics().joined.get() == 0 {
+            std::thread::yield_now();
+        }
+        drop(loading);
+        waits.join().unwrap()
+    });
+    assert_eq!(waits.unwrap_err().kind(), ErrorKind::Internal);
+    assert!(gated.gate.is_closed(), "the load is gone");
+    assert_eq!(waiting.block_on(bench.body("three")), "three");
+}
+
+#[tokio::test]
 async fn a_loader_that_panics_fails_its_callers_and_is_not_waited_for_again() {
     let bench = Bench::new();
     let gated = bench.gated();

@@ -18,6 +18,21 @@ pub enum Held {
     Nothing,
 }
 
+/// What L1 had for a key, fresh or not, when somebody looked.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub(super) entry: Option<Arc<Entry>>,
+    /// How many loads had landed before: if none has since, another look shows nothing new.
+    pub(super) landings: u64,
+}
+
+impl Found {
+    /// The entry, if its guards have moved: see [`Entry::follow`].
+    pub fn outdated(&self) -> Option<&Entry> {
+        self.entry.as_deref().filter(|entry| !entry.is_valid())
+    }
+}
+
 impl Cache {
     /// Whether entries are kept at all.
     pub fn is_enabled(&self) -> bool {
@@ -25,19 +40,20 @@ impl Cache {
     }
 
     /// What L1 has for `key`, fresh or not. It is not counted as a look-up.
-    pub fn find(&self, key: &CacheKey) -> Option<Arc<Entry>> {
-        self.l1.get(key)
+    pub fn find(&self, key: &CacheKey) -> Found {
+        let landings = self.flights.landings();
+        Found { entry: self.l1.get(key), landings }
     }
 
     /// The same in a word.
     pub fn held(&self, key: &CacheKey) -> Held {
-        self.standing(self.find(key).as_deref())
+        self.standing(&self.find(key))
     }
 
     /// What it means that L1 has this.
-    pub fn standing(&self, found: Option<&Entry>) -> Held {
+    pub fn standing(&self, found: &Found) -> Held {
         let now = Instant::now();
-        match found {
+        match &found.entry {
             Some(entry) if self.is_fresh(entry, entry.age_at(now), now) => Held::Fresh,
             Some(_) => Held::Stale,
             None if self.second_tier().is_some() => Held::Unknown,

@@ -15,7 +15,7 @@ use super::query::{self, Shape};
 use super::sight::{Lens, Sight};
 use super::{Answer, Forwarded, Records, Resource, ViewResource, body};
 use crate::auth::authorize_on;
-use crate::cache::{Applied, Basis, Cache, CacheKey, Content, Held, Scope};
+use crate::cache::{Applied, Basis, Cache, CacheKey, Content, Found, Held, Lookup, Scope};
 use crate::error::{Error, Result};
 use crate::model::{
     Caller, Collection, CountMode, Filter, Footprint, Freshness, Guard, Paging, Query, RecordId, Selection, Verb,
@@ -37,11 +37,10 @@ impl Records {
         let shape = if raw.is_empty() { Shape::WHOLE } else { Shape::parse(&sight.lens.collection, raw)? };
         resource.authorize_include(&caller.principal, &shape.include)?;
         let key = record_key(resource, sight, id, &shape);
-        if demand.is_any()
-            && let Some(lookup) = self.cache.get(&resource.records, &key)
-        {
-            return Ok(Answer::new(lookup, Forwarded::Miss, key, &self.cache));
-        }
+        let found = match self.look(&resource.records, &key, demand) {
+            Ok(lookup) => return Ok(Answer::new(lookup, Forwarded::Miss, key, &self.cache)),
+            Err(found) => found,
+        };
         let guards = record_guards(collection, id, &shape);
         let (store, owned_collection, id) = (self.store.clone(), Arc::clone(collection), id.clone());
         let (lens, shape) = (Arc::clone(sight.lens), shape.among(sight.owner()));
@@ -51,7 +50,7 @@ impl Records {
         };
         let place = Place { scope: &resource.records, key: &key, guards: &guards };
         // Boxed, so that a hit does not carry the state of a load around.
-        Box::pin(async { self.answer(place, self.way(demand).await?, load).await }).await
+        Box::pin(async { self.answer(place, self.way(demand).await?, found, load).await }).await
     }
 
     /// One page of a list or search.
@@ -60,16 +59,16 @@ impl Records {
         let sight = resource.sight(&caller.principal)?;
         let prepared = resource.prepare(sight, raw)?;
         resource.authorize_include(&caller.principal, &prepared.query.include)?;
-        if demand.is_any()
-            && let Some(lookup) = self.cache.get(&resource.lists, &prepared.key)
-        {
-            return Ok(Answer::new(lookup, Forwarded::Miss, prepared.key.clone(), &self.cache));
-        }
+        let found = match self.look(&resource.lists, &prepared.key, demand) {
+            Ok(lookup) => return Ok(Answer::new(lookup, Forwarded::Miss, prepared.key.clone(), &self.cache)),
+            Err(found) => found,
+        };
         let Prepared { query, key, footprint } = &*prepared;
         Box::pin(async {
             let way = self.way(demand).await?;
+            let found = found.unwrap_or_else(|| self.cache.find(key));
             if matches!(query.paging, Paging::Page { .. })
-                && let Some(entry) = self.cache.outdated(key)
+                && let Some(entry) = found.outdated()
             {
                 entry.follow(footprint, |page| body::shown(collection, page));
             }
@@ -78,7 +77,7 @@ impl Records {
             let loader = PageLoader { store, cache, resource: Arc::clone(resource), lens, way: way.of_count() };
             let (guards, query) = (list_guards(collection, query), query.clone());
             let place = Place { scope: &resource.lists, key, guards: &guards };
-            self.answer(place, way, move || loader.load(query)).await
+            self.answer(place, way, Some(found), move || loader.load(query)).await
         })
         .await
     }
@@ -98,7 +97,7 @@ impl Records {
             body::stats(&stats)
         };
         let place = Place { scope: &resource.stats, key: &key, guards: &[guard] };
-        self.answer(place, self.way(demand).await?, load).await
+        self.answer(place, self.way(demand).await?, None, load).await
     }
 
     /// A view.
@@ -112,7 +111,7 @@ impl Records {
             body::view(owned.view(), &try_join_all(stats).await?)
         };
         let place = Place { scope: &resource.scope, key: &resource.key, guards: &resource.guards };
-        self.answer(place, self.way(demand).await?, load).await
+        self.answer(place, self.way(demand).await?, None, load).await
     }
 
     /// Which way an answer that meets `demand` comes.
@@ -125,13 +124,18 @@ impl Records {
         }
     }
 
-    async fn answer<L, F>(&self, place: Place<'_>, way: Way, load: L) -> Result<Answer>
+    /// A plain hit; or else what was found, if it will still do to know that when the [`Way`] is known.
+    fn look(&self, scope: &Scope, key: &CacheKey, demand: &Freshness) -> std::result::Result<Lookup, Option<Found>> {
+        if demand.is_any() { self.cache.look(scope, key).map_err(Some) } else { Err(None) }
+    }
+
+    async fn answer<L, F>(&self, place: Place<'_>, way: Way, found: Option<Found>, load: L) -> Result<Answer>
     where
         L: FnOnce() -> F,
         F: Future<Output = Result<Content>> + Send + 'static,
     {
-        let found = self.cache.find(place.key);
-        let forwarded = match self.cache.standing(found.as_deref()) {
+        let found = found.unwrap_or_else(|| self.cache.find(place.key));
+        let forwarded = match self.cache.standing(&found) {
             _ if !self.cache.is_enabled() => Forwarded::Bypass,
             Held::Fresh => Forwarded::Request,
             Held::Stale => Forwarded::Stale,
@@ -236,7 +240,8 @@ impl PageLoader {
     async fn total(&self, selection: &Selection, told: oneshot::Receiver<Option<(u64, Instant)>>) -> Result<(u64, Basis)> {
         let collection = self.resource.collection();
         let key = CacheKey::of_query(&self.resource.counts, &query::selection_key(selection));
-        if let Some(entry) = self.cache.outdated(&key) {
+        let found = self.cache.find(&key);
+        if let Some(entry) = found.outdated() {
             entry.follow(&Footprint::of_selection(collection, selection), |_| None);
         }
         let guard = selection_guard(collection, selection.filter.as_ref());
@@ -256,7 +261,7 @@ impl PageLoader {
             }
         };
         let lookup = match self.way {
-            Way::Caches(demand) => self.cache.get_or_load(&self.resource.counts, &key, &[guard], &demand, load).await?,
+            Way::Caches(demand) => self.cache.take_or_load(found, &self.resource.counts, &key, &[guard], &demand, load).await?,
             Way::Past => self.cache.load_past(&self.resource.counts, load).await?,
         };
         let count = std::str::from_utf8(&lookup.entry.identity().body).ok().and_then(|text| text.parse().ok());
