@@ -11,7 +11,7 @@ use prometheus::{HistogramOpts, HistogramVec};
 use super::failure::{Failure, RETRY_AFTER};
 use crate::config::DatabaseSettings;
 use crate::error::{Error, ErrorKind, Result};
-use crate::telemetry::{Telemetry, register};
+use crate::telemetry::Telemetry;
 
 /// Bounds of the histogram in seconds: a point read is some 10 µs, a count over 100,000 records some 10 ms.
 const BOUNDS: [f64; 14] = [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
@@ -32,8 +32,7 @@ impl Metrics {
             "terrace_database_operation_duration_seconds",
             "How long database operations take, waiting for a connection included.",
         );
-        let duration = HistogramVec::new(duration.buckets(BOUNDS.to_vec()), &["operation"]);
-        let duration = register(telemetry.registry(), duration)?;
+        let duration = telemetry.histogram(duration.buckets(BOUNDS.to_vec()), &["operation"])?;
         let failures = telemetry
             .meter()
             .u64_counter("terrace_database_failures")

@@ -5,10 +5,13 @@ pub mod logs;
 mod request_id;
 mod told;
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use opentelemetry::metrics::{Meter, MeterProvider as _};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::core::Collector;
-use prometheus::{Registry, TextEncoder};
+use prometheus::{HistogramOpts, HistogramVec, Registry, TextEncoder};
 pub use request_id::RequestId;
 pub(crate) use told::{REMINDER, Told};
 
@@ -19,6 +22,8 @@ use crate::error::{Error, Result};
 pub struct Telemetry {
     registry: Registry,
     meter: Meter,
+    /// By name. The lock is never held across an await.
+    histograms: Arc<Mutex<HashMap<String, HistogramVec>>>,
     // Dropping the provider would stop its instruments.
     _provider: SdkMeterProvider,
 }
@@ -35,7 +40,7 @@ impl Telemetry {
             .map_err(Error::internal)?;
         let provider = SdkMeterProvider::builder().with_reader(exporter).build();
         let meter = provider.meter("terrace");
-        Ok(Self { registry, meter, _provider: provider })
+        Ok(Self { registry, meter, histograms: Arc::default(), _provider: provider })
     }
 
     /// Makes OpenTelemetry instruments.
@@ -47,6 +52,18 @@ impl Telemetry {
     /// 241 ns through a meter.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// The plain histogram of this name, made by the first call: what is opened again, because it could not be, goes on with it.
+    pub fn histogram(&self, options: HistogramOpts, labels: &[&str]) -> Result<HistogramVec> {
+        let mut histograms = self.histograms.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = options.common_opts.name.clone();
+        if let Some(known) = histograms.get(&name) {
+            return Ok(known.clone());
+        }
+        let made = register(&self.registry, HistogramVec::new(options, labels))?;
+        histograms.insert(name, made.clone());
+        Ok(made)
     }
 
     /// Everything in the Prometheus text format.
