@@ -3,6 +3,7 @@
 
 mod another_run;
 mod connecting;
+mod pool;
 mod running;
 mod starved;
 mod waiting;

@@ -92,7 +92,15 @@ async fn a_pool_that_is_used_up_is_told_once_and_counted_each_time() {
     while postgres.sql(&format!("SELECT {sleeping}")).len() < 2 {
         assert!(Instant::now() < deadline, "no slow writes");
     }
-    for number in 0..3 {
+    let waiting = async {
+        let deadline = Instant::now() + DEADLINE;
+        while !process.get("/metrics").await.text.contains("terrace_database_connections{state=\"waiting\"} 1") {
+            assert!(Instant::now() < deadline, "nobody is said to wait");
+        }
+    };
+    let (first, ()) = tokio::join!(process.get("/api/items/I0"), waiting);
+    refused(&first, "database.acquire_timeout");
+    for number in 1..3 {
         refused(&process.get(&format!("/api/items/I{number}")).await, "database.acquire_timeout");
     }
     let metric = "terrace_database_acquire_timeouts_total{resource=\"connection\"}";

@@ -175,6 +175,11 @@ impl PrivatePostgres {
         signal(&children(id), "STOP");
     }
 
+    /// Who connects gets no answer until [`Self::resume`]; who is connected does.
+    pub fn pause_listener(&self) {
+        signal(&[self.process.as_ref().expect("it does not run").id()], "STOP");
+    }
+
     /// The end of [`Self::pause`].
     pub fn resume(&self) {
         let id = self.process.as_ref().expect("it does not run").id();

@@ -5,6 +5,7 @@
 
 mod connect;
 mod dialect;
+mod keep;
 mod log_indexes;
 mod migrations;
 mod rows;
@@ -17,16 +18,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
-use deadpool::managed::{
-    Manager, Metrics as ObjectMetrics, Object, Pool, PoolError, QueueMode, RecycleError, RecycleResult, WeakPool,
-};
+use deadpool::managed::{Manager, Metrics as ObjectMetrics, Object, Pool, PoolError, QueueMode, RecycleError, RecycleResult};
 use diesel::connection::CacheSize;
 use diesel_async::pooled_connection::PoolableConnection as _;
 use diesel_async::{
     AnsiTransactionManager, AsyncConnection as _, AsyncPgConnection, SimpleAsyncConnection as _, TransactionManager as _,
 };
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::BoxFuture;
 use opentelemetry::metrics::Meter;
 use tokio::task::JoinHandle;
 use tokio::time::error::Elapsed;
@@ -42,6 +41,7 @@ use crate::model::CollectionName;
 
 use connect::{Connector, Limits};
 pub(super) use dialect::PostgresDialect;
+use keep::Keep;
 pub(super) use rows::load_texts;
 #[cfg(test)]
 pub(super) use search::query_text;
@@ -49,8 +49,6 @@ pub(super) use search::query_text;
 /// Prepared statements are kept for this many uses of a connection and then made anew: Diesel's cache has no bound,
 /// and filters come in endless variety. Each costs the server some 20 kB and, made anew, a round trip.
 const USES_PER_STATEMENT_CACHE: usize = 1_024;
-/// How often unused connections are looked for.
-const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
 /// How much longer than `database.statement_timeout` an answer may take, before its connection is given up.
 const GRACE: Duration = Duration::from_secs(1);
 /// How often the installation's lock is tried.
@@ -366,34 +364,4 @@ fn silent(connection: Option<Object<ConnectionManager>>) -> Failure {
 async fn carried_out<T>(operation: &'static str, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let outcome = AssertUnwindSafe(work).catch_unwind().await;
     outcome.unwrap_or_else(|_| Err(Failure::Refused(Error::internal(format!("{operation} panicked")))))
-}
-
-/// Keeps as many connections as `database.min_connections` says and closes what has not been used.
-struct Keep {
-    pool: WeakPool<ConnectionManager>,
-    min_connections: usize,
-    idle_timeout: Duration,
-}
-
-impl Keep {
-    async fn run(self) {
-        let mut ticks = tokio::time::interval(MAINTENANCE_INTERVAL.min(self.idle_timeout));
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            let Some(pool) = self.pool.upgrade() else { return };
-            let mut spare = pool.status().size.saturating_sub(self.min_connections);
-            pool.retain(|_, metrics| {
-                let close = spare > 0 && metrics.last_used() > self.idle_timeout;
-                spare -= usize::from(close);
-                !close
-            });
-            // Held together, so that each is another one; given back when all are there. Failures are told by requests.
-            let missing = self.min_connections.saturating_sub(pool.status().size);
-            if missing > 0 {
-                let wanted = pool.status().available + missing;
-                drop(join_all((0..wanted).map(|_| pool.get())).await);
-            }
-        }
-    }
 }

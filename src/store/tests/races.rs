@@ -137,6 +137,24 @@ async fn a_batch_that_a_deadlock_ended_is_written_after_the_other() {
     assert_eq!((versions, calls.load(Ordering::Relaxed)), (vec![3, 3], 1), "both updates count, in the order of their locks");
 }
 
+#[tokio::test]
+async fn a_write_that_could_not_be_serialized_is_run_again() {
+    let fixture = fresh_postgres().await;
+    // A sequence remembers what was rolled back.
+    session(&fixture).execute(
+        "CREATE SEQUENCE attempts; \
+         CREATE FUNCTION refuse_once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         IF nextval('attempts') = 1 THEN RAISE EXCEPTION 'could not serialize access' USING ERRCODE = '40001'; END IF; \
+         RETURN NEW; END $$; \
+         CREATE TRIGGER refuse_once BEFORE INSERT ON records_items FOR EACH ROW EXECUTE FUNCTION refuse_once()",
+    );
+    let start = fixture.store.snapshot().await.unwrap();
+    put(&fixture.store, &fixture.items, &[json!({"key": "a"})]).await;
+    let attempts = session(&fixture).query("SELECT last_value FROM attempts").unwrap();
+    assert_eq!(attempts[0][0].as_deref(), Some("2"));
+    assert_eq!(changes(&fixture.store, &start).await, 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_reference_is_left_to_what_is_deleted_meanwhile_whoever_is_first() {
     for options in ["", "%20-c%20default_transaction_isolation%3Drepeatable%5C%20read"] {

@@ -1,0 +1,48 @@
+//! Upkeep of the pool: a few connections are always there, and those that nobody uses are closed.
+
+use std::time::Duration;
+
+use deadpool::managed::WeakPool;
+use futures_util::FutureExt as _;
+use futures_util::future::join_all;
+
+use super::ConnectionManager;
+
+/// How often unused connections are looked for.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Keeps as many connections as `database.min_connections` says and closes what has not been used.
+pub(super) struct Keep {
+    pub pool: WeakPool<ConnectionManager>,
+    pub min_connections: usize,
+    pub idle_timeout: Duration,
+}
+
+impl Keep {
+    /// Goes on until the pool is gone.
+    pub async fn run(self) {
+        let mut ticks = tokio::time::interval(MAINTENANCE_INTERVAL.min(self.idle_timeout));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let Some(pool) = self.pool.upgrade() else { return };
+            let mut spare = pool.status().size.saturating_sub(self.min_connections);
+            pool.retain(|_, metrics| {
+                let close = spare > 0 && metrics.last_used() > self.idle_timeout;
+                spare -= usize::from(close);
+                !close
+            });
+            let missing = self.min_connections.saturating_sub(pool.status().size);
+            if missing > 0 {
+                let wanted = pool.status().available + missing;
+                let mut getting: Vec<_> = (0..wanted).map(|_| Box::pin(pool.get())).collect();
+                // Those that are there are held until the others have begun to be made, and no longer: a server that does not answer
+                // must not keep them from requests. Failures are told by requests, too.
+                let mut held = Vec::with_capacity(wanted);
+                getting.retain_mut(|connection| connection.now_or_never().map(|got| held.push(got)).is_none());
+                drop(held);
+                join_all(getting.into_iter().map(|connection| async { drop(connection.await) })).await;
+            }
+        }
+    }
+}
