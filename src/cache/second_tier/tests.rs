@@ -299,6 +299,18 @@ async fn an_expired_value_stands_in_on_an_instance_that_never_saw_it() {
 }
 
 #[tokio::test]
+async fn a_value_stands_in_no_longer_than_its_collection_allows_after_anybody_knew_what_changed() {
+    let installation = Installation::new().lifetimes(HOUR, Duration::ZERO);
+    let (one, other) = (installation.instance().await, installation.instance().await);
+    one.seed("M-1", "old").await;
+    let trust = other.cache.trust();
+    trust.demand_evidence(HOUR, Instant::now());
+    trust.suspect(Suspicion::Silence, Instant::now());
+    trust.unreadable();
+    assert!(other.read_by("M-1", &Freshness::ANY, || async { Err(away()) }).await.is_err());
+}
+
+#[tokio::test]
 async fn a_request_may_ask_both_tiers_for_more() {
     let installation = Installation::new();
     let (one, other) = (installation.instance().await, installation.instance().await);
