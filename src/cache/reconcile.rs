@@ -207,7 +207,7 @@ impl Reconciler {
     /// Forgets own transactions too: their numbers may be given out again.
     async fn start_anew(&self, snapshot: Snapshot, read_at: Instant) {
         self.outdate_all().await;
-        self.update(|progress| *progress = Progress::new(snapshot, read_at));
+        self.update(|progress| progress.start_anew(snapshot, read_at));
     }
 
     /// Nobody can say what changed. Others find that out by themselves.

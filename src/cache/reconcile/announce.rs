@@ -3,7 +3,8 @@
 //! The order matters. A writer (or whoever finds a change that nobody announced) moves the guards here, deletes them in the
 //! second tier and publishes, and then moves the guards here once more: between the first step and the second a reader
 //! of this process may have taken an old value out of the second tier, under guards that had moved already. Only then is
-//! a transaction noted as applied, and only then is its writer answered.
+//! a transaction noted as applied, and only then is its writer answered. It is not noted if this process has begun to settle on
+//! another server meanwhile: the guards were deleted on the one of before, and settling finds the transaction in the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -51,6 +52,7 @@ impl Reconciler {
     pub async fn announce(&self, changes: &[Change], predecessors: &BTreeSet<u64>) {
         let Some(newest) = changes.iter().map(|change| change.position).max() else { return };
         let transactions = newest_rows(changes);
+        let rewinds = self.rewinds();
         let changes: Vec<Arc<Change>> = changes.iter().cloned().map(Arc::new).collect();
         let targets = Target::of_changes(&changes);
         let predecessors = if targets.iter().all(is_whole) { Vec::new() } else { predecessors.iter().copied().collect() };
@@ -65,7 +67,7 @@ impl Reconciler {
                 break;
             }
         }
-        self.note(|progress| transactions.iter().for_each(|position| progress.announced(*position)));
+        self.note(rewinds, |progress| transactions.iter().for_each(|position| progress.announced(*position)));
     }
 
     /// Invalidates by hand, here and on every instance that can be reached.
@@ -146,8 +148,17 @@ impl Reconciler {
         }
     }
 
-    fn note(&self, change: impl FnOnce(&mut Progress)) {
-        self.update(change);
+    fn rewinds(&self) -> u64 {
+        self.update(|progress| progress.rewinds)
+    }
+
+    /// Notes what was dealt with since there had been so many `rewinds`; nothing, if there was one more.
+    fn note(&self, rewinds: u64, change: impl FnOnce(&mut Progress)) {
+        self.update(|progress| {
+            if progress.rewinds == rewinds {
+                change(progress);
+            }
+        });
         self.noted.send_replace(());
     }
 
@@ -213,6 +224,7 @@ impl Reconciler {
     /// whether what it came after has been applied.
     /// If not, the log is read at once.
     fn hear(&self, bus: &Bus, from: InstanceId, changes: &Changes) {
+        let rewinds = self.rewinds();
         let positions: Vec<Position> = changes.transactions.iter().copied().map(Into::into).collect();
         let (is_same_database, is_known) = self.update(|progress| {
             let has_applied = |position: &Position| progress.has_applied(position.transaction);
@@ -237,7 +249,7 @@ impl Reconciler {
         let is_in_order =
             self.update(|progress| changes.predecessors.iter().all(|transaction| progress.has_applied(*transaction)));
         if is_same_server && is_in_order && is_understood {
-            self.note(|progress| positions.iter().for_each(|position| progress.heard(*position)));
+            self.note(rewinds, |progress| positions.iter().for_each(|position| progress.heard(*position)));
         } else {
             self.cache.trust().alarm().notify_one();
         }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use tokio::sync::oneshot;
+
 use super::*;
 use crate::cache::tests::{Bench, change};
 use crate::error::Error;
@@ -24,6 +26,8 @@ pub(in crate::cache) struct State {
     /// Which pages cannot be read, counted from 0.
     pub(in crate::cache) failing_read: Option<usize>,
     pub(in crate::cache) server: ServerRun,
+    /// The next page is held back until this comes.
+    pub(in crate::cache) gate: Option<oneshot::Receiver<()>>,
 }
 
 impl FakeLog {
@@ -82,8 +86,13 @@ impl ChangeLog for Arc<FakeLog> {
         after: Option<Position>,
         limit: u32,
     ) -> BoxFuture<'a, Result<ChangePage<Change>>> {
-        let page = self.with(|state| state.page(seen, after, limit));
-        Box::pin(async move { page })
+        let (page, gate) = self.with(|state| (state.page(seen, after, limit), state.gate.take()));
+        Box::pin(async move {
+            if let Some(gate) = gate {
+                gate.await.unwrap();
+            }
+            page
+        })
     }
 }
 
