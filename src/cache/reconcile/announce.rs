@@ -227,8 +227,11 @@ impl Reconciler {
         let rewinds = self.rewinds();
         let positions: Vec<Position> = changes.transactions.iter().copied().map(Into::into).collect();
         let (is_same_database, is_known) = self.update(|progress| {
-            let has_applied = |position: &Position| progress.has_applied(position.transaction);
-            (changes.is_of(progress.seen.server), positions.iter().all(has_applied))
+            // That a snapshot sees a number says something only of what was found in the log: a server that crashed may have given it
+            // out again, and who writes under it tells before anybody has read of the crash.
+            let is_seen = |position: &Position| changes.is_found && progress.has_applied(position.transaction);
+            let is_known = |position: &Position| progress.has_noted(*position) || is_seen(position);
+            (changes.is_of(progress.seen.server), positions.iter().all(is_known))
         });
         if is_same_database && is_known && !positions.is_empty() {
             // Announced twice, for example by two instances that found it in the log. To apply it again would cost misses.

@@ -66,6 +66,11 @@ impl Progress {
         }
     }
 
+    /// Whether it is the newest row of a transaction that was announced or heard of, and that no round has seen since.
+    pub fn has_noted(&self, Position { transaction, sequence }: Position) -> bool {
+        self.own.get(&transaction) == Some(&sequence)
+    }
+
     /// Whether a transaction has been applied.
     pub fn has_applied(&self, transaction: u64) -> bool {
         self.own.contains_key(&transaction) || self.seen.sees(transaction)

@@ -16,8 +16,36 @@ async fn a_message_is_applied_and_its_transactions_are_not_read_again() {
     assert_eq!(other.reconciler.reconcile().await.unwrap(), 0, "announced, and applied again");
     // A second announcement of it, by somebody who found it in the log, costs nothing.
     let after = other.capture();
-    other.hear(&messages);
+    let mut found = Message::parse(messages[0].as_bytes()).unwrap();
+    let News::Changes(changes) = &mut found.news else { panic!() };
+    changes.is_found = true;
+    other.hear(&[found.to_json()]);
     assert!(after.is_current());
+}
+
+/// The number had been given out, and seen, before the server crashed. What is told bears the run of before: nobody has read the
+/// log since.
+#[tokio::test]
+async fn a_number_that_a_crash_gave_out_again_hides_no_message() {
+    let redis = FakeRedis::on(1);
+    let (writer, other) = (Instance::settled(&redis).await, Instance::settled(&redis).await);
+    redis.published();
+    other.reconciler.update(|progress| progress.seen = start(10));
+    let before = other.capture();
+    writer.reconciler.announce(&[change(9, 50, "M-1")], &BTreeSet::new()).await;
+    let messages = redis.published();
+    other.hear(&messages);
+    assert!(!before.is_current(), "a read elsewhere is stale until the next round");
+    // One that was heard of under another row.
+    other.reconciler.update(|progress| progress.announced(Position { transaction: 20, sequence: 1 }));
+    let before = other.capture();
+    writer.reconciler.announce(&[change(20, 51, "M-1")], &BTreeSet::new()).await;
+    let messages = redis.published();
+    other.hear(&messages);
+    assert!(!before.is_current());
+    let after = other.capture();
+    other.hear(&messages);
+    assert!(after.is_current(), "told twice");
 }
 
 /// A list by `price`, of which M-1 is one that it does not show.
