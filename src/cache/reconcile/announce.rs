@@ -20,7 +20,7 @@ use crate::cache::instance::InstanceId;
 use crate::cache::target::{Cause, Move, Target};
 use crate::cache::trust::Suspicion;
 use crate::faults;
-use crate::model::{Change, Position};
+use crate::model::{Change, CollectionName, Position};
 use crate::redis_client::BusEvent;
 
 /// How long a read with a token waits for the bus to bring its change, before the log is asked.
@@ -85,6 +85,15 @@ impl Reconciler {
     /// which all share who wait. A token of another database, or of the future, is never applied.
     pub async fn settle(&self, token: Position) -> Applied {
         if faults::is_switched_off("token") { Applied::Yes } else { self.settle_transaction(token.transaction).await }
+    }
+
+    /// Waits until this process shows what somebody committed at `position` to `collection`. If that cannot be found out, the whole
+    /// collection is given up: whoever is answered next must not be shown what was there before.
+    pub async fn show(&self, position: Position, collection: &CollectionName) {
+        if self.settle(position).await == Applied::No {
+            let mv = Move::now(Cause::Change { position, by: None });
+            self.spread(&[Target::Collection(collection.clone())], &[], &mv, |told| told).await;
+        }
     }
 
     /// Changes whenever transactions are noted as applied: this process has committed something, or heard of it.

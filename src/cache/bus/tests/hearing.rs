@@ -204,6 +204,21 @@ async fn an_invalidation_by_hand_reaches_everybody_or_says_that_it_did_not() {
 }
 
 #[tokio::test]
+async fn a_write_that_is_answered_again_and_cannot_be_read_of_gives_its_collection_up() {
+    let redis = FakeRedis::on(1);
+    let instance = Instance::settled(&redis).await;
+    let collection = CollectionName::parse("metrics").unwrap();
+    let show = async |transaction| instance.reconciler.show(Position { transaction, sequence: 1 }, &collection).await;
+    let before = instance.capture();
+    show(0).await;
+    assert!(before.is_current() && redis.deleted().is_empty(), "it was applied");
+    // Somebody else did it, and died before he told. Nobody makes rounds.
+    show(1).await;
+    assert!(!before.is_current());
+    assert_eq!(names(&redis.deleted()), ["b:metrics"]);
+}
+
+#[tokio::test]
 async fn a_token_waits_for_the_bus_then_for_one_round_that_all_share_and_never_for_ever() {
     let redis = FakeRedis::on(1);
     let instance = Arc::new(Instance::settled(&redis).await);
