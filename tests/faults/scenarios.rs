@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
-use super::history::Source;
+use super::history::{Document, NOBODY, Source};
 use super::proxy::{Proxy, Rule, Rules};
 use super::run::{HOP, INTERVAL, Promise, run};
 use super::stage::{Allowed, SERVERS, Stage};
-use super::workload::{RECORDS, index};
+use super::workload::{GROUPS, RECORDS, SPARE, body, index, name};
 use crate::support::fixture;
 use crate::support::postgres::Stop;
 use crate::support::redis::PrivateRedis;
@@ -213,13 +213,23 @@ async fn loaders_pause_between_their_read_and_their_fill() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_transaction_is_open_beside_others() {
-    scenario("a long transaction", BY_THE_BUS, async |stage| {
+    // Only the log tells of what it writes, and of what others write meanwhile.
+    scenario("a long transaction", BY_THE_LOG, async |stage| {
+        stage.to_redis.iter().for_each(|proxy| proxy.set(Rules::bus(Rule::DropAllButHeartbeats)));
+        let number = stage.number();
+        let document = Document { number, group: (number % GROUPS.len() as u64) as u8, word: 0 };
+        let (id, data) = (name(SPARE), body(SPARE, document));
         let mut session = stage.postgres.lock().unwrap().session();
-        // It has a number below those of all that follow, and who wants this record waits for it.
-        session.execute("BEGIN; SELECT pg_current_xact_id(); SELECT 1 FROM records WHERE id = 'R001' FOR UPDATE");
+        // It has a number below those of all that follow, and who wants R001 waits for it.
+        session.execute(&format!(
+            "BEGIN; SELECT 1 FROM records WHERE id = 'R001' FOR UPDATE; INSERT INTO records (collection, id, data) \
+             VALUES ('items', '{id}', '{data}') ON CONFLICT (collection, id) DO UPDATE SET data = excluded.data"
+        ));
         sleep(millis(2500)).await;
+        let begun = stage.recorder.begin(NOBODY, &[(SPARE, Some(document))]);
         session.execute("COMMIT");
-        sleep(millis(500)).await;
+        stage.recorder.acknowledge(&begun, None);
+        sleep(millis(1000)).await;
     })
     .await;
 }
