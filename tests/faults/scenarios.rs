@@ -252,6 +252,30 @@ async fn postgresql_is_restarted() {
     .await;
 }
 
+/// It knows nothing of what the others write, and its clients reach it all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_is_cut_from_everything() {
+    let _turn = alone().await;
+    let directory = tempfile::TempDir::new().unwrap();
+    let short = [("stale_if_error = \"1h\"", "stale_if_error = \"4s\"")];
+    let declared = fixture::declare_edited(directory.path(), &short).display().to_string();
+    let settings = |_| vec![("TERRACE_COLLECTIONS__DIR".to_owned(), declared.clone())];
+    // Together with what is allowed to all answers, that is what the collection declares.
+    let promise = Promise { marked: Duration::from_secs(2), allowed: Allowed { refusals: true, ..NOTHING }, ..WITHOUT_REDIS };
+    let stage = Stage::set(RECORDS, promise.allowed, settings).await;
+    let misfortune = async |stage: &Arc<Stage>| {
+        let server = fastrand::usize(..SERVERS);
+        let ways = [&stage.to_redis[server], &stage.to_postgres[server]];
+        ways.iter().for_each(|way| way.set(Rules::all(Rule::Cut)));
+        sleep(millis(7000)).await;
+        ways.iter().for_each(|way| way.set(Rules::default()));
+        sleep(millis(2000)).await;
+    };
+    on(&stage, "one instance is cut from everything", promise, misfortune).await;
+    let stale = stage.recorder.so_far().reads.iter().filter(|read| read.source == Source::Stale).count();
+    assert!(stale > 0, "nothing stood in");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_clock_of_one_instance_is_an_hour_fast() {
     let _turn = alone().await;
