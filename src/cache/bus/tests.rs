@@ -235,7 +235,7 @@ async fn who_has_nothing_to_delete_owes_nothing_when_redis_cannot_be_told() {
     let redis = FakeRedis::on(1);
     let instance = Instance::settled(&redis).await;
     redis.connect(None);
-    let news = || Some(News::Invalidate(Vec::new()));
+    let news = || Some(News::Heartbeat(1));
     assert_eq!(instance.bus.send(&[], news()).await, Reach::Pending);
     assert_eq!((instance.open_on(), instance.bus.owed()), (1, 0), "nobody would ever open it again");
     redis.connect(Some(1));

@@ -16,7 +16,6 @@ use super::{Progress, Reconciler};
 use crate::cache::bus::message::{Changes, Message, News, Place, now_us};
 use crate::cache::bus::told::Told;
 use crate::cache::bus::{Bus, Reach};
-use crate::cache::instance::InstanceId;
 use crate::cache::target::{Cause, Move, Target};
 use crate::cache::trust::Suspicion;
 use crate::faults;
@@ -70,15 +69,15 @@ impl Reconciler {
         self.note(rewinds, |progress| transactions.iter().for_each(|position| progress.announced(*position)));
     }
 
-    /// Invalidates by hand, here and on every instance that can be reached.
-    pub async fn invalidate(&self, target: &Target) -> Reach {
+    /// Invalidates by hand what stands in the log at `logged`: here, on every instance that can be reached, and on all others
+    /// when they read the log. If it is not logged, nobody makes up for a lost message.
+    pub async fn invalidate(&self, target: &Target, logged: Option<Position>) -> Reach {
+        let rewinds = self.rewinds();
         let mv = Move::now(Cause::Invalidated { by: Some(self.cache.instance()) });
-        let targets = std::slice::from_ref(target);
-        self.cache.advance(targets, &mv);
-        let Some(bus) = &self.bus else { return Reach::Alone };
-        let reach = bus.send(targets, Some(News::Invalidate(targets.to_vec()))).await;
-        self.cache.advance(targets, &mv);
-        reach
+        let transactions = logged.map(Place::from).into_iter().collect();
+        let reach = self.spread(std::slice::from_ref(target), &[], &mv, |told| Changes { transactions, ..told }).await;
+        self.note(rewinds, |progress| logged.into_iter().for_each(|position| progress.announced(position)));
+        if logged.is_some() { reach } else { Reach::Unlogged }
     }
 
     /// Waits a short time until this process has applied what `token` names: for the bus, then for one round over the log,
@@ -123,18 +122,28 @@ impl Reconciler {
     }
 
     /// Invalidates here, in the second tier and elsewhere, what `changes` do, whose targets those are. `tell` completes what others
-    /// are told.
+    /// are told. Says how far it has come.
     pub(super) async fn spread(
         &self,
         targets: &[Target],
         changes: &[Arc<Change>],
         mv: &Move,
         tell: impl FnOnce(Changes) -> Changes,
-    ) {
-        self.cache.advance_by(targets, changes, mv);
-        let Some(bus) = &self.bus else { return };
-        bus.send(targets, Some(News::Changes(tell(self.told(bus, targets, changes, mv))))).await;
-        self.cache.advance_by(targets, changes, mv);
+    ) -> Reach {
+        let advance = || match mv.cause {
+            Cause::Change { .. } => self.cache.advance_by(targets, changes, mv),
+            Cause::Invalidated { .. } | Cause::Unknown => self.cache.advance(targets, mv),
+        };
+        advance();
+        let Some(bus) = &self.bus else { return Reach::Alone };
+        let told = tell(self.told(bus, targets, changes, mv));
+        let news = match mv.cause {
+            Cause::Change { .. } | Cause::Unknown => News::Changes(told),
+            Cause::Invalidated { .. } => News::Invalidate(told),
+        };
+        let reach = bus.send(targets, Some(news)).await;
+        advance();
+        reach
     }
 
     fn told(&self, bus: &Bus, targets: &[Target], changes: &[Arc<Change>], mv: &Move) -> Changes {
@@ -221,8 +230,12 @@ impl Reconciler {
         }
         bus.metrics().received(Some(news.kind()));
         match news {
-            News::Changes(changes) => self.hear(bus, from, &changes),
-            News::Invalidate(targets) => self.cache.advance(&targets, &Move::now(Cause::Invalidated { by: Some(from) })),
+            News::Changes(changes) => {
+                let by = Some(from);
+                let cause = changes.newest.map_or(Cause::Unknown, |newest| Cause::Change { position: newest.into(), by });
+                self.hear(bus, cause, &changes);
+            }
+            News::Invalidate(changes) => self.hear(bus, Cause::Invalidated { by: Some(from) }, &changes),
             News::Heartbeat(_) => {}
         }
         false
@@ -232,7 +245,7 @@ impl Reconciler {
     /// the terms of the same declarations, the numbers of the same database, guards deleted on the Redis that is used here; and on
     /// whether what it came after has been applied.
     /// If not, the log is read at once.
-    fn hear(&self, bus: &Bus, from: InstanceId, changes: &Changes) {
+    fn hear(&self, bus: &Bus, cause: Cause, changes: &Changes) {
         let rewinds = self.rewinds();
         let positions: Vec<Position> = changes.transactions.iter().copied().map(Into::into).collect();
         let (is_same_database, is_known) = self.update(|progress| {
@@ -246,7 +259,6 @@ impl Reconciler {
             // Announced twice, for example by two instances that found it in the log. To apply it again would cost misses.
             return;
         }
-        let cause = changes.newest.map_or(Cause::Unknown, |newest| Cause::Change { position: newest.into(), by: Some(from) });
         // What this process had not applied was committed after its last round began.
         let since = if changes.is_found { self.update(|progress| progress.read_at) } else { Instant::now() };
         let mv = Move { cause, since };

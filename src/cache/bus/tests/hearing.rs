@@ -133,8 +133,11 @@ async fn who_writes_after_somebody_unheard_of_shows_what_that_one_did_before_it_
 async fn an_unreadable_message_wakes_the_rounds_and_is_counted() {
     let redis = FakeRedis::on(1);
     let other = Instance::settled(&redis).await;
-    let wrong = r#"{"from":"0000000000000001","kind":"invalidate","news":["r:Metrics:M-1"]}"#;
-    assert!(Message::parse(wrong.replace('M', "m").as_bytes()).is_some());
+    redis.published();
+    other.reconciler.invalidate(&"r:metrics:M-1".parse().unwrap(), None).await;
+    let good = redis.published().remove(0);
+    let wrong = good.replace("r:metrics", "r:Metrics");
+    assert!(Message::parse(good.as_bytes()).is_some() && wrong != good);
     other.reconciler.receive(&other.bus, wrong.as_bytes());
     other.bench.cache.trust().alarm().notified().now_or_never().unwrap();
 }
@@ -193,14 +196,45 @@ async fn an_invalidation_by_hand_reaches_everybody_or_says_that_it_did_not() {
     redis.published();
     let (here, there) = (one.capture(), other.capture());
     let target = "p:metrics:M-*".parse().unwrap();
-    assert_eq!(one.reconciler.invalidate(&target).await, Reach::Published);
+    let logged = [&one, &other].map(|instance| instance.log.with(|state| state.log_by_hand(1, "p:metrics:M-*")))[0];
+    assert_eq!(one.reconciler.invalidate(&target, Some(logged)).await, Reach::Published);
     other.hear(&redis.published());
     assert!(!here.is_current() && !there.is_current());
+    for instance in [&one, &other] {
+        assert_eq!(instance.reconciler.reconcile().await.unwrap(), 0, "told, and applied again");
+    }
     redis.connect(None);
-    assert_eq!(one.reconciler.invalidate(&target).await, Reach::Pending);
+    assert_eq!(one.reconciler.invalidate(&target, Some(logged)).await, Reach::Pending);
     assert_eq!(one.open_on(), 0);
+    assert_eq!(one.reconciler.invalidate(&target, None).await, Reach::Unlogged);
     let alone = Reconciler::new(Arc::clone(&one.bench.cache), Box::new(FakeLog::new()), start(1));
-    assert_eq!(alone.invalidate(&target).await, Reach::Alone);
+    assert_eq!(alone.invalidate(&target, Some(logged)).await, Reach::Alone);
+}
+
+#[tokio::test]
+async fn an_invalidation_by_hand_that_nobody_heard_of_is_found_in_the_log_and_told_to_all() {
+    for target in ["r:metrics:M-1", "t:metrics:4:tier=i:1", "p:metrics:M-?", "b:metrics", "*"] {
+        let redis = FakeRedis::on(1);
+        let (finder, other) = (Instance::settled(&redis).await, Instance::settled(&redis).await);
+        redis.published();
+        let captured = |instance: &Instance| {
+            let guard = if target.starts_with('t') { term() } else { record("M-1") };
+            instance.bench.cache.guards.capture(&guard, Duration::ZERO)
+        };
+        let (here, there) = (captured(&finder), captured(&other));
+        for log in [&finder.log, &other.log] {
+            log.with(|state| state.log_by_hand(2, target));
+            // Beside a change, and a transaction that is open.
+            log.with(|state| state.open.push(1));
+            log.commit([change(3, 3, "M-9")]);
+        }
+        assert_eq!(finder.reconciler.reconcile().await.unwrap(), 2);
+        assert!(!here.is_current(), "{target}");
+        assert!(names(&redis.deleted()).contains(&target), "{target} stays in the second tier");
+        other.hear(&redis.published());
+        assert!(!there.is_current(), "{target}");
+        assert_eq!(other.reconciler.reconcile().await.unwrap(), 0, "{target} was told, and found again");
+    }
 }
 
 #[tokio::test]
