@@ -1,6 +1,7 @@
 //! The second tier on a real Redis: several caches in one process are the instances.
 
 mod bad_days;
+mod costs;
 mod leases;
 mod values;
 
