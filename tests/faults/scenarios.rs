@@ -148,6 +148,26 @@ async fn redis_is_paused_for_5_seconds() {
     .await;
 }
 
+/// It has room for a small part of what it is given, so guards go as well, and at any time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_drops_whatever_was_not_used_lately() {
+    let dropped = std::sync::Mutex::new(0);
+    scenario("Redis drops what it has no room for", WITHOUT_REDIS, async |stage| {
+        let told = |section: &str, name: &str| -> u64 {
+            let text: String = stage.redis.lock().unwrap().command(&["INFO", section]);
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            line.unwrap().trim().parse().unwrap()
+        };
+        let room = told("memory", "used_memory") + 8 * 1024;
+        stage.redis.lock().unwrap().configure(&[("maxmemory", &room.to_string()), ("maxmemory-policy", "allkeys-lru")]);
+        sleep(millis(2500)).await;
+        *dropped.lock().unwrap() = told("stats", "evicted_keys");
+    })
+    .await;
+    let dropped = dropped.into_inner().unwrap();
+    assert!(dropped > 50, "only {dropped} keys were dropped");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_is_promoted_without_the_last_bumps() {
     let others = std::sync::Mutex::new(Vec::new());
