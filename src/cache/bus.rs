@@ -37,12 +37,14 @@ const RETRY: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reach {
-    /// This instance is the only one that can be reached: no Redis is configured.
+    /// This instance: no Redis is configured. Who shares the database finds it in the change log.
     Alone,
-    /// The second tier, and all instances that listen.
+    /// The second tier, and all instances that listen. Who missed it finds it in the change log.
     Published,
-    /// This instance. The second tier will be made up for; other instances have not been told.
+    /// This instance. The second tier will be made up for, and other instances find it in the change log.
     Pending,
+    /// This instance, and at most those that listen: the change log could not be written, and tells nobody.
+    Unlogged,
 }
 
 /// How much is deleted to settle.

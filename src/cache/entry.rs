@@ -268,9 +268,9 @@ impl Entry {
         selection.follow(footprint, is_shown);
     }
 
-    /// Whether it may still be served in place of an error.
-    pub fn is_usable_on_error(&self, age: Duration) -> bool {
-        self.is_valid() && age <= self.retention()
+    /// Whether it may still be served in place of an error, if for `unknown` something may have changed that moved no guard.
+    pub fn is_usable_on_error(&self, age: Duration, unknown: Duration) -> bool {
+        self.is_valid() && age <= self.retention() && unknown <= self.lifetime.stale_if_error
     }
 
     /// How long it is kept: while it is fresh, and while it may stand in for an error.

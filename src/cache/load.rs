@@ -2,11 +2,11 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::second_tier::{Address, Capture, SecondTier, Sought, Wanted};
 use super::{Basis, Cache, CacheKey, Content, Dependencies, Entry, Scope};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::faults;
 use crate::model::Guard;
 
@@ -75,6 +75,17 @@ impl Purpose {
     }
 }
 
+impl Cache {
+    /// Whether `entry` may stand in for `error`. While guards can be relied on it is as new as what cannot be loaded. If not, it may
+    /// lack what was committed since the log was last read, and that must not be longer ago than its collection allows.
+    pub(super) fn may_stand_in(&self, entry: &Entry, age: Duration, error: &Error) -> bool {
+        let unknown = self.trust.unknown_for(Instant::now());
+        // A refusal is no outage: while the log can be read, what changed is known in a moment.
+        let is_away = error.code() == "unavailable" || self.trust.is_log_unreadable();
+        error.kind() == ErrorKind::Unavailable && (is_away || unknown.is_zero()) && entry.is_usable_on_error(age, unknown)
+    }
+}
+
 impl Load {
     /// `loading` has not begun: it is polled only after everything was captured.
     pub(super) async fn run(self, loading: impl Future<Output = Result<Content>>) -> Result<Landed> {
@@ -108,9 +119,7 @@ impl Load {
                     tier.release(&address, capture);
                 }
                 return match stand_in {
-                    Some(entry) if error.kind() == ErrorKind::Unavailable && entry.is_usable_on_error(entry.age()) => {
-                        Ok(self.keep(entry, Source::StoodIn))
-                    }
+                    Some(entry) if self.cache.may_stand_in(&entry, entry.age(), &error) => Ok(self.keep(entry, Source::StoodIn)),
                     Some(_) | None => Err(error),
                 };
             }

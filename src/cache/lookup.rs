@@ -8,7 +8,7 @@ use super::demand::{Demand, Verdict};
 use super::flight::Boarding;
 use super::load::{Landed, Load, Purpose, Source};
 use super::{Cache, CacheKey, Content, Dependencies, Entry, Found, Kind, Lookup, Outcome, Scope, Tier};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::model::{Freshness, Guard};
 use crate::overload::Slot;
 
@@ -25,7 +25,7 @@ struct Asked<'a> {
 impl Cache {
     /// The entry of `key`: from L1, else from L2, else from a load. `guards` names what the answer depends on; `freshness` is what
     /// the request asks for. The loader runs at most once per key at a time, in a task that survives its callers. If it fails
-    /// because the database is away, an expired entry stands in for as long as its collection allows.
+    /// because the database is away, an expired entry stands in for as long as its collection allows ([`Self::may_stand_in`]).
     ///
     /// Of a token only its presence matters here: call this when this process has applied its position. What is valid then was
     /// captured after it, in L1 because the guards had moved, and in L2 because their nonces were deleted before anybody was told.
@@ -124,7 +124,7 @@ impl Cache {
         let Asked { scope, key, .. } = asked;
         let slot = match self.slot(scope) {
             Ok(slot) => slot,
-            Err(refusal) => return self.stand_in(scope, key, demand).ok_or(refusal),
+            Err(refusal) => return self.stand_in(scope, key, demand, &refusal).ok_or(refusal),
         };
         // A load goes on when its caller hangs up. It keeps the slot: who asks and hangs up again and again gets no more of them.
         let (work, held) = (loader, slot.clone());
@@ -157,8 +157,7 @@ impl Cache {
                 scope.metrics().second.stale.inc();
                 Ok(Lookup::new(entry, Outcome::Stale, Some(Tier::L2)))
             }
-            Err(error) if error.kind() == ErrorKind::Unavailable => self.stand_in(scope, key, demand).ok_or(error),
-            Err(error) => Err(error),
+            Err(error) => self.stand_in(scope, key, demand, &error).ok_or(error),
         }
     }
 
@@ -170,10 +169,10 @@ impl Cache {
         }
     }
 
-    fn stand_in(&self, scope: &Scope, key: &CacheKey, demand: &Demand<'_>) -> Option<Lookup> {
+    fn stand_in(&self, scope: &Scope, key: &CacheKey, demand: &Demand<'_>, error: &Error) -> Option<Lookup> {
         let entry = self.l1.get(key)?;
         let age = entry.age();
-        if !entry.is_usable_on_error(age) || !demand.allows_stand_in(age) {
+        if !self.may_stand_in(&entry, age, error) || !demand.allows_stand_in(age) {
             return None;
         }
         scope.metrics().stale.inc();

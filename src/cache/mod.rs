@@ -39,7 +39,7 @@ pub use guard::Guards;
 pub use instance::InstanceId;
 pub use key::{CacheKey, Kind};
 pub use overview::{Overview, ScopeOverview, SecondTierOverview, TierOverview};
-pub use reconcile::{Applied, ChangeLog, CoherenceStatus, Reconciler};
+pub use reconcile::{Applied, ChangeLog, CoherenceStatus, Logged, Reconciler};
 pub use scope::{Fingerprint, Lifetimes, Scope};
 pub use second_tier::SecondTier;
 pub use target::{BULK, Cause, Move, Pattern, Target};

@@ -47,7 +47,30 @@ pub trait ChangeLog: Send + Sync {
         seen: &'a Snapshot,
         after: Option<Position>,
         limit: u32,
-    ) -> BoxFuture<'a, Result<ChangePage<Change>>>;
+    ) -> BoxFuture<'a, Result<ChangePage<Logged>>>;
+}
+
+/// What a row of the log tells.
+#[derive(Clone, Debug)]
+pub enum Logged {
+    /// A change of a record.
+    Change(Change),
+    /// Somebody asked for an invalidation.
+    Invalidation {
+        /// Its place in the log.
+        position: Position,
+        /// Of what.
+        target: Target,
+    },
+}
+
+impl Logged {
+    fn position(&self) -> Position {
+        match self {
+            Self::Change(change) => change.position,
+            Self::Invalidation { position, .. } => *position,
+        }
+    }
 }
 
 /// Follows the change log: each round applies what the snapshot of this round sees and that of the last one did not.
@@ -178,14 +201,14 @@ impl Reconciler {
         Ok(round.applied)
     }
 
-    async fn apply(&self, page: &ChangePage<Change>, round: &mut Round) {
+    async fn apply(&self, page: &ChangePage<Logged>, round: &mut Round) {
         if page.unreadable > 0 {
             // They may be about any record, and nothing else would tell.
             self.outdate_all().await;
         }
-        let unannounced = |round: &Round| -> Vec<Change> {
-            let is_new = |progress: &Progress, change: &&Change| round.is_new(change.position, progress);
-            self.update(|progress| page.changes.iter().filter(|change| is_new(progress, change)).cloned().collect())
+        let unannounced = |round: &Round| -> Vec<Logged> {
+            let is_new = |progress: &Progress, row: &&Logged| round.is_new(row.position(), progress);
+            self.update(|progress| page.changes.iter().filter(|row| is_new(progress, row)).cloned().collect())
         };
         let mut foreign = unannounced(round);
         if !foreign.is_empty() && self.cache.trust().is_bus_up(Instant::now()) {
@@ -193,11 +216,18 @@ impl Reconciler {
             tokio::time::sleep(announce::HOP).await;
             foreign = unannounced(round);
         }
+        let (foreign, by_hand) = parted(foreign);
         let (targets, whole) = round.take_in(page, &foreign);
-        let Some(newest) = foreign.iter().map(|change| change.position).max() else { return };
         if faults::is_switched_off("reconcile") {
             return;
         }
+        for (position, target) in by_hand {
+            round.applied += 1;
+            let mv = Move { cause: Cause::Invalidated { by: None }, since: round.since };
+            let tell = |told| Changes { transactions: announce::places(&[position]), is_found: true, ..told };
+            self.spread(&[target], &[], &mv, tell).await;
+        }
+        let Some(newest) = foreign.iter().map(|change| change.position).max() else { return };
         let mv = Move { cause: Cause::Change { position: newest, by: None }, since: round.since };
         let transactions = announce::places(&whole);
         let foreign: Vec<Arc<Change>> = foreign.into_iter().map(Arc::new).collect();
@@ -207,7 +237,7 @@ impl Reconciler {
     /// Forgets own transactions too: their numbers may be given out again.
     async fn start_anew(&self, snapshot: Snapshot, read_at: Instant) {
         self.outdate_all().await;
-        self.update(|progress| *progress = Progress::new(snapshot, read_at));
+        self.update(|progress| progress.start_anew(snapshot, read_at));
     }
 
     /// Nobody can say what changed. Others find that out by themselves.
@@ -266,8 +296,8 @@ impl Round {
 
     /// Notes a page and what is new in it; returns what has to be invalidated, and the transactions that it tells of wholly: one
     /// that goes on beyond the page, or has a row that cannot be read, is for everybody to read himself.
-    fn take_in(&mut self, page: &ChangePage<Change>, foreign: &[Change]) -> (Vec<Target>, Vec<Position>) {
-        let rows = page.changes.iter().map(|change| change.position).filter(|row| self.snapshot.sees(row.transaction));
+    fn take_in(&mut self, page: &ChangePage<Logged>, foreign: &[Change]) -> (Vec<Target>, Vec<Position>) {
+        let rows = page.changes.iter().map(Logged::position).filter(|row| self.snapshot.sees(row.transaction));
         self.newest = rows.map(|row| row.sequence).fold(self.newest, i64::max);
         self.applied += foreign.len();
         let mut targets: Vec<Target> = match self.applied > MANY {
@@ -286,6 +316,18 @@ impl Round {
         self.broken_off = goes_on;
         (targets, transactions)
     }
+}
+
+/// Changes, and what was invalidated by hand; of those each has a transaction of its own.
+fn parted(rows: Vec<Logged>) -> (Vec<Change>, Vec<(Position, Target)>) {
+    let (mut changes, mut by_hand) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in rows {
+        match row {
+            Logged::Change(change) => changes.push(change),
+            Logged::Invalidation { position, target } => by_hand.push((position, target)),
+        }
+    }
+    (changes, by_hand)
 }
 
 /// Why the log cannot tell what changed since the server `was` read: `now` sees other changes than those, or some are gone.

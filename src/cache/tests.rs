@@ -3,6 +3,7 @@
 
 mod demands;
 mod overload;
+mod standing_in;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

@@ -112,6 +112,7 @@ impl Trust {
     pub(super) fn demand_evidence(&self, interval: Duration, read: Instant) {
         let log_vouches = LOG_VOUCHES.max(3 * interval);
         *self.lock() = Some(Evidence { log_vouches, heard: None, read, suspected: None });
+        self.note_read(read);
         self.change(|_| {});
     }
 
@@ -126,6 +127,11 @@ impl Trust {
     pub fn unread_for(&self, now: Instant) -> Duration {
         let read = Duration::from_nanos(self.read.load(Ordering::Acquire));
         now.saturating_duration_since(self.epoch).saturating_sub(read)
+    }
+
+    /// For how long before `now` something may have changed that has moved no guard here: not at all while trust holds.
+    pub fn unknown_for(&self, now: Instant) -> Duration {
+        if self.holds(now) { Duration::ZERO } else { self.unread_for(now) }
     }
 
     /// Waits a short time for a round that leaves less than `allowed` unread, unless the log cannot be read; says whether it can.
@@ -181,8 +187,7 @@ impl Trust {
 
     /// A round that began at `began` has read the log to its end and applied it.
     pub(super) fn reconciled(&self, began: Instant) {
-        let since_epoch = began.saturating_duration_since(self.epoch).as_nanos();
-        self.read.fetch_max(u64::try_from(since_epoch).unwrap_or(u64::MAX), Ordering::Release);
+        self.note_read(began);
         let mut is_answered = true;
         self.change(|evidence| {
             evidence.read = evidence.read.max(began);
@@ -217,6 +222,11 @@ impl Trust {
         });
         // Whether it came back is seen by who asks next.
         let _ = tokio::time::timeout(PATIENCE, trusted_or_vain).await;
+    }
+
+    fn note_read(&self, began: Instant) {
+        let since_epoch = began.saturating_duration_since(self.epoch).as_nanos();
+        self.read.fetch_max(u64::try_from(since_epoch).unwrap_or(u64::MAX), Ordering::Release);
     }
 
     /// Says whether there is a bus.
@@ -294,6 +304,19 @@ mod tests {
         bench.trust.heard(bench.at(10_000));
         assert!(bench.holds(60_999) && !bench.holds(61_000));
         assert!(bench.trust.has_fallen_silent(bench.at(61_000)) && !bench.trust.is_bus_up(bench.at(61_000)));
+    }
+
+    #[test]
+    fn what_nobody_knows_began_when_the_log_was_last_read() {
+        let bench = Bench::new();
+        let unknown = |ms| bench.trust.unknown_for(bench.at(ms)).as_millis();
+        assert_eq!((unknown(0), unknown(1_999), unknown(2_000)), (0, 0, 2_000));
+        bench.trust.reconciled(bench.at(3_000));
+        bench.trust.suspect(Suspicion::Silence, bench.at(3_500));
+        bench.trust.unreadable();
+        assert_eq!(unknown(3_600), 600);
+        bench.trust.heard(bench.at(9_000));
+        assert_eq!(unknown(9_000), 6_000, "the bus does not tell what was missed before");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::routes::{Routes, Target};
 use super::system::state;
 use super::{body, identifier, negotiation};
 use crate::error::{Error, Result};
+use crate::model::Caller;
 use crate::records::{Question, Records};
 
 /// What a body needs at most: two names and an id or a value.
@@ -23,11 +24,16 @@ pub(super) fn describe_cache(records: &Records, request: &HttpRequest) -> Result
 }
 
 /// Answers `POST /admin/cache/invalidate`.
-pub(super) async fn invalidate_cache(records: &Records, request: &HttpRequest, payload: &mut Payload) -> Result<HttpResponse> {
+pub(super) async fn invalidate_cache(
+    records: &Records,
+    caller: &Caller,
+    request: &HttpRequest,
+    payload: &mut Payload,
+) -> Result<HttpResponse> {
     negotiation::require_json(request.headers())?;
     no_parameters(request)?;
     let body = body::object(request, payload, MAX_BODY_BYTES, body::JSON).await?;
-    Ok(state(StatusCode::OK, &json!(records.invalidate(&body).await?)))
+    Ok(state(StatusCode::OK, &json!(records.invalidate(caller, &body).await?)))
 }
 
 /// Answers `GET /admin/cache/explain?path=…`.

@@ -303,7 +303,7 @@ impl Shared {
             (Target::Unmatched, _) => Err(self.unmatched()),
             (Target::Admin(Admin::Invalidate), &Method::POST) => {
                 administer(&caller.principal, Verb::Write)?;
-                admin::invalidate_cache(self.records()?, request, payload).await
+                admin::invalidate_cache(self.records()?, caller, request, payload).await
             }
             (Target::Auth(Auth::Login), &Method::POST) => auth::log_in(self.accounts()?, caller, request, payload).await,
             (Target::Auth(Auth::Refresh), &Method::POST) => auth::refresh(self.accounts()?, caller, request, payload).await,

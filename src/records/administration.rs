@@ -10,7 +10,8 @@ use super::read::{list_guards, record_guards, record_key, selection_guard};
 use super::{Records, Resource, ViewResource};
 use crate::cache::{CacheKey, CoherenceStatus, Explanation, Overview, Pattern, Reach, Target};
 use crate::error::{Error, Result, Violation};
-use crate::model::{Collection, Guard, RecordId, Term};
+use crate::model::{Caller, Collection, Guard, RecordId, Term};
+use crate::store::Author;
 
 /// What can be dropped, as a body names it.
 const TARGETS: [&str; 5] = ["record", "term", "collection", "records", "all"];
@@ -75,10 +76,14 @@ impl Records {
         Ok(self.cache.explain(scope, &key, &guards).await)
     }
 
-    /// Drops what `body` names, here and on every instance that can be reached.
-    pub async fn invalidate(&self, body: &Value) -> Result<Invalidated> {
+    /// Drops what `body` names, here and on every instance: those that no message reaches find it in the change log. While that
+    /// cannot be written it is dropped where it can be all the same, and the answer says so.
+    pub async fn invalidate(&self, caller: &Caller, body: &Value) -> Result<Invalidated> {
         let invalidated = self.target(body).map_err(|violation| Error::invalid(vec![violation]))?;
-        let reach = self.reconciler.invalidate(&invalidated).await;
+        let author = Author { actor: caller.principal.actor().to_owned(), origin: caller.address };
+        let logged = self.store.invalidation_insert(author, &invalidated.to_string()).await;
+        let logged = logged.inspect_err(|error| tracing::warn!(%error, "cannot log what is dropped by hand")).ok();
+        let reach = self.reconciler.invalidate(&invalidated, logged).await;
         // Without ids and values: they may be somebody's.
         let collection = invalidated.collection().map_or("*", |name| name.as_str());
         tracing::info!(collection, kind = invalidated.kind(), ?reach, "dropped from the caches by hand");

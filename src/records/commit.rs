@@ -62,7 +62,7 @@ impl Commit {
             Ok(OnceOutcome::Kept(answer)) => {
                 // Whoever did it may not have announced it yet, or have died before: it shows here before it is answered here.
                 if let Some(position) = answer.position {
-                    self.reconciler.settle(position).await;
+                    self.reconciler.show(position, &collection.name).await;
                 }
                 Ok(Reply::Kept(answer))
             }

@@ -7,11 +7,11 @@ use futures_util::future::BoxFuture;
 
 use super::document;
 use super::effect::Effect;
-use crate::cache::ChangeLog;
+use crate::cache::{ChangeLog, Logged};
 use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::model::{Change, ChangePage, LoggedChange, Position, Snapshot};
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// Joins the store's log with the declared collections.
 pub struct CatalogedLog {
@@ -23,6 +23,14 @@ impl CatalogedLog {
     /// The log of `store`, read with the declarations of `catalog`.
     pub fn new(store: Store, catalog: Arc<Catalog>) -> Self {
         Self { store, catalog }
+    }
+
+    fn logged(&self, logged: LoggedChange) -> Result<Logged> {
+        let position = logged.position;
+        match store::invalidated(&logged) {
+            Some(target) => Ok(Logged::Invalidation { position, target: target?.parse()? }),
+            None => self.change(logged).map(Logged::Change),
+        }
     }
 
     /// A change of a collection that is no longer declared has no terms, and nothing depends on them. A document that
@@ -55,14 +63,14 @@ impl ChangeLog for CatalogedLog {
         seen: &'a Snapshot,
         after: Option<Position>,
         limit: u32,
-    ) -> BoxFuture<'a, Result<ChangePage<Change>>> {
+    ) -> BoxFuture<'a, Result<ChangePage<Logged>>> {
         async move {
             let ChangePage { changes: logged, mut unreadable, snapshot, more_after } =
                 self.store.changes_since(seen, after, limit).await?;
             let mut changes = Vec::with_capacity(logged.len());
             for logged in logged {
                 let position = logged.position;
-                match self.change(logged) {
+                match self.logged(logged) {
                     Ok(change) => changes.push(change),
                     Err(error) => {
                         unreadable += 1;

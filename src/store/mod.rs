@@ -23,6 +23,7 @@ mod filter;
 mod highlight;
 mod idempotency;
 mod installation;
+mod invalidations;
 mod log;
 mod metrics;
 mod migration;
@@ -65,6 +66,7 @@ pub use contract::{
 };
 pub use copy::{BatchLimit, Contents, CopyMark, RawChange, RawRecord};
 pub use idempotency::{Answering, KeptAnswer, Once, OnceOutcome};
+pub use invalidations::invalidated;
 pub use structure::Step;
 
 use connection::{Access, Connection};

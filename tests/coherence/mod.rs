@@ -5,6 +5,7 @@
 
 mod administration;
 mod announcing;
+mod by_hand;
 mod losing;
 
 use std::time::Duration;

@@ -10,8 +10,8 @@ pub type Micros = u64;
 /// A server process. One that is started again is another one.
 pub type Instance = usize;
 
-/// Before the first write there was no record, for everybody.
-const NOBODY: Instance = usize::MAX;
+/// Who writes past all servers; and before the first write there was no record, for everybody.
+pub const NOBODY: Instance = usize::MAX;
 
 /// What a writer put into a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ mod by_hand;
 mod callers;
 mod checker;
 mod history;
-mod proxy;
+pub mod proxy;
 mod resp;
 mod run;
 mod scenarios;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
-use super::history::Source;
+use super::history::{Document, NOBODY, Source};
 use super::proxy::{Proxy, Rule, Rules};
 use super::run::{HOP, INTERVAL, Promise, run};
 use super::stage::{Allowed, SERVERS, Stage};
-use super::workload::{RECORDS, index};
+use super::workload::{GROUPS, RECORDS, SPARE, body, index, name};
 use crate::support::fixture;
 use crate::support::postgres::Stop;
 use crate::support::redis::PrivateRedis;
@@ -25,17 +25,17 @@ pub fn least() -> Duration {
 /// Nothing but what the scenario is about may be wrong.
 const NOTHING: Allowed = Allowed { refusals: false, cuts: false };
 
-/// `stale_if_error` of the fixture's collections.
-const ON_ERROR: Duration = Duration::from_secs(3600);
+/// Nothing excuses an answer by saying that it is stale: the database answers, and no list may lag.
+const NO_EXCUSE: Duration = Duration::ZERO;
 
 /// All well: the bus brings each change.
-const BY_THE_BUS: Promise = Promise { elsewhere: HOP, marked: ON_ERROR, allowed: NOTHING };
+const BY_THE_BUS: Promise = Promise { elsewhere: HOP, marked: NO_EXCUSE, allowed: NOTHING };
 
 /// The bus fails silently: the log brings what it did not.
-const BY_THE_LOG: Promise = Promise { elsewhere: INTERVAL.saturating_add(HOP), marked: ON_ERROR, allowed: NOTHING };
+const BY_THE_LOG: Promise = Promise { elsewhere: INTERVAL.saturating_add(HOP), marked: NO_EXCUSE, allowed: NOTHING };
 
 /// Redis is away, or another one.
-const WITHOUT_REDIS: Promise = Promise { elsewhere: Duration::from_secs(2), marked: ON_ERROR, allowed: NOTHING };
+const WITHOUT_REDIS: Promise = Promise { elsewhere: Duration::from_secs(2), marked: NO_EXCUSE, allowed: NOTHING };
 
 /// One scenario at a time: each has the machine to itself.
 pub async fn alone() -> MutexGuard<'static, ()> {
@@ -148,6 +148,26 @@ async fn redis_is_paused_for_5_seconds() {
     .await;
 }
 
+/// It has room for a small part of what it is given, so guards go as well, and at any time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_drops_whatever_was_not_used_lately() {
+    let dropped = std::sync::Mutex::new(0);
+    scenario("Redis drops what it has no room for", WITHOUT_REDIS, async |stage| {
+        let told = |section: &str, name: &str| -> u64 {
+            let text: String = stage.redis.lock().unwrap().command(&["INFO", section]);
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            line.unwrap().trim().parse().unwrap()
+        };
+        let room = told("memory", "used_memory") + 8 * 1024;
+        stage.redis.lock().unwrap().configure(&[("maxmemory", &room.to_string()), ("maxmemory-policy", "allkeys-lru")]);
+        sleep(millis(2500)).await;
+        *dropped.lock().unwrap() = told("stats", "evicted_keys");
+    })
+    .await;
+    let dropped = dropped.into_inner().unwrap();
+    assert!(dropped > 50, "only {dropped} keys were dropped");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_is_promoted_without_the_last_bumps() {
     let others = std::sync::Mutex::new(Vec::new());
@@ -213,20 +233,31 @@ async fn loaders_pause_between_their_read_and_their_fill() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_transaction_is_open_beside_others() {
-    scenario("a long transaction", BY_THE_BUS, async |stage| {
+    // Only the log tells of what it writes, and of what others write meanwhile.
+    scenario("a long transaction", BY_THE_LOG, async |stage| {
+        stage.to_redis.iter().for_each(|proxy| proxy.set(Rules::bus(Rule::DropAllButHeartbeats)));
+        let number = stage.number();
+        let document = Document { number, group: (number % GROUPS.len() as u64) as u8, word: 0 };
+        let (id, data) = (name(SPARE), body(SPARE, document));
         let mut session = stage.postgres.lock().unwrap().session();
-        // It has a number below those of all that follow, and who wants this record waits for it.
-        session.execute("BEGIN; SELECT pg_current_xact_id(); SELECT 1 FROM records WHERE id = 'R001' FOR UPDATE");
+        // It has a number below those of all that follow, and who wants R001 waits for it.
+        session.execute(&format!(
+            "BEGIN; SELECT 1 FROM records WHERE id = 'R001' FOR UPDATE; INSERT INTO records (collection, id, data) \
+             VALUES ('items', '{id}', '{data}') ON CONFLICT (collection, id) DO UPDATE SET data = excluded.data"
+        ));
         sleep(millis(2500)).await;
+        let begun = stage.recorder.begin(NOBODY, &[(SPARE, Some(document))]);
         session.execute("COMMIT");
-        sleep(millis(500)).await;
+        stage.recorder.acknowledge(&begun, None);
+        sleep(millis(1000)).await;
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgresql_is_restarted() {
-    let promise = Promise { allowed: Allowed { refusals: true, ..NOTHING }, ..WITHOUT_REDIS };
+    // For as long as it is away, and until the log has been read again.
+    let promise = Promise { marked: Duration::from_secs(3), allowed: Allowed { refusals: true, ..NOTHING }, ..WITHOUT_REDIS };
     scenario("PostgreSQL is restarted", promise, async |stage| {
         let own = Arc::clone(stage);
         let restart = move || {
@@ -239,6 +270,30 @@ async fn postgresql_is_restarted() {
         sleep(millis(3000)).await;
     })
     .await;
+}
+
+/// It knows nothing of what the others write, and its clients reach it all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_is_cut_from_everything() {
+    let _turn = alone().await;
+    let directory = tempfile::TempDir::new().unwrap();
+    let short = [("stale_if_error = \"1h\"", "stale_if_error = \"4s\"")];
+    let declared = fixture::declare_edited(directory.path(), &short).display().to_string();
+    let settings = |_| vec![("TERRACE_COLLECTIONS__DIR".to_owned(), declared.clone())];
+    // Together with what is allowed to all answers, that is what the collection declares.
+    let promise = Promise { marked: Duration::from_secs(2), allowed: Allowed { refusals: true, ..NOTHING }, ..WITHOUT_REDIS };
+    let stage = Stage::set(RECORDS, promise.allowed, settings).await;
+    let misfortune = async |stage: &Arc<Stage>| {
+        let server = fastrand::usize(..SERVERS);
+        let ways = [&stage.to_redis[server], &stage.to_postgres[server]];
+        ways.iter().for_each(|way| way.set(Rules::all(Rule::Cut)));
+        sleep(millis(7000)).await;
+        ways.iter().for_each(|way| way.set(Rules::default()));
+        sleep(millis(2000)).await;
+    };
+    on(&stage, "one instance is cut from everything", promise, misfortune).await;
+    let stale = stage.recorder.so_far().reads.iter().filter(|read| read.source == Source::Stale).count();
+    assert!(stale > 0, "nothing stood in");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,9 +23,12 @@ const HOT: usize = 10;
 
 /// Records whose changes are waited for, to measure how long it takes until another instance shows them.
 const PROBED: usize = 4;
-pub const RECORDS: usize = WRITTEN + PROBED;
 
-const GROUPS: [&str; 3] = ["a", "b", "c"];
+/// The one that no client writes: it is a scenario's own.
+pub const SPARE: usize = WRITTEN + PROBED;
+pub const RECORDS: usize = SPARE + 1;
+
+pub const GROUPS: [&str; 3] = ["a", "b", "c"];
 const WORDS: [&str; 5] = ["amber", "birch", "cedar", "dune", "ember"];
 
 /// Two cores have to do this with debug builds, and are shared: about 100 requests a second for each of three servers.
@@ -293,7 +296,7 @@ pub fn index(name: &str) -> usize {
     name[1..].parse().unwrap()
 }
 
-fn body(record: usize, document: Document) -> Value {
+pub fn body(record: usize, document: Document) -> Value {
     let (category, word) = (GROUPS[usize::from(document.group)], WORDS[usize::from(document.word)]);
     json!({"sku": name(record), "name": format!("A thing of {word}"), "category": category, "tier": document.number})
 }

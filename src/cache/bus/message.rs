@@ -22,13 +22,13 @@ pub(in crate::cache) struct Message {
 #[serde(rename_all = "snake_case", tag = "kind", content = "news")]
 pub(in crate::cache) enum News {
     Changes(Changes),
-    /// Somebody asked for an invalidation. No log has it.
-    Invalidate(Vec<Target>),
+    /// Somebody asked for an invalidation.
+    Invalidate(Changes),
     /// A sign of life, of which its sender makes sure that it comes back.
     Heartbeat(u64),
 }
 
-/// Committed changes, whose guards have been deleted in the second tier.
+/// Committed changes, or an invalidation, whose guards have been deleted in the second tier.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::cache) struct Changes {
     /// The transactions that `targets` tell of wholly, each with its newest row: who has applied them need not read them.
@@ -164,7 +164,8 @@ mod tests {
     #[test]
     fn a_message_is_read_as_it_was_sent() {
         let from = InstanceId::random();
-        for news in [changes(), News::Invalidate(vec![Target::All]), News::Heartbeat(u64::MAX)] {
+        let News::Changes(told) = changes() else { panic!() };
+        for news in [changes(), News::Invalidate(told), News::Heartbeat(u64::MAX)] {
             let message = Message { from, news };
             assert_eq!(Message::parse(message.to_json().as_bytes()), Some(message));
         }

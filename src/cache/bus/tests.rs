@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
 
 use super::message::Changes;
 use super::*;
@@ -234,7 +235,7 @@ async fn who_has_nothing_to_delete_owes_nothing_when_redis_cannot_be_told() {
     let redis = FakeRedis::on(1);
     let instance = Instance::settled(&redis).await;
     redis.connect(None);
-    let news = || Some(News::Invalidate(Vec::new()));
+    let news = || Some(News::Heartbeat(1));
     assert_eq!(instance.bus.send(&[], news()).await, Reach::Pending);
     assert_eq!((instance.open_on(), instance.bus.owed()), (1, 0), "nobody would ever open it again");
     redis.connect(Some(1));
@@ -290,6 +291,35 @@ async fn another_server_is_suspicious_and_is_told_everything() {
     assert!(!instance.bench.cache.is_trusted());
     instance.reconciler.reconcile().await.unwrap();
     assert!(instance.bench.cache.is_trusted());
+}
+
+/// The connection goes over to another server, where others vouch for what they filled it with, after this process has deleted
+/// what it wrote and before it notes that.
+#[tokio::test]
+async fn what_was_deleted_on_the_server_of_before_is_deleted_on_the_next_one_before_that_is_used() {
+    let redis = FakeRedis::on(1);
+    let instance = Instance::settled(&redis).await;
+    let covered = serde_json::to_string(&Covered::new(2, start(1))).unwrap();
+    redis.with(|state| state.covered.insert((2, DECLARATIONS), covered));
+    instance.log.commit([change(1, 1, "M-2"), change(2, 2, "M-1")]);
+    let (gate, opened) = oneshot::channel();
+    let (changes, predecessors) = ([change(2, 2, "M-1")], BTreeSet::from([1]));
+    // It has deleted, and waits for what it came after.
+    let announcing = instance.reconciler.announce(&changes, &predecessors);
+    let mut settling = instance.settle().boxed();
+    let failing_over = async {
+        redis.connect(Some(2));
+        instance.log.with(|state| state.gate = Some(opened));
+        assert!((&mut settling).now_or_never().is_none(), "the log was not read");
+        instance.reconciler.update(|progress| progress.announced(Position { transaction: 1, sequence: 1 }));
+    };
+    tokio::join!(announcing, failing_over);
+    gate.send(()).unwrap();
+    assert!(settling.await);
+    let deleted = redis.deleted();
+    assert_eq!(instance.open_on(), 2);
+    assert!(deleted.contains(&(2, "r:metrics:M-1".to_owned())), "its own write can be read old: {deleted:?}");
+    assert_eq!(instance.reconciler.reconcile().await.unwrap(), 0);
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 //! The order matters. A writer (or whoever finds a change that nobody announced) moves the guards here, deletes them in the
 //! second tier and publishes, and then moves the guards here once more: between the first step and the second a reader
 //! of this process may have taken an old value out of the second tier, under guards that had moved already. Only then is
-//! a transaction noted as applied, and only then is its writer answered.
+//! a transaction noted as applied, and only then is its writer answered. It is not noted if this process has begun to settle on
+//! another server meanwhile: the guards were deleted on the one of before, and settling finds the transaction in the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,11 +16,10 @@ use super::{Progress, Reconciler};
 use crate::cache::bus::message::{Changes, Message, News, Place, now_us};
 use crate::cache::bus::told::Told;
 use crate::cache::bus::{Bus, Reach};
-use crate::cache::instance::InstanceId;
 use crate::cache::target::{Cause, Move, Target};
 use crate::cache::trust::Suspicion;
 use crate::faults;
-use crate::model::{Change, Position};
+use crate::model::{Change, CollectionName, Position};
 use crate::redis_client::BusEvent;
 
 /// How long a read with a token waits for the bus to bring its change, before the log is asked.
@@ -51,6 +51,7 @@ impl Reconciler {
     pub async fn announce(&self, changes: &[Change], predecessors: &BTreeSet<u64>) {
         let Some(newest) = changes.iter().map(|change| change.position).max() else { return };
         let transactions = newest_rows(changes);
+        let rewinds = self.rewinds();
         let changes: Vec<Arc<Change>> = changes.iter().cloned().map(Arc::new).collect();
         let targets = Target::of_changes(&changes);
         let predecessors = if targets.iter().all(is_whole) { Vec::new() } else { predecessors.iter().copied().collect() };
@@ -65,24 +66,33 @@ impl Reconciler {
                 break;
             }
         }
-        self.note(|progress| transactions.iter().for_each(|position| progress.announced(*position)));
+        self.note(rewinds, |progress| transactions.iter().for_each(|position| progress.announced(*position)));
     }
 
-    /// Invalidates by hand, here and on every instance that can be reached.
-    pub async fn invalidate(&self, target: &Target) -> Reach {
+    /// Invalidates by hand what stands in the log at `logged`: here, on every instance that can be reached, and on all others
+    /// when they read the log. If it is not logged, nobody makes up for a lost message.
+    pub async fn invalidate(&self, target: &Target, logged: Option<Position>) -> Reach {
+        let rewinds = self.rewinds();
         let mv = Move::now(Cause::Invalidated { by: Some(self.cache.instance()) });
-        let targets = std::slice::from_ref(target);
-        self.cache.advance(targets, &mv);
-        let Some(bus) = &self.bus else { return Reach::Alone };
-        let reach = bus.send(targets, Some(News::Invalidate(targets.to_vec()))).await;
-        self.cache.advance(targets, &mv);
-        reach
+        let transactions = logged.map(Place::from).into_iter().collect();
+        let reach = self.spread(std::slice::from_ref(target), &[], &mv, |told| Changes { transactions, ..told }).await;
+        self.note(rewinds, |progress| logged.into_iter().for_each(|position| progress.announced(position)));
+        if logged.is_some() { reach } else { Reach::Unlogged }
     }
 
     /// Waits a short time until this process has applied what `token` names: for the bus, then for one round over the log,
     /// which all share who wait. A token of another database, or of the future, is never applied.
     pub async fn settle(&self, token: Position) -> Applied {
         if faults::is_switched_off("token") { Applied::Yes } else { self.settle_transaction(token.transaction).await }
+    }
+
+    /// Waits until this process shows what somebody committed at `position` to `collection`. If that cannot be found out, the whole
+    /// collection is given up: whoever is answered next must not be shown what was there before.
+    pub async fn show(&self, position: Position, collection: &CollectionName) {
+        if self.settle(position).await == Applied::No {
+            let mv = Move::now(Cause::Change { position, by: None });
+            self.spread(&[Target::Collection(collection.clone())], &[], &mv, |told| told).await;
+        }
     }
 
     /// Changes whenever transactions are noted as applied: this process has committed something, or heard of it.
@@ -112,18 +122,28 @@ impl Reconciler {
     }
 
     /// Invalidates here, in the second tier and elsewhere, what `changes` do, whose targets those are. `tell` completes what others
-    /// are told.
+    /// are told. Says how far it has come.
     pub(super) async fn spread(
         &self,
         targets: &[Target],
         changes: &[Arc<Change>],
         mv: &Move,
         tell: impl FnOnce(Changes) -> Changes,
-    ) {
-        self.cache.advance_by(targets, changes, mv);
-        let Some(bus) = &self.bus else { return };
-        bus.send(targets, Some(News::Changes(tell(self.told(bus, targets, changes, mv))))).await;
-        self.cache.advance_by(targets, changes, mv);
+    ) -> Reach {
+        let advance = || match mv.cause {
+            Cause::Change { .. } => self.cache.advance_by(targets, changes, mv),
+            Cause::Invalidated { .. } | Cause::Unknown => self.cache.advance(targets, mv),
+        };
+        advance();
+        let Some(bus) = &self.bus else { return Reach::Alone };
+        let told = tell(self.told(bus, targets, changes, mv));
+        let news = match mv.cause {
+            Cause::Change { .. } | Cause::Unknown => News::Changes(told),
+            Cause::Invalidated { .. } => News::Invalidate(told),
+        };
+        let reach = bus.send(targets, Some(news)).await;
+        advance();
+        reach
     }
 
     fn told(&self, bus: &Bus, targets: &[Target], changes: &[Arc<Change>], mv: &Move) -> Changes {
@@ -146,8 +166,17 @@ impl Reconciler {
         }
     }
 
-    fn note(&self, change: impl FnOnce(&mut Progress)) {
-        self.update(change);
+    fn rewinds(&self) -> u64 {
+        self.update(|progress| progress.rewinds)
+    }
+
+    /// Notes what was dealt with since there had been so many `rewinds`; nothing, if there was one more.
+    fn note(&self, rewinds: u64, change: impl FnOnce(&mut Progress)) {
+        self.update(|progress| {
+            if progress.rewinds == rewinds {
+                change(progress);
+            }
+        });
         self.noted.send_replace(());
     }
 
@@ -201,8 +230,12 @@ impl Reconciler {
         }
         bus.metrics().received(Some(news.kind()));
         match news {
-            News::Changes(changes) => self.hear(bus, from, &changes),
-            News::Invalidate(targets) => self.cache.advance(&targets, &Move::now(Cause::Invalidated { by: Some(from) })),
+            News::Changes(changes) => {
+                let by = Some(from);
+                let cause = changes.newest.map_or(Cause::Unknown, |newest| Cause::Change { position: newest.into(), by });
+                self.hear(bus, cause, &changes);
+            }
+            News::Invalidate(changes) => self.hear(bus, Cause::Invalidated { by: Some(from) }, &changes),
             News::Heartbeat(_) => {}
         }
         false
@@ -212,17 +245,20 @@ impl Reconciler {
     /// the terms of the same declarations, the numbers of the same database, guards deleted on the Redis that is used here; and on
     /// whether what it came after has been applied.
     /// If not, the log is read at once.
-    fn hear(&self, bus: &Bus, from: InstanceId, changes: &Changes) {
+    fn hear(&self, bus: &Bus, cause: Cause, changes: &Changes) {
+        let rewinds = self.rewinds();
         let positions: Vec<Position> = changes.transactions.iter().copied().map(Into::into).collect();
         let (is_same_database, is_known) = self.update(|progress| {
-            let has_applied = |position: &Position| progress.has_applied(position.transaction);
-            (changes.is_of(progress.seen.server), positions.iter().all(has_applied))
+            // That a snapshot sees a number says something only of what was found in the log: a server that crashed may have given it
+            // out again, and who writes under it tells before anybody has read of the crash.
+            let is_seen = |position: &Position| changes.is_found && progress.has_applied(position.transaction);
+            let is_known = |position: &Position| progress.has_noted(*position) || is_seen(position);
+            (changes.is_of(progress.seen.server), positions.iter().all(is_known))
         });
         if is_same_database && is_known && !positions.is_empty() {
             // Announced twice, for example by two instances that found it in the log. To apply it again would cost misses.
             return;
         }
-        let cause = changes.newest.map_or(Cause::Unknown, |newest| Cause::Change { position: newest.into(), by: Some(from) });
         // What this process had not applied was committed after its last round began.
         let since = if changes.is_found { self.update(|progress| progress.read_at) } else { Instant::now() };
         let mv = Move { cause, since };
@@ -237,7 +273,7 @@ impl Reconciler {
         let is_in_order =
             self.update(|progress| changes.predecessors.iter().all(|transaction| progress.has_applied(*transaction)));
         if is_same_server && is_in_order && is_understood {
-            self.note(|progress| positions.iter().for_each(|position| progress.heard(*position)));
+            self.note(rewinds, |progress| positions.iter().for_each(|position| progress.heard(*position)));
         } else {
             self.cache.trust().alarm().notify_one();
         }

@@ -22,16 +22,19 @@ pub(in crate::cache) struct Progress {
     pub newest: i64,
     /// When the last round began that read the log to its end.
     pub read_at: Instant,
+    /// How often something was forgotten. What was dealt with before that need not be dealt with where it counts now.
+    pub rewinds: u64,
 }
 
 impl Progress {
     /// Everything that `seen` sees has been applied, at `read_at`.
     pub fn new(seen: Snapshot, read_at: Instant) -> Self {
-        Self { seen, own: BTreeMap::new(), newest: 0, read_at }
+        Self { seen, own: BTreeMap::new(), newest: 0, read_at, rewinds: 0 }
     }
 
     /// Forgets what `covered` does not see, so that the next round applies it again.
     pub fn rewind(&mut self, covered: Snapshot) {
+        self.rewinds += 1;
         self.own.clear();
         let next = self.seen.next.min(covered.next);
         let mut in_progress: Vec<u64> = [&*self.seen.in_progress, &*covered.in_progress].concat();
@@ -39,6 +42,11 @@ impl Progress {
         in_progress.sort_unstable();
         in_progress.dedup();
         self.seen = Snapshot { next, in_progress, server: self.seen.server };
+    }
+
+    /// Forgets everything but what `seen` sees.
+    pub fn start_anew(&mut self, seen: Snapshot, read_at: Instant) {
+        *self = Self { rewinds: self.rewinds + 1, ..Self::new(seen, read_at) };
     }
 
     /// This process has announced a transaction.
@@ -56,6 +64,11 @@ impl Progress {
         if self.own.len() < MAX_HEARD {
             self.announced(position);
         }
+    }
+
+    /// Whether it is the newest row of a transaction that was announced or heard of, and that no round has seen since.
+    pub fn has_noted(&self, Position { transaction, sequence }: Position) -> bool {
+        self.own.get(&transaction) == Some(&sequence)
     }
 
     /// Whether a transaction has been applied.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use tokio::sync::oneshot;
+
 use super::*;
 use crate::cache::tests::{Bench, change};
 use crate::error::Error;
@@ -13,6 +15,8 @@ pub(in crate::cache) struct FakeLog(Mutex<State>);
 #[derive(Default)]
 pub(in crate::cache) struct State {
     pub(in crate::cache) changes: Vec<Change>,
+    /// What was asked for by hand.
+    pub(in crate::cache) by_hand: Vec<(Position, Target)>,
     pub(in crate::cache) next: u64,
     pub(in crate::cache) open: Vec<u64>,
     pub(in crate::cache) unreadable: usize,
@@ -24,6 +28,8 @@ pub(in crate::cache) struct State {
     /// Which pages cannot be read, counted from 0.
     pub(in crate::cache) failing_read: Option<usize>,
     pub(in crate::cache) server: ServerRun,
+    /// The next page is held back until this comes.
+    pub(in crate::cache) gate: Option<oneshot::Receiver<()>>,
 }
 
 impl FakeLog {
@@ -45,6 +51,14 @@ impl FakeLog {
 }
 
 impl State {
+    /// Somebody asks for an invalidation in a transaction of this number.
+    pub(in crate::cache) fn log_by_hand(&mut self, transaction: u64, target: &str) -> Position {
+        let position = Position { transaction, sequence: transaction as i64 };
+        self.next = self.next.max(transaction + 1);
+        self.by_hand.push((position, target.parse().unwrap()));
+        position
+    }
+
     fn commit(&mut self, change: Change) {
         let transaction = change.position.transaction;
         self.open.retain(|open| *open != transaction);
@@ -53,7 +67,7 @@ impl State {
         self.changes.sort_by_key(|change| change.position);
     }
 
-    fn page(&mut self, seen: &Snapshot, after: Option<Position>, limit: u32) -> Result<ChangePage<Change>> {
+    fn page(&mut self, seen: &Snapshot, after: Option<Position>, limit: u32) -> Result<ChangePage<Logged>> {
         let now = self.reads;
         self.reads += 1;
         if self.fails || self.failing_read == Some(now) {
@@ -64,12 +78,16 @@ impl State {
         let due: Vec<(usize, Change)> = due;
         due.into_iter().for_each(|(_, change)| self.commit(change));
         let snapshot = Snapshot { next: self.next, in_progress: self.open.clone(), server: self.server };
-        let is_unseen = |change: &&Change| {
-            let position = change.position;
+        let is_unseen = |row: &Logged| {
+            let position = row.position();
             !seen.sees(position.transaction) && snapshot.sees(position.transaction) && Some(position) > after
         };
-        let changes: Vec<Change> = self.changes.iter().filter(is_unseen).take(limit as usize).cloned().collect();
-        let more_after = changes.last().filter(|_| changes.len() == limit as usize).map(|last| last.position);
+        let by_hand = self.by_hand.iter().cloned().map(|(position, target)| Logged::Invalidation { position, target });
+        let mut rows: Vec<Logged> = self.changes.iter().cloned().map(Logged::Change).chain(by_hand).filter(is_unseen).collect();
+        rows.sort_by_key(Logged::position);
+        rows.truncate(limit as usize);
+        let changes = rows;
+        let more_after = changes.last().filter(|_| changes.len() == limit as usize).map(Logged::position);
         self.rows_read += changes.len();
         Ok(ChangePage { changes, unreadable: std::mem::take(&mut self.unreadable), snapshot, more_after })
     }
@@ -81,9 +99,14 @@ impl ChangeLog for Arc<FakeLog> {
         seen: &'a Snapshot,
         after: Option<Position>,
         limit: u32,
-    ) -> BoxFuture<'a, Result<ChangePage<Change>>> {
-        let page = self.with(|state| state.page(seen, after, limit));
-        Box::pin(async move { page })
+    ) -> BoxFuture<'a, Result<ChangePage<Logged>>> {
+        let (page, gate) = self.with(|state| (state.page(seen, after, limit), state.gate.take()));
+        Box::pin(async move {
+            if let Some(gate) = gate {
+                gate.await.unwrap();
+            }
+            page
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The second tier on a real Redis: several caches in one process are the instances.
 
 mod bad_days;
+mod costs;
 mod leases;
 mod values;
 
@@ -296,6 +297,18 @@ async fn an_expired_value_stands_in_on_an_instance_that_never_saw_it() {
     one.bump(Target::Guard(record("M-1"))).await;
     let last = installation.instance().await;
     assert!(last.read_by("M-1", &Freshness::ANY, || async { Err(away()) }).await.is_err(), "an outdated value stood in");
+}
+
+#[tokio::test]
+async fn a_value_stands_in_no_longer_than_its_collection_allows_after_anybody_knew_what_changed() {
+    let installation = Installation::new().lifetimes(HOUR, Duration::ZERO);
+    let (one, other) = (installation.instance().await, installation.instance().await);
+    one.seed("M-1", "old").await;
+    let trust = other.cache.trust();
+    trust.demand_evidence(HOUR, Instant::now());
+    trust.suspect(Suspicion::Silence, Instant::now());
+    trust.unreadable();
+    assert!(other.read_by("M-1", &Freshness::ANY, || async { Err(away()) }).await.is_err());
 }
 
 #[tokio::test]

@@ -86,9 +86,11 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
                 "properties": {
                     "invalidated": {"type": "string", "description": "r: a record, t: a term, b: a collection, p: a pattern, * all."},
                     "reach": {
-                        "type": "string", "enum": ["alone", "published", "pending"],
+                        "type": "string", "enum": ["alone", "published", "pending", "unlogged"],
                         "description": "alone: no Redis is configured; published: Redis and all instances that listen; \
-                                        pending: this instance, and Redis as soon as it answers.",
+                                        pending: this instance, and Redis as soon as it answers. Whoever else shares the database \
+                                        finds it in the change log. unlogged: the change log could not be written, and only this \
+                                        instance and those that listen have dropped it.",
                     },
                 },
             }),

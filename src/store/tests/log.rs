@@ -4,6 +4,7 @@ use futures_util::FutureExt as _;
 
 use super::super::log::since_statement;
 use super::*;
+use crate::store::ChangeFilter;
 use crate::store::connection::Access;
 use crate::store::statement::Statement;
 
@@ -228,4 +229,21 @@ async fn a_transaction_that_is_open_elsewhere_keeps_no_other_change_from_going()
     assert!(!seen.in_progress.is_empty());
     assert_eq!(fixture.store.changes_prune(&cutoff(59), &seen, 100).await.unwrap(), 3);
     assert_eq!(changes(&fixture.store, &start).await, 0);
+}
+
+#[tokio::test]
+async fn an_invalidation_by_hand_stands_in_the_log_until_retention_removes_it_and_in_no_list_of_changes() {
+    let Fixture { store, items, directory: _directory, .. } = fresh().await;
+    let start = store.snapshot().await.unwrap();
+    let position = store.invalidation_insert(author(), "r:items:k1").await.unwrap();
+    put(&store, &items, &documents(0..1)).await;
+    let rows = store.changes_since(&start, None, 10).await.unwrap().changes;
+    let targets: Vec<Option<String>> = rows.iter().map(|row| crate::store::invalidated(row).map(Result::unwrap)).collect();
+    assert_eq!((rows[0].position, targets), (position, vec![Some("r:items:k1".to_owned()), None]));
+    let listed = store.changes_list(&items.name, ChangeFilter::default(), 10).await.unwrap().changes;
+    assert!(listed.iter().all(|row| row.position != position) && listed.len() == 1);
+    let followed = store.changes_follow(Some(&items.name), &start, None, 10).await.unwrap().changes;
+    assert_eq!(followed.len(), 1);
+    let seen = store.snapshot().await.unwrap();
+    assert_eq!(store.changes_prune("9999", &seen, 10).await.unwrap(), 2);
 }

@@ -16,8 +16,36 @@ async fn a_message_is_applied_and_its_transactions_are_not_read_again() {
     assert_eq!(other.reconciler.reconcile().await.unwrap(), 0, "announced, and applied again");
     // A second announcement of it, by somebody who found it in the log, costs nothing.
     let after = other.capture();
-    other.hear(&messages);
+    let mut found = Message::parse(messages[0].as_bytes()).unwrap();
+    let News::Changes(changes) = &mut found.news else { panic!() };
+    changes.is_found = true;
+    other.hear(&[found.to_json()]);
     assert!(after.is_current());
+}
+
+/// The number had been given out, and seen, before the server crashed. What is told bears the run of before: nobody has read the
+/// log since.
+#[tokio::test]
+async fn a_number_that_a_crash_gave_out_again_hides_no_message() {
+    let redis = FakeRedis::on(1);
+    let (writer, other) = (Instance::settled(&redis).await, Instance::settled(&redis).await);
+    redis.published();
+    other.reconciler.update(|progress| progress.seen = start(10));
+    let before = other.capture();
+    writer.reconciler.announce(&[change(9, 50, "M-1")], &BTreeSet::new()).await;
+    let messages = redis.published();
+    other.hear(&messages);
+    assert!(!before.is_current(), "a read elsewhere is stale until the next round");
+    // One that was heard of under another row.
+    other.reconciler.update(|progress| progress.announced(Position { transaction: 20, sequence: 1 }));
+    let before = other.capture();
+    writer.reconciler.announce(&[change(20, 51, "M-1")], &BTreeSet::new()).await;
+    let messages = redis.published();
+    other.hear(&messages);
+    assert!(!before.is_current());
+    let after = other.capture();
+    other.hear(&messages);
+    assert!(after.is_current(), "told twice");
 }
 
 /// A list by `price`, of which M-1 is one that it does not show.
@@ -105,8 +133,11 @@ async fn who_writes_after_somebody_unheard_of_shows_what_that_one_did_before_it_
 async fn an_unreadable_message_wakes_the_rounds_and_is_counted() {
     let redis = FakeRedis::on(1);
     let other = Instance::settled(&redis).await;
-    let wrong = r#"{"from":"0000000000000001","kind":"invalidate","news":["r:Metrics:M-1"]}"#;
-    assert!(Message::parse(wrong.replace('M', "m").as_bytes()).is_some());
+    redis.published();
+    other.reconciler.invalidate(&"r:metrics:M-1".parse().unwrap(), None).await;
+    let good = redis.published().remove(0);
+    let wrong = good.replace("r:metrics", "r:Metrics");
+    assert!(Message::parse(good.as_bytes()).is_some() && wrong != good);
     other.reconciler.receive(&other.bus, wrong.as_bytes());
     other.bench.cache.trust().alarm().notified().now_or_never().unwrap();
 }
@@ -165,14 +196,60 @@ async fn an_invalidation_by_hand_reaches_everybody_or_says_that_it_did_not() {
     redis.published();
     let (here, there) = (one.capture(), other.capture());
     let target = "p:metrics:M-*".parse().unwrap();
-    assert_eq!(one.reconciler.invalidate(&target).await, Reach::Published);
+    let logged = [&one, &other].map(|instance| instance.log.with(|state| state.log_by_hand(1, "p:metrics:M-*")))[0];
+    assert_eq!(one.reconciler.invalidate(&target, Some(logged)).await, Reach::Published);
     other.hear(&redis.published());
     assert!(!here.is_current() && !there.is_current());
+    for instance in [&one, &other] {
+        assert_eq!(instance.reconciler.reconcile().await.unwrap(), 0, "told, and applied again");
+    }
     redis.connect(None);
-    assert_eq!(one.reconciler.invalidate(&target).await, Reach::Pending);
+    assert_eq!(one.reconciler.invalidate(&target, Some(logged)).await, Reach::Pending);
     assert_eq!(one.open_on(), 0);
+    assert_eq!(one.reconciler.invalidate(&target, None).await, Reach::Unlogged);
     let alone = Reconciler::new(Arc::clone(&one.bench.cache), Box::new(FakeLog::new()), start(1));
-    assert_eq!(alone.invalidate(&target).await, Reach::Alone);
+    assert_eq!(alone.invalidate(&target, Some(logged)).await, Reach::Alone);
+}
+
+#[tokio::test]
+async fn an_invalidation_by_hand_that_nobody_heard_of_is_found_in_the_log_and_told_to_all() {
+    for target in ["r:metrics:M-1", "t:metrics:4:tier=i:1", "p:metrics:M-?", "b:metrics", "*"] {
+        let redis = FakeRedis::on(1);
+        let (finder, other) = (Instance::settled(&redis).await, Instance::settled(&redis).await);
+        redis.published();
+        let captured = |instance: &Instance| {
+            let guard = if target.starts_with('t') { term() } else { record("M-1") };
+            instance.bench.cache.guards.capture(&guard, Duration::ZERO)
+        };
+        let (here, there) = (captured(&finder), captured(&other));
+        for log in [&finder.log, &other.log] {
+            log.with(|state| state.log_by_hand(2, target));
+            // Beside a change, and a transaction that is open.
+            log.with(|state| state.open.push(1));
+            log.commit([change(3, 3, "M-9")]);
+        }
+        assert_eq!(finder.reconciler.reconcile().await.unwrap(), 2);
+        assert!(!here.is_current(), "{target}");
+        assert!(names(&redis.deleted()).contains(&target), "{target} stays in the second tier");
+        other.hear(&redis.published());
+        assert!(!there.is_current(), "{target}");
+        assert_eq!(other.reconciler.reconcile().await.unwrap(), 0, "{target} was told, and found again");
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_is_answered_again_and_cannot_be_read_of_gives_its_collection_up() {
+    let redis = FakeRedis::on(1);
+    let instance = Instance::settled(&redis).await;
+    let collection = CollectionName::parse("metrics").unwrap();
+    let show = async |transaction| instance.reconciler.show(Position { transaction, sequence: 1 }, &collection).await;
+    let before = instance.capture();
+    show(0).await;
+    assert!(before.is_current() && redis.deleted().is_empty(), "it was applied");
+    // Somebody else did it, and died before he told. Nobody makes rounds.
+    show(1).await;
+    assert!(!before.is_current());
+    assert_eq!(names(&redis.deleted()), ["b:metrics"]);
 }
 
 #[tokio::test]

@@ -5,20 +5,20 @@ use std::process::{Child, Command, Stdio};
 use super::*;
 
 /// A server of one test.
-struct Private {
+pub(super) struct Private {
     process: Child,
     port: u16,
 }
 
 impl Private {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new(variable("TEST_REDIS_BIN"));
         command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"]);
         Self { process: command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap(), port }
     }
 
-    fn installation(&self) -> Installation {
+    pub(super) fn installation(&self) -> Installation {
         Installation::at(format!("redis://127.0.0.1:{}", self.port))
     }
 
