@@ -61,6 +61,8 @@ pub enum FeedEnd {
     TooSlow,
     /// The client may no longer read the log.
     Forbidden,
+    /// For too long nobody could say whether the client may still read the log.
+    Unchecked,
     /// The log no longer has what would come next, or is another one.
     Gone,
     /// The client hung up.
@@ -74,6 +76,7 @@ impl FeedEnd {
             Self::Stopping => "stopping",
             Self::TooSlow => "too_slow",
             Self::Forbidden => "forbidden",
+            Self::Unchecked => "unchecked",
             Self::Gone => "gone",
             Self::Left => "left",
         }
@@ -89,6 +92,10 @@ pub struct FeedItems {
 impl FeedItems {
     /// The next one; when there is none, why.
     pub async fn next(&mut self) -> Result<FeedItem, FeedEnd> {
+        // What still waits is no longer this client's to read.
+        if let Some(end @ (FeedEnd::Forbidden | FeedEnd::Unchecked)) = self.ended.get() {
+            return Err(*end);
+        }
         let item = self.items.recv().await;
         item.ok_or_else(|| self.ended.get().copied().unwrap_or(FeedEnd::Stopping))
     }
@@ -101,6 +108,8 @@ pub struct FeedSettings {
     pub streams: u32,
     /// How often each client is told that its connection lives.
     pub heartbeat: Duration,
+    /// For how long after the last answer a client is told changes while nobody can say whether it still may read them.
+    pub unchecked: Duration,
     /// How often the log is looked at when nobody tells of a change.
     pub interval: Duration,
 }
@@ -119,6 +128,7 @@ struct Shared {
     tail: Arc<Tail>,
     closing: watch::Sender<bool>,
     heartbeat: Duration,
+    unchecked: Duration,
     following: UpDownCounter<i64>,
     ended: Counter<u64>,
 }
@@ -135,12 +145,13 @@ impl Feed {
             .with_description("Feeds of the change log that ended, by reason.")
             .build();
         let closing = watch::Sender::new(false);
-        let shared = Shared { store, tail: Tail::new(), closing, heartbeat: settings.heartbeat, following, ended };
+        let FeedSettings { streams, heartbeat, unchecked, interval } = settings;
+        let shared = Shared { store, tail: Tail::new(), closing, heartbeat, unchecked, following, ended };
         Self {
             shared: Arc::new(shared),
-            slots: Arc::new(Semaphore::new(usize::try_from(settings.streams).unwrap_or(Semaphore::MAX_PERMITS))),
-            streams: settings.streams,
-            interval: settings.interval,
+            slots: Arc::new(Semaphore::new(usize::try_from(streams).unwrap_or(Semaphore::MAX_PERMITS))),
+            streams,
+            interval,
             woken: reconciler.noted(),
         }
     }
@@ -166,7 +177,7 @@ impl Records {
     }
 
     /// Follows the changes of a collection, from behind the event `last` on or, without one, from now on. `recheck` is asked with
-    /// each heartbeat.
+    /// each heartbeat, and nothing is told that was not asked for within one.
     pub async fn follow_changes(
         &self,
         resource: &Arc<Resource>,
