@@ -3,5 +3,6 @@
 mod elsewhere;
 mod in_flight;
 mod keys;
+mod logged;
 mod outage;
 mod sessions;
