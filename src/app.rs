@@ -199,8 +199,10 @@ impl App {
         }
         let reconciler = Arc::new(reconciler);
         let feed = foundation.feed(&store, &reconciler);
+        let document_bytes = usize::try_from(foundation.settings.http.max_body_bytes.as_u64()).unwrap_or(usize::MAX);
         let (catalog, resources) = (Arc::clone(catalog), Arc::clone(resources));
-        let records = Records::new(store.clone(), Arc::clone(cache), catalog, Arc::clone(&reconciler), resources, feed);
+        let records =
+            Records::new(store.clone(), Arc::clone(cache), catalog, Arc::clone(&reconciler), resources, feed, document_bytes);
         let principals = Arc::clone(&foundation.principals);
         let secret = installation_secret(&store).await?;
         let accounts = Accounts::new(

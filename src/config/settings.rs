@@ -50,7 +50,7 @@ pub struct HttpSettings {
     pub tls_key: PathBuf,
     /// Threads that serve requests. Too few leave cores idle, more than cores only switch; 0 means one per core.
     pub workers: usize,
-    /// The largest request body. Too low refuses honest batches, too high lets one client fill the memory.
+    /// The largest request body, and the largest record that patches may make. Too low refuses honest batches, too high lets one client fill the memory.
     pub max_body_bytes: ByteSize,
     /// Connections at once. One beyond is answered from memory or with a 503, and closed. Too low refuses honest clients, too
     /// high fills memory and file descriptors.

@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use super::commit::Commit;
 use super::document::{self, Members};
+use super::growth::Growth;
 use super::once::{self, Idempotent, Reply};
-use super::plan::{Action, BatchError, Draft, Planner, WriteOutcome, combined, id_mismatch};
+use super::plan::{Action, BatchError, Draft, Planner, WriteOutcome, combined};
 use super::precondition::Precondition;
 use super::rights::{self, Rights};
 use super::{Records, Resource};
@@ -128,7 +129,7 @@ impl Records {
         }
         while !drafts.is_empty() {
             let attempt = drafts.iter().map(|(_, draft)| draft.clone()).collect();
-            match self.commit(resource, (caller, rights.clone()), attempt, None).await {
+            match self.commit(resource, (caller, rights.clone()), attempt, None, Growth::Unbounded).await {
                 Ok(Reply::Kept(_)) => return Err(BatchError { index: 0, error: Error::internal("an import has no key") }),
                 Ok(Reply::Done(written)) => {
                     for ((index, _), written) in drafts.drain(..).zip(written) {
@@ -162,7 +163,7 @@ impl Records {
         once: Option<Idempotent>,
     ) -> Result<Reply<Vec<Written>>> {
         let total = drafts.len();
-        self.commit(resource, writer, drafts, once).await.map_err(|failures| match <[BatchError; 1]>::try_from(failures) {
+        self.commit(resource, writer, drafts, once, self.growth).await.map_err(|failures| match <[BatchError; 1]>::try_from(failures) {
             // It is about the request, and not about what it asks for.
             Ok([BatchError { error, .. }]) if error.code() == once::REUSED => error,
             Ok(failures) => combined(total, failures.into()),
@@ -178,7 +179,7 @@ impl Records {
         once: Option<Idempotent>,
     ) -> Result<Reply<Written>> {
         let no_result = || Error::internal("a write has neither a result nor an error");
-        match self.commit(resource, writer, vec![draft], once).await {
+        match self.commit(resource, writer, vec![draft], once, self.growth).await {
             Ok(Reply::Done(written)) => written.into_iter().next().map(Reply::Done).ok_or_else(no_result),
             Ok(Reply::Kept(answer)) => Ok(Reply::Kept(answer)),
             Err(failures) => Err(failures.into_iter().next().map_or_else(no_result, |failure| failure.error)),
@@ -193,6 +194,7 @@ impl Records {
         writer: (&Caller, Rights),
         drafts: Vec<Draft>,
         once: Option<Idempotent>,
+        growth: Growth,
     ) -> Result<Reply<Vec<Written>>, Vec<BatchError>> {
         let (caller, rights) = writer;
         // Only now: who sends a body slowly holds up nobody but itself.
@@ -205,6 +207,7 @@ impl Records {
                 declared: Arc::clone(resource.declared()),
                 referrers: self.referrers(resource, &caller.principal),
                 rights,
+                growth,
                 // No search is found untouched by its words where ranks follow from all records, and nothing is by a bulk write.
                 tells_words: resource.ranking == Ranking::Own && drafts.len() <= BULK,
             },
@@ -275,7 +278,7 @@ pub(super) fn document_draft(
     let collection = resource.collection();
     let mut members = document::client_members(document)?;
     match (document::take_id(collection, &mut members)?, &collection.id) {
-        (Some(named), _) if named != id => return Err(id_mismatch(collection, &id)),
+        (Some(named), _) if named != id => return Err(document::id_mismatch(collection, &id)),
         (None, IdRule::Natural(field)) => drop(members.insert(field.clone(), Value::from(id.as_str()))),
         (Some(_), _) | (None, IdRule::Generated) => {}
     }

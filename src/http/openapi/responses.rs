@@ -127,7 +127,7 @@ const PROBLEMS: [ProblemResponse; 17] = [
     ProblemResponse {
         name: "Invalid",
         status: "422",
-        description: "The document breaks rules of its collection; `errors` has a JSON pointer for each.",
+        description: "The document breaks rules of its collection, or the record would be larger than `http.max_body_bytes`; `errors` has a JSON pointer for each.",
         code: "validation_failed",
         title: "The document is not valid",
         detail: "The document breaks rules of its collection.",
