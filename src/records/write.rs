@@ -103,7 +103,8 @@ impl Records {
     }
 
     /// Writes documents in one transaction, leaving out those that break rules: their errors stand at their positions.
-    /// An id that exists stops [`ImportMode::Create`], and then nothing is written.
+    /// An id that exists stops [`ImportMode::Create`], and then nothing is written. Where the records that are replaced are large it takes
+    /// several transactions.
     pub async fn import(
         &self,
         resource: &Arc<Resource>,
@@ -127,16 +128,22 @@ impl Records {
                 Err(error) => results.push(Some(Err(error))),
             }
         }
+        let mut at_once = drafts.len();
         while !drafts.is_empty() {
-            let attempt = drafts.iter().map(|(_, draft)| draft.clone()).collect();
+            let attempt: Vec<Draft> = drafts.iter().take(at_once).map(|(_, draft)| draft.clone()).collect();
+            let count = attempt.len();
             match self.commit(resource, (caller, rights.clone()), attempt, None, Growth::Unbounded).await {
                 Ok(Reply::Kept(_)) => return Err(BatchError { index: 0, error: Error::internal("an import has no key") }),
                 Ok(Reply::Done(written)) => {
-                    for ((index, _), written) in drafts.drain(..).zip(written) {
+                    for ((index, _), written) in drafts.drain(..count).zip(written) {
                         if let Some(slot) = results.get_mut(index) {
                             *slot = Some(Ok(written.outcome));
                         }
                     }
+                }
+                // What they replace is too large to be read together. (Where nothing may be replaced it is an id that exists.)
+                Err(failures) if count > 1 && mode == ImportMode::Upsert && are_too_large(&failures) => {
+                    at_once = count.div_ceil(2)
                 }
                 Err(failures) => drop_failed(&mut drafts, &mut results, failures)?,
             }
@@ -163,11 +170,13 @@ impl Records {
         once: Option<Idempotent>,
     ) -> Result<Reply<Vec<Written>>> {
         let total = drafts.len();
-        self.commit(resource, writer, drafts, once, self.growth).await.map_err(|failures| match <[BatchError; 1]>::try_from(failures) {
-            // It is about the request, and not about what it asks for.
-            Ok([BatchError { error, .. }]) if error.code() == once::REUSED => error,
-            Ok(failures) => combined(total, failures.into()),
-            Err(failures) => combined(total, failures),
+        self.commit(resource, writer, drafts, once, self.growth).await.map_err(|failures| {
+            match <[BatchError; 1]>::try_from(failures) {
+                // It is about the request, and not about what it asks for.
+                Ok([BatchError { error, .. }]) if error.code() == once::REUSED => error,
+                Ok(failures) => combined(total, failures.into()),
+                Err(failures) => combined(total, failures),
+            }
         })
     }
 
@@ -220,6 +229,10 @@ impl Records {
         }));
         task.await.unwrap_or_else(|failure| Err(vec![BatchError { index: 0, error: Error::internal(failure) }]))
     }
+}
+
+fn are_too_large(failures: &[BatchError]) -> bool {
+    failures.iter().any(|failure| failure.error.kind() == ErrorKind::PayloadTooLarge)
 }
 
 /// Takes failed drafts out of an import. A duplicate, and what is no draft's fault, ends it.
