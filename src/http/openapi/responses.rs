@@ -100,7 +100,7 @@ const PROBLEMS: [ProblemResponse; 17] = [
     ProblemResponse {
         name: "PayloadTooLarge",
         status: "413",
-        description: "The body is larger than `http.max_body_bytes`.",
+        description: "The body is larger than `http.max_body_bytes`, or the records that a batch is about have more than 64 MiB together.",
         code: "payload_too_large",
         title: "The body is too large",
         detail: "A request body has at most 1048576 bytes here (http.max_body_bytes); split a large batch.",

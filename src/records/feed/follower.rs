@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::super::audit::ChangeSight;
+use super::outbox::{Left, Outbox, Room};
 use super::place::Place;
 use super::tail::{BATCH, Following, Mark, Taken};
 use super::{Continuity, FeedEnd, FeedItem, Recheck, Shared, continuity, is_gone};
@@ -36,7 +37,7 @@ pub(super) struct Follower {
     begin: Place,
     /// The round, and how far it has been told or passed over.
     passed: Option<(Arc<Snapshot>, Position)>,
-    out: mpsc::Sender<FeedItem>,
+    out: Outbox,
     recheck: Recheck,
     closing: watch::Receiver<bool>,
     /// When it is asked again whether the client may still read. Nothing is told later than that without asking.
@@ -53,7 +54,7 @@ impl Follower {
         filter: ChangeFilter,
         sight: ChangeSight,
         begin: Place,
-        out: mpsc::Sender<FeedItem>,
+        out: Outbox,
         recheck: Recheck,
     ) -> Self {
         let (closing, following) = (shared.closing.subscribe(), shared.tail.follow());
@@ -219,16 +220,16 @@ impl Follower {
     }
 
     async fn tell(&mut self, change: &LoggedChange) -> Step {
-        // First, for who may see what is found out there.
-        let room = self.room().await?;
+        let documents = [&change.before, &change.after];
+        // First, for who may see what is found out there. What is left out for the client may be counted as well.
+        let room = self.room(documents.into_iter().flatten().map(String::len).sum()).await?;
         match self.sight.show(change) {
-            Ok(data) => room.send(FeedItem::Change { place: self.place().to_string(), data }),
+            Ok(data) => room.fill(FeedItem::Change { place: self.place().to_string(), data }),
+            // It would be as unreadable next time.
             Err(error) => {
-                // It would be as unreadable next time.
                 tracing::error!(position = %change.position, %error, "a change cannot be shown; it is left out of the feed");
-                return Ok(());
             }
-        };
+        }
         Ok(())
     }
 
@@ -288,8 +289,8 @@ impl Follower {
     /// Looks whether the client may still read, and says where it is.
     async fn beat(&mut self) -> Step {
         self.check().await?;
-        let room = self.room().await?;
-        room.send(FeedItem::Alive { place: self.place().to_string() });
+        let room = self.room(0).await?;
+        room.fill(FeedItem::Alive { place: self.place().to_string() });
         Ok(())
     }
 
@@ -311,19 +312,19 @@ impl Follower {
         }
     }
 
-    /// Waits until the client takes one more item. A client that always has something to take would never be asked after: so it is
+    /// Waits until the client takes one more item, of so many bytes. A client that always has something to take would never be asked after: so it is
     /// here that its right to read is looked at, before each item and while it keeps one waiting.
-    async fn room(&mut self) -> Step<mpsc::OwnedPermit<FeedItem>> {
+    async fn room(&mut self, size_bytes: usize) -> Step<Room> {
         let given_up_at = Instant::now() + self.shared.heartbeat * PATIENCE_HEARTBEATS;
         loop {
             if Instant::now() >= self.beat_at {
                 self.check().await?;
             }
-            let reserved = self.out.clone().reserve_owned();
+            let room = self.out.room(size_bytes);
             tokio::select! {
                 biased;
                 _ = self.closing.wait_for(|closing| *closing) => return Err(FeedEnd::Stopping),
-                reserved = reserved => return reserved.map_err(|_| FeedEnd::Left),
+                room = room => return room.map_err(|Left| FeedEnd::Left),
                 () = tokio::time::sleep_until(given_up_at) => return Err(FeedEnd::TooSlow),
                 () = tokio::time::sleep_until(self.beat_at) => {}
             }

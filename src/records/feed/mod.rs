@@ -6,6 +6,7 @@
 //! a few events; it is ended when its client does not take them.
 
 mod follower;
+mod outbox;
 mod place;
 mod tail;
 
@@ -15,7 +16,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Meter, UpDownCounter};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 
 use super::audit::ChangeSight;
 use super::{Records, Resource};
@@ -24,11 +25,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Caller, ServerRun, Snapshot};
 use crate::store::{ChangeFilter, LogHead, Store};
 use follower::Follower;
+use outbox::{Inbox, outbox};
 use place::Place;
 use tail::Tail;
 
-/// How many events wait for a client.
-const WAITING: usize = 16;
 /// When a client that found no place may come again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -85,7 +85,7 @@ impl FeedEnd {
 
 /// The feed as its client's connection takes it. Dropping it ends it.
 pub struct FeedItems {
-    items: mpsc::Receiver<FeedItem>,
+    items: Inbox,
     ended: Arc<OnceLock<FeedEnd>>,
 }
 
@@ -96,7 +96,7 @@ impl FeedItems {
         if let Some(end @ (FeedEnd::Forbidden | FeedEnd::Unchecked)) = self.ended.get() {
             return Err(*end);
         }
-        let item = self.items.recv().await;
+        let item = self.items.take().await;
         item.ok_or_else(|| self.ended.get().copied().unwrap_or(FeedEnd::Stopping))
     }
 }
@@ -210,7 +210,7 @@ impl Records {
                 return Err(Error::new(ErrorKind::Gone, "changes_gone", detail));
             }
         };
-        let (sender, items) = mpsc::channel(WAITING);
+        let (sender, items) = outbox();
         let ended = Arc::new(OnceLock::new());
         let follower = Follower::new(Arc::clone(shared), collection, filter, sight, place, sender, recheck);
         let (shared, told) = (Arc::clone(shared), Arc::clone(&ended));
