@@ -213,7 +213,8 @@ impl Dialect for PostgresDialect {
         statement.text(after.transaction.to_string()).sql(format!(" AS xid8))) AS changes {order}"));
     }
 
-    /// Each document is turned into text once: without the `OFFSET` the planner would do it for its size and for the answer.
+    /// Each document is turned into text once: without the `OFFSET` the planner would do it for its size and for the answer. And without
+    /// the order, which the rows have, it would sort the texts.
     fn push_page_of_changes(&self, statement: &mut Statement, rows: Statement, order: &str) {
         statement.sql(format!(
             "SELECT * FROM (SELECT *, {} FROM (SELECT transaction, position, collection, id, operation, version, actor, origin, at, \
@@ -221,7 +222,9 @@ impl Dialect for PostgresDialect {
             size_before(order),
         ));
         statement.extend(rows);
-        statement.sql(format!(") AS page OFFSET 0) AS texts) AS summed WHERE coalesce(size_before, 0) < {PAGE_BYTES}"));
+        statement.sql(format!(
+            ") AS page ORDER BY {order} OFFSET 0) AS texts) AS summed WHERE coalesce(size_before, 0) < {PAGE_BYTES}"
+        ));
     }
 
     fn change_order(&self) -> &'static str {
