@@ -143,6 +143,7 @@ impl Foundation {
         let Settings { cache, changes, .. } = &self.settings;
         let settings = FeedSettings {
             streams: changes.streams,
+            streams_per_caller: changes.streams_per_caller,
             heartbeat: changes.heartbeat,
             // As long as requests know whom they knew.
             unchecked: self.principals.tolerance(),

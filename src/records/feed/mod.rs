@@ -8,6 +8,7 @@
 mod follower;
 mod outbox;
 mod place;
+mod seats;
 mod tail;
 
 use std::sync::{Arc, OnceLock};
@@ -16,10 +17,10 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Meter, UpDownCounter};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::audit::ChangeSight;
-use super::{Records, Resource};
+use super::{Records, Resource, once};
 use crate::cache::Reconciler;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Caller, ServerRun, Snapshot};
@@ -27,6 +28,7 @@ use crate::store::{ChangeFilter, LogHead, Store};
 use follower::Follower;
 use outbox::{Inbox, outbox};
 use place::Place;
+use seats::{Full, Seats};
 use tail::Tail;
 
 /// When a client that found no place may come again.
@@ -106,6 +108,8 @@ impl FeedItems {
 pub struct FeedSettings {
     /// How many at once.
     pub streams: u32,
+    /// How many of them for one caller.
+    pub streams_per_caller: u32,
     /// How often each client is told that its connection lives.
     pub heartbeat: Duration,
     /// For how long after the last answer a client is told changes while nobody can say whether it still may read them.
@@ -117,8 +121,7 @@ pub struct FeedSettings {
 /// All feeds of this process.
 pub struct Feed {
     shared: Arc<Shared>,
-    slots: Arc<Semaphore>,
-    streams: u32,
+    seats: Arc<Seats>,
     interval: Duration,
     woken: watch::Receiver<()>,
 }
@@ -145,15 +148,9 @@ impl Feed {
             .with_description("Feeds of the change log that ended, by reason.")
             .build();
         let closing = watch::Sender::new(false);
-        let FeedSettings { streams, heartbeat, unchecked, interval } = settings;
+        let FeedSettings { streams, streams_per_caller, heartbeat, unchecked, interval } = settings;
         let shared = Shared { store, tail: Tail::new(), closing, heartbeat, unchecked, following, ended };
-        Self {
-            shared: Arc::new(shared),
-            slots: Arc::new(Semaphore::new(usize::try_from(streams).unwrap_or(Semaphore::MAX_PERMITS))),
-            streams,
-            interval,
-            woken: reconciler.noted(),
-        }
+        Self { shared: Arc::new(shared), seats: Seats::new(streams, streams_per_caller), interval, woken: reconciler.noted() }
     }
 
     fn run(&self) -> impl Future<Output = ()> + Send + use<> {
@@ -189,13 +186,9 @@ impl Records {
         let collection = Arc::clone(resource.collection());
         let sight = ChangeSight::of(&collection, caller)?;
         let last = last.map(str::parse::<Place>).transpose()?;
-        let Feed { shared, slots, streams, .. } = &self.feed;
+        let Feed { shared, seats, .. } = &self.feed;
         let stopping = || Error::new(ErrorKind::Unavailable, "unavailable", "The server stops.").with_retry_after(RETRY_AFTER);
-        let full = |_| {
-            let detail = format!("As many clients follow the change log as may (changes.streams, {streams}).");
-            Error::new(ErrorKind::Unavailable, "too_many_streams", detail).with_retry_after(RETRY_AFTER)
-        };
-        let slot = Arc::clone(slots).try_acquire_owned().map_err(full)?;
+        let seat = seats.take(once::key_space(caller)).map_err(too_many)?;
         if *shared.closing.borrow() {
             return Err(stopping());
         }
@@ -219,10 +212,23 @@ impl Records {
             let reason = follower.run(|reason| _ = told.set(reason)).await;
             shared.following.add(-1, &[]);
             shared.ended.add(1, &[KeyValue::new("reason", reason.as_str())]);
-            drop(slot);
+            drop(seat);
         });
         Ok(FeedItems { items, ended })
     }
+}
+
+fn too_many(full: Full) -> Error {
+    let (kind, detail) = match full {
+        Full::All(streams) => {
+            (ErrorKind::Unavailable, format!("As many clients follow the change log as may (changes.streams, {streams})."))
+        }
+        Full::Own(streams) => {
+            let detail = format!("This caller follows change logs as often as one may (changes.streams_per_caller, {streams}).");
+            (ErrorKind::TooManyRequests, detail)
+        }
+    };
+    Error::new(kind, "too_many_streams", detail).with_retry_after(RETRY_AFTER)
 }
 
 /// How the log that `now` was seen of continues the one that `seen` was.
