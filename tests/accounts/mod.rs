@@ -6,4 +6,5 @@ mod in_flight;
 mod keys;
 mod logged;
 mod outage;
+mod paused;
 mod sessions;
