@@ -139,6 +139,19 @@ impl Foundation {
         Store::open(&self.settings.database, self.settings.log.slow_query, &self.telemetry).await
     }
 
+    fn feed(&self, store: &Store, reconciler: &Reconciler) -> Feed {
+        let Settings { cache, changes, .. } = &self.settings;
+        let settings = FeedSettings {
+            streams: changes.streams,
+            streams_per_caller: changes.streams_per_caller,
+            heartbeat: changes.heartbeat,
+            // As long as requests know whom they knew.
+            unchecked: self.principals.tolerance(),
+            interval: cache.reconcile_interval,
+        };
+        Feed::new(store.clone(), reconciler, settings, self.telemetry.meter())
+    }
+
     /// Joins the second tier of the installation that `store` holds, and its bus; also says which installation that is.
     async fn bus(&self, store: &Store) -> Result<Option<(Bus, String)>> {
         let Some((client, metrics)) = &self.redis else { return Ok(None) };
@@ -186,11 +199,11 @@ impl App {
             (reconciler, installation) = (reconciler.on_bus(bus), Some(id));
         }
         let reconciler = Arc::new(reconciler);
-        let Settings { cache: times, changes, .. } = &foundation.settings;
-        let feeds = FeedSettings { streams: changes.streams, heartbeat: changes.heartbeat, interval: times.reconcile_interval };
-        let feed = Feed::new(store.clone(), &reconciler, feeds, foundation.telemetry.meter());
+        let feed = foundation.feed(&store, &reconciler);
+        let document_bytes = usize::try_from(foundation.settings.http.max_body_bytes.as_u64()).unwrap_or(usize::MAX);
         let (catalog, resources) = (Arc::clone(catalog), Arc::clone(resources));
-        let records = Records::new(store.clone(), Arc::clone(cache), catalog, Arc::clone(&reconciler), resources, feed);
+        let records =
+            Records::new(store.clone(), Arc::clone(cache), catalog, Arc::clone(&reconciler), resources, feed, document_bytes);
         let principals = Arc::clone(&foundation.principals);
         let secret = installation_secret(&store).await?;
         let accounts = Accounts::new(

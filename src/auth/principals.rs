@@ -82,6 +82,11 @@ impl PrincipalScopes {
         Ok(Arc::new(Self { keys: scope(KEYS), tokens: scope(SESSIONS), prompt, tolerance, retention: TTL + auth.stale_if_error }))
     }
 
+    /// For how long after the change log was last read whoever was known is still known.
+    pub fn tolerance(&self) -> Duration {
+        self.tolerance
+    }
+
     fn of(&self, credential: Credential<'_>) -> &Arc<Scope> {
         match credential {
             Credential::Key(_) => &self.keys,

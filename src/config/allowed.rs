@@ -63,6 +63,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("collections.samples_dir", "the path of a directory"),
     ("changes.retention", "a duration of at least 10m such as \"90days\""),
     ("changes.streams", "a whole number up to 10000; 0 is none"),
+    ("changes.streams_per_caller", "a whole number from 1 to 10000"),
     ("changes.heartbeat", "a duration from 10ms to 10m such as \"15s\""),
     ("auth.access_token_lifetime", "a duration from 10s to 1day such as \"10m\""),
     ("auth.session_lifetime", "a duration from 1m to 366days such as \"30days\", no shorter than auth.access_token_lifetime"),
@@ -132,6 +133,7 @@ pub(super) fn in_range(settings: &Settings) -> bool {
         && [&collections.dir, &collections.views_dir, &collections.samples_dir].iter().all(|path| !path.as_os_str().is_empty())
         && changes.retention >= Duration::from_secs(10 * 60)
         && changes.streams <= 10_000
+        && (1..=10_000).contains(&changes.streams_per_caller)
         && (Duration::from_millis(10)..=Duration::from_secs(10 * 60)).contains(&changes.heartbeat)
         && are_lifetimes_in_range(auth)
         && limits.per_second > 0

@@ -50,7 +50,7 @@ pub struct HttpSettings {
     pub tls_key: PathBuf,
     /// Threads that serve requests. Too few leave cores idle, more than cores only switch; 0 means one per core.
     pub workers: usize,
-    /// The largest request body. Too low refuses honest batches, too high lets one client fill the memory.
+    /// The largest request body, and the largest record that patches may make. Too low refuses honest batches, too high lets one client fill the memory.
     pub max_body_bytes: ByteSize,
     /// Connections at once. One beyond is answered from memory or with a 503, and closed. Too low refuses honest clients, too
     /// high fills memory and file descriptors.
@@ -259,6 +259,9 @@ pub struct ChangesSettings {
     /// Clients that may follow changes at once (`_changes?live`), each over a connection of its own. Too low refuses some, too high
     /// lets them take what others need.
     pub streams: u32,
+    /// So many of them for one caller: a user, an API key or, for strangers, an address. Too low refuses programs that follow
+    /// several collections, too high lets one caller take the places of all.
+    pub streams_per_caller: u32,
     /// How often a client that follows is told that its connection lives, and whether it may still follow is checked. Too low
     /// costs traffic and look-ups, too high lets proxies cut quiet connections, and revoked keys follow on.
     #[serde(with = "humantime_text")]
@@ -267,7 +270,12 @@ pub struct ChangesSettings {
 
 impl Default for ChangesSettings {
     fn default() -> Self {
-        Self { retention: Duration::from_secs(90 * 24 * 60 * 60), streams: 100, heartbeat: Duration::from_secs(15) }
+        Self {
+            retention: Duration::from_secs(90 * 24 * 60 * 60),
+            streams: 100,
+            streams_per_caller: 20,
+            heartbeat: Duration::from_secs(15),
+        }
     }
 }
 

@@ -115,6 +115,9 @@ fn last_event(end: FeedEnd) -> String {
         FeedEnd::Stopping => "The server stops. Come back: another one goes on from Last-Event-ID.",
         FeedEnd::TooSlow => "Events were not taken in time. Come back: the feed goes on from Last-Event-ID.",
         FeedEnd::Forbidden => "This is no longer yours to read.",
+        FeedEnd::Unchecked => {
+            "Whether this is yours to read cannot be found out. Come back: the feed goes on from Last-Event-ID."
+        }
         FeedEnd::Gone => "The change log no longer has what comes next. Read the records anew, and follow without Last-Event-ID.",
         FeedEnd::Left => "The client hung up.",
     };
@@ -131,7 +134,7 @@ mod tests {
         let change = FeedItem::Change { place: "1.2".to_owned(), data: r#"{"a":1}"#.to_owned() };
         assert_eq!(event(&change), "id: 1.2\nevent: change\ndata: {\"a\":1}\n\n");
         assert_eq!(event(&FeedItem::Alive { place: "1.2".to_owned() }), ": still here\nid: 1.2\n\n");
-        for end in [FeedEnd::Stopping, FeedEnd::TooSlow, FeedEnd::Forbidden, FeedEnd::Gone, FeedEnd::Left] {
+        for end in [FeedEnd::Stopping, FeedEnd::TooSlow, FeedEnd::Forbidden, FeedEnd::Unchecked, FeedEnd::Gone, FeedEnd::Left] {
             let text = last_event(end);
             assert!(text.starts_with("event: end\ndata: {\"reason\":") && text.ends_with("}\n\n"), "{text}");
             assert!(!text.contains("id:"), "{text}");

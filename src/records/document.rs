@@ -49,6 +49,13 @@ pub(super) fn take_id(collection: &Collection, members: &mut Members) -> Result<
     }
 }
 
+/// The id in a document differs from the one it is written to.
+pub(super) fn id_mismatch(collection: &Collection, id: &RecordId) -> Error {
+    let field = collection.id_field();
+    let detail = format!("The id of a record never changes; here it is {:?}.", id.as_str());
+    Error::invalid(vec![Violation::new(format!("/{field}"), "id_mismatch", detail)])
+}
+
 /// Integers that no filter, cursor or term can name, because they are beyond 64 bits: JSON Schema has no such bound, and
 /// a page that ends at one could not be continued.
 pub(super) fn integers_out_of_range(collection: &Collection, members: &Members) -> Vec<Violation> {

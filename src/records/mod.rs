@@ -14,6 +14,7 @@ mod cursor;
 mod document;
 mod effect;
 mod feed;
+mod growth;
 mod log;
 mod once;
 mod plan;
@@ -53,6 +54,7 @@ use crate::error::{Error, Result};
 use crate::model::Ranking;
 pub use crate::store::KeptAnswer;
 use crate::store::Store;
+use growth::Growth;
 
 /// The service behind all collections and views.
 pub struct Records {
@@ -63,6 +65,7 @@ pub struct Records {
     resources: Arc<Resources>,
     pulse: pulse::Pulse,
     feed: Feed,
+    growth: Growth,
 }
 
 /// The declared collections and views, each with what its reads need. They need no database, so a server that waits for
@@ -101,7 +104,8 @@ pub struct Health {
 }
 
 impl Records {
-    /// Joins the rooms. `reconciler` announces the changes of this process's writes.
+    /// Joins the rooms. `reconciler` announces the changes of this process's writes, none of which makes a record larger than
+    /// `document_bytes`.
     pub fn new(
         store: Store,
         cache: Arc<Cache>,
@@ -109,8 +113,10 @@ impl Records {
         reconciler: Arc<Reconciler>,
         resources: Arc<Resources>,
         feed: Feed,
+        document_bytes: usize,
     ) -> Arc<Self> {
-        Arc::new(Self { store, cache, catalog, reconciler, resources, pulse: pulse::Pulse::default(), feed })
+        let (pulse, growth) = (pulse::Pulse::default(), Growth::UpTo(document_bytes));
+        Arc::new(Self { store, cache, catalog, reconciler, resources, pulse, feed, growth })
     }
 
     /// The declared collections and views.

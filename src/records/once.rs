@@ -70,7 +70,7 @@ impl Idempotent {
 /// Keys are the caller's own: nobody gets the answer to somebody else's request, or can take a key away from somebody. Strangers
 /// are told apart by their addresses (of IPv6 the network's half, which is a client's), so one who comes back from another
 /// address is somebody else.
-fn key_space(caller: &Caller) -> String {
+pub(super) fn key_space(caller: &Caller) -> String {
     match (&caller.principal, caller.address) {
         (Principal::Anonymous, Some(IpAddr::V6(address))) => {
             let [a, b, c, d, ..] = address.segments();

@@ -8,12 +8,13 @@ use serde_json::Value;
 
 use super::document::{self, Members};
 use super::effect::Effect;
+use super::growth::Growth;
 use super::precondition::Precondition;
 use super::rights::{Rights, Standing};
 use super::storable;
 use crate::catalog::Declared;
 use crate::error::{Error, ErrorKind, Result, Violation};
-use crate::model::{Collection, IdRule, Operation, Record, RecordId};
+use crate::model::{IdRule, Operation, Record, RecordId};
 use crate::store::{Among, Existing, RecordWrite, ReferenceCheck, Referrer, WritePlan};
 
 /// What a write did.
@@ -82,6 +83,7 @@ pub(super) struct Planner {
     pub(super) referrers: Vec<Referrer>,
     /// Those of the caller.
     pub(super) rights: Rights,
+    pub(super) growth: Growth,
     pub(super) tells_words: bool,
 }
 
@@ -248,6 +250,8 @@ impl Planner {
         let created_at = base.and_then(|stored| member(stored, "created_at")).unwrap_or_else(|| updated_at.clone());
         let composed = document::compose(&self.declared.collection, &draft.id, members, version, &created_at, &updated_at);
         let text = serde_json::to_string(&composed).map_err(Error::internal)?;
+        let before = base.map(|stored| &stored.members);
+        self.growth.check(&self.declared.collection, before, &composed, &text).map_err(|error| relocate(error, draft))?;
         Ok(Stored { text, version, members: composed })
     }
 
@@ -261,7 +265,7 @@ impl Planner {
         }
         let named = document::take_id(&self.declared.collection, &mut members).map_err(|error| relocate(error, draft))?;
         match named {
-            Some(id) if id != draft.id => Err(relocate(id_mismatch(&self.declared.collection, &draft.id), draft)),
+            Some(id) if id != draft.id => Err(relocate(document::id_mismatch(&self.declared.collection, &draft.id), draft)),
             Some(_) | None => Ok(members),
         }
     }
@@ -377,13 +381,6 @@ pub(super) fn combined(total: usize, failures: Vec<BatchError>) -> Error {
         }
         Some(_) | None => Error::new(kind, "batch_failed", detail).with_violations(violations),
     }
-}
-
-/// The id in a document differs from the one it is written to.
-pub(super) fn id_mismatch(collection: &Collection, id: &RecordId) -> Error {
-    let field = collection.id_field();
-    let detail = format!("The id of a record never changes; here it is {:?}.", id.as_str());
-    Error::invalid(vec![Violation::new(format!("/{field}"), "id_mismatch", detail)])
 }
 
 /// Moves the pointers of a document's violations to where the document stands in the request.

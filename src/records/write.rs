@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use super::commit::Commit;
 use super::document::{self, Members};
+use super::growth::Growth;
 use super::once::{self, Idempotent, Reply};
-use super::plan::{Action, BatchError, Draft, Planner, WriteOutcome, combined, id_mismatch};
+use super::plan::{Action, BatchError, Draft, Planner, WriteOutcome, combined};
 use super::precondition::Precondition;
 use super::rights::{self, Rights};
 use super::{Records, Resource};
@@ -102,7 +103,8 @@ impl Records {
     }
 
     /// Writes documents in one transaction, leaving out those that break rules: their errors stand at their positions.
-    /// An id that exists stops [`ImportMode::Create`], and then nothing is written.
+    /// An id that exists stops [`ImportMode::Create`], and then nothing is written. Where the records that are replaced are large it takes
+    /// several transactions.
     pub async fn import(
         &self,
         resource: &Arc<Resource>,
@@ -126,16 +128,22 @@ impl Records {
                 Err(error) => results.push(Some(Err(error))),
             }
         }
+        let mut at_once = drafts.len();
         while !drafts.is_empty() {
-            let attempt = drafts.iter().map(|(_, draft)| draft.clone()).collect();
-            match self.commit(resource, (caller, rights.clone()), attempt, None).await {
+            let attempt: Vec<Draft> = drafts.iter().take(at_once).map(|(_, draft)| draft.clone()).collect();
+            let count = attempt.len();
+            match self.commit(resource, (caller, rights.clone()), attempt, None, Growth::Unbounded).await {
                 Ok(Reply::Kept(_)) => return Err(BatchError { index: 0, error: Error::internal("an import has no key") }),
                 Ok(Reply::Done(written)) => {
-                    for ((index, _), written) in drafts.drain(..).zip(written) {
+                    for ((index, _), written) in drafts.drain(..count).zip(written) {
                         if let Some(slot) = results.get_mut(index) {
                             *slot = Some(Ok(written.outcome));
                         }
                     }
+                }
+                // What they replace is too large to be read together. (Where nothing may be replaced it is an id that exists.)
+                Err(failures) if count > 1 && mode == ImportMode::Upsert && are_too_large(&failures) => {
+                    at_once = count.div_ceil(2)
                 }
                 Err(failures) => drop_failed(&mut drafts, &mut results, failures)?,
             }
@@ -162,11 +170,13 @@ impl Records {
         once: Option<Idempotent>,
     ) -> Result<Reply<Vec<Written>>> {
         let total = drafts.len();
-        self.commit(resource, writer, drafts, once).await.map_err(|failures| match <[BatchError; 1]>::try_from(failures) {
-            // It is about the request, and not about what it asks for.
-            Ok([BatchError { error, .. }]) if error.code() == once::REUSED => error,
-            Ok(failures) => combined(total, failures.into()),
-            Err(failures) => combined(total, failures),
+        self.commit(resource, writer, drafts, once, self.growth).await.map_err(|failures| {
+            match <[BatchError; 1]>::try_from(failures) {
+                // It is about the request, and not about what it asks for.
+                Ok([BatchError { error, .. }]) if error.code() == once::REUSED => error,
+                Ok(failures) => combined(total, failures.into()),
+                Err(failures) => combined(total, failures),
+            }
         })
     }
 
@@ -178,7 +188,7 @@ impl Records {
         once: Option<Idempotent>,
     ) -> Result<Reply<Written>> {
         let no_result = || Error::internal("a write has neither a result nor an error");
-        match self.commit(resource, writer, vec![draft], once).await {
+        match self.commit(resource, writer, vec![draft], once, self.growth).await {
             Ok(Reply::Done(written)) => written.into_iter().next().map(Reply::Done).ok_or_else(no_result),
             Ok(Reply::Kept(answer)) => Ok(Reply::Kept(answer)),
             Err(failures) => Err(failures.into_iter().next().map_or_else(no_result, |failure| failure.error)),
@@ -193,6 +203,7 @@ impl Records {
         writer: (&Caller, Rights),
         drafts: Vec<Draft>,
         once: Option<Idempotent>,
+        growth: Growth,
     ) -> Result<Reply<Vec<Written>>, Vec<BatchError>> {
         let (caller, rights) = writer;
         // Only now: who sends a body slowly holds up nobody but itself.
@@ -205,6 +216,7 @@ impl Records {
                 declared: Arc::clone(resource.declared()),
                 referrers: self.referrers(resource, &caller.principal),
                 rights,
+                growth,
                 // No search is found untouched by its words where ranks follow from all records, and nothing is by a bulk write.
                 tells_words: resource.ranking == Ranking::Own && drafts.len() <= BULK,
             },
@@ -217,6 +229,10 @@ impl Records {
         }));
         task.await.unwrap_or_else(|failure| Err(vec![BatchError { index: 0, error: Error::internal(failure) }]))
     }
+}
+
+fn are_too_large(failures: &[BatchError]) -> bool {
+    failures.iter().any(|failure| failure.error.kind() == ErrorKind::PayloadTooLarge)
 }
 
 /// Takes failed drafts out of an import. A duplicate, and what is no draft's fault, ends it.
@@ -275,7 +291,7 @@ pub(super) fn document_draft(
     let collection = resource.collection();
     let mut members = document::client_members(document)?;
     match (document::take_id(collection, &mut members)?, &collection.id) {
-        (Some(named), _) if named != id => return Err(id_mismatch(collection, &id)),
+        (Some(named), _) if named != id => return Err(document::id_mismatch(collection, &id)),
         (None, IdRule::Natural(field)) => drop(members.insert(field.clone(), Value::from(id.as_str()))),
         (Some(_), _) | (None, IdRule::Generated) => {}
     }

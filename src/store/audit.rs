@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 
 use super::Store;
 use super::connection::{Access, Connection};
-use super::dialect::{Dialect, literal};
+use super::dialect::{Dialect, is_full, literal};
 use super::failure::Failure;
 use super::log::{self, position};
 use super::read::stored_id;
@@ -50,7 +50,7 @@ pub struct ChangePlace {
     pub sequence: i64,
 }
 
-/// A page of changes.
+/// A page of changes, which is shorter than asked for where they are large.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChangeList {
     /// From the newest to the oldest.
@@ -182,6 +182,8 @@ async fn list(
     let rows: Vec<AuditRow> = connection.load(list_statement(dialect, collection, filter, limit.saturating_add(1))).await?;
     let limit = limit as usize;
     let last = rows.get(limit.saturating_sub(1)).filter(|_| rows.len() > limit);
+    // Behind it there may be others that did not fit.
+    let last = last.or_else(|| rows.last().filter(|_| is_full(rows.iter().flat_map(documents))));
     let mut next = last.map(|row| ChangePlace { at: row.at.clone(), sequence: row.position });
     if next.is_none() && filter.operation.is_some() {
         let ends: Vec<PlaceRow> = connection.load(window_end_statement(collection, filter)).await?;
@@ -198,25 +200,30 @@ async fn list(
     Ok(ChangeList { changes, next })
 }
 
+fn documents(row: &AuditRow) -> [Option<&str>; 2] {
+    [row.before.as_deref(), row.after.as_deref()]
+}
+
 /// First the places, along an index; then the documents of those on the page alone.
 pub(super) fn list_statement(dialect: &dyn Dialect, collection: &CollectionName, filter: &ChangeFilter, limit: u32) -> Statement {
-    let mut statement = Statement::new(format!(
-        "SELECT {} AS transaction_id, changes.position, changes.collection, changes.id, changes.operation, changes.version, \
-         changes.actor, changes.origin, changes.at, {} AS before, {} AS after FROM (",
-        dialect.change_transaction(),
-        dialect.change_document("before"),
-        dialect.change_document("after"),
-    ));
+    let mut rows = Statement::new("SELECT changes.* FROM (");
     match filter.operation {
-        None => push_places(&mut statement, collection, filter, &limit.to_string()),
+        None => push_places(&mut rows, collection, filter, &limit.to_string()),
         Some(operation) => {
-            statement.sql("SELECT looked.position FROM (");
-            push_places(&mut statement, collection, filter, &WINDOW.to_string());
-            statement.sql(") AS looked WHERE looked.operation = ").text(operation.as_str());
-            statement.sql(format!(" ORDER BY looked.at DESC, looked.position DESC LIMIT {limit}"));
+            rows.sql("SELECT looked.position FROM (");
+            push_places(&mut rows, collection, filter, &WINDOW.to_string());
+            rows.sql(") AS looked WHERE looked.operation = ").text(operation.as_str());
+            rows.sql(format!(" ORDER BY looked.at DESC, looked.position DESC LIMIT {limit}"));
         }
     }
-    statement.sql(") AS page JOIN changes ON changes.position = page.position ORDER BY changes.at DESC, changes.position DESC");
+    rows.sql(") AS places JOIN changes ON changes.position = places.position ORDER BY changes.at DESC, changes.position DESC");
+    let mut statement = Statement::new(format!(
+        "SELECT {} AS transaction_id, changes.position, changes.collection, changes.id, changes.operation, changes.version, \
+         changes.actor, changes.origin, changes.at, changes.before, changes.after FROM (",
+        dialect.change_transaction(),
+    ));
+    dialect.push_page_of_changes(&mut statement, rows, "at DESC, position DESC");
+    statement.sql(") AS changes ORDER BY at DESC, position DESC");
     statement
 }
 

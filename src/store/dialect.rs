@@ -140,8 +140,32 @@ pub(super) trait Dialect: Send + Sync {
         limit: u32,
     );
 
+    /// Appends a query for the first of `rows`, a query of whole rows of `changes` in `order`: up to the one with whose documents
+    /// there are [`PAGE_BYTES`]. Their documents are text. Whatever a row costs to read, no page is larger than that and one row.
+    fn push_page_of_changes(&self, statement: &mut Statement, rows: Statement, order: &str);
+
+    /// What a statement orders rows of `changes` by, to have them as they were written.
+    fn change_order(&self) -> &'static str;
+
     /// What ends a query for rows of `changes` that are about to be deleted, when other processes may do the same.
     fn change_lock(&self) -> &'static str;
+}
+
+/// How many bytes of documents end a page of the change log: either document of a change may be as large as a request, and
+/// followers, lists and the reconciler all hold a page at once.
+pub(super) const PAGE_BYTES: usize = 2 * 1024 * 1024;
+
+/// How large the documents of all rows before this one are; null for the first.
+pub(super) fn size_before(order: &str) -> String {
+    format!(
+        "sum(coalesce(octet_length(before), 0) + coalesce(octet_length(after), 0)) \
+         OVER (ORDER BY {order} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS size_before"
+    )
+}
+
+/// Whether a page may have ended because of the size of its documents.
+pub(super) fn is_full<'a>(documents: impl Iterator<Item = Option<&'a str>>) -> bool {
+    documents.flatten().map(str::len).sum::<usize>() >= PAGE_BYTES
 }
 
 /// What a statement wants of a search.

@@ -5,7 +5,7 @@ use diesel::sql_types::{BigInt, Nullable, Text};
 
 use super::audit::note_pruned;
 use super::connection::Connection;
-use super::dialect::Dialect;
+use super::dialect::{Dialect, is_full};
 use super::failure::Failure;
 use super::read::stored_id;
 use super::statement::Statement;
@@ -59,7 +59,7 @@ struct ChangeRow {
     after: Option<String>,
 }
 
-/// The first `limit` changes after `after` that `seen` did not see, and the snapshot they were read under.
+/// The first `limit` changes after `after` that `seen` did not see, or fewer if they are large, and the snapshot they were read under.
 pub(super) async fn since(
     connection: &mut Connection<'_>,
     of: Option<&CollectionName>,
@@ -81,21 +81,22 @@ pub(super) fn since_statement(
 ) -> Statement {
     let mut statement = Statement::new(format!(
         "SELECT now.next, now.in_progress, now.server_run, now.timeline, {} AS transaction_id, changes.position, changes.collection, changes.id, \
-         changes.operation, changes.version, changes.actor, changes.origin, changes.at, {} AS before, {} AS after FROM ({}) AS now LEFT JOIN (",
+         changes.operation, changes.version, changes.actor, changes.origin, changes.at, changes.before, changes.after FROM ({}) AS now LEFT JOIN (",
         dialect.change_transaction(),
-        dialect.change_document("before"),
-        dialect.change_document("after"),
         dialect.snapshot(),
     ));
-    dialect.push_unseen(&mut statement, of, seen, after, limit);
-    statement.sql(format!(") AS changes ON TRUE ORDER BY {}, changes.position", dialect.change_transaction()));
+    let mut unseen = Statement::default();
+    dialect.push_unseen(&mut unseen, of, seen, after, limit);
+    dialect.push_page_of_changes(&mut statement, unseen, dialect.change_order());
+    statement.sql(format!(") AS changes ON TRUE ORDER BY {}", dialect.change_order()));
     statement
 }
 
 fn page(rows: Vec<ChangeRow>, limit: u32) -> Result<ChangePage> {
     let first = rows.first().ok_or_else(|| Error::internal("the log was read without a snapshot"))?;
     let snapshot = snapshot_of(&first.snapshot)?;
-    let is_full = rows.len() >= limit as usize;
+    let is_full =
+        rows.len() >= limit as usize || is_full(rows.iter().flat_map(|row| [row.before.as_deref(), row.after.as_deref()]));
     let mut page = ChangePage { changes: Vec::with_capacity(rows.len()), unreadable: 0, snapshot, more_after: None };
     for row in rows {
         let (Some(transaction), Some(sequence)) = (row.transaction_id, row.position) else { continue };

@@ -241,7 +241,8 @@ impl Store {
     }
 
     /// The first `limit` changes after `after` that `seen` did not see, by position, and the snapshot they were read
-    /// under. To see each change once, read until a page has nothing after it and go on from the snapshot of the first one.
+    /// under; fewer where their documents are large. To see each change once, read until a page has nothing after it and go on from the
+    /// snapshot of the first one.
     pub async fn changes_since(&self, seen: &Snapshot, after: Option<Position>, limit: u32) -> Result<ChangePage> {
         let seen = Arc::new(seen.clone());
         self.run("changes_since", "", Access::Follow, move |connection| {

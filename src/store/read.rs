@@ -55,6 +55,11 @@ struct CountRow {
 }
 
 impl RecordRow {
+    /// Whether the statement has left out a document that it found too large.
+    pub fn is_withheld(&self) -> bool {
+        self.data.is_empty()
+    }
+
     pub fn into_record(self) -> Result<Record> {
         Ok(Record { id: stored_id(&self.id)?, version: self.version, data: self.data })
     }

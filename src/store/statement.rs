@@ -113,7 +113,6 @@ impl Statement {
     }
 
     /// Appends another statement.
-    #[cfg(test)]
     pub fn extend(&mut self, other: Self) {
         let start = self.text.len();
         self.text.push_str(&other.text);

@@ -21,12 +21,17 @@ use super::log::position;
 use super::read::{RecordRow, stored_id};
 use super::references::{check_references, check_referrers};
 use super::statement::Statement;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Collection, CollectionName, Operation, Position, Record, RecordId};
 
 /// So many records, of so many bytes together, are planned on the thread that they come in on: going to another one costs as much.
 const PLANNED_IN_PLACE: usize = 16;
 const PLANNED_IN_PLACE_BYTES: usize = 256 * 1024;
+
+/// So many records are read without being asked first how large they are.
+const READ_UNASKED: usize = 16;
+/// The documents that one write is about, together, are not larger: each is in memory several times while it is planned.
+const MAX_EXISTING_BYTES: i64 = 64 * 1024 * 1024;
 
 /// One write as its statements read it.
 #[derive(Serialize)]
@@ -131,17 +136,34 @@ async fn existing(connection: &mut Connection<'_>, collection: &CollectionName, 
     }
     let ids: Vec<&str> = ids.iter().map(RecordId::as_str).collect();
     let rows: Vec<RecordRow> = connection.load(existing_statement(connection.dialect(), collection, &ids)).await?;
+    if rows.iter().any(RecordRow::is_withheld) {
+        let most = MAX_EXISTING_BYTES / (1024 * 1024);
+        let detail = format!("The records that this batch is about have more than {most} MiB together; send fewer operations.");
+        return Err(Error::new(ErrorKind::PayloadTooLarge, "batch_too_large", detail).into());
+    }
     let records = rows.into_iter().map(RecordRow::into_record);
     Ok(records.map(|record| record.map(|record| (record.id.clone(), record))).collect::<Result<Existing>>()?)
 }
 
+/// Of many records the documents come only if they are not too large together: an operation is a few bytes, and the record that it
+/// is about may be as large as a request. In the same statement, for a batch takes as many as a single write.
 pub(super) fn existing_statement(dialect: &dyn Dialect, collection: &CollectionName, ids: &[&str]) -> Statement {
-    let mut statement = Statement::new(format!(
-        "SELECT records.id, records.version, {} AS data FROM {} WHERE {} AND records.id",
-        dialect.document("records"),
-        dialect.table(collection, "records"),
-        is_in(collection, "records"),
-    ));
+    let document = dialect.document("records");
+    let mut statement = Statement::new("SELECT records.id, records.version, ");
+    if ids.len() > READ_UNASKED {
+        statement.sql(format!(
+            "CASE WHEN (SELECT coalesce(sum(octet_length({})), 0) FROM {} WHERE {} AND sized.id",
+            dialect.document("sized"),
+            dialect.table(collection, "sized"),
+            is_in(collection, "sized"),
+        ));
+        dialect.push_in_texts(&mut statement, ids);
+        statement.sql(format!(") <= {MAX_EXISTING_BYTES} THEN {document} ELSE '' END"));
+    } else {
+        statement.sql(document);
+    }
+    let (table, is_in) = (dialect.table(collection, "records"), is_in(collection, "records"));
+    statement.sql(format!(" AS data FROM {table} WHERE {is_in} AND records.id"));
     dialect.push_in_texts(&mut statement, ids);
     // In one order, so that two batches do not lock each other out.
     statement.sql(" ORDER BY records.id").sql(dialect.lock_to_write());

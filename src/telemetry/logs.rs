@@ -15,8 +15,10 @@ use crate::config::{LogFormat, LogSettings};
 use crate::error::{Error, Result};
 
 /// What libraries write at `info` is noise to an operator; and the dispatcher writes an error for each request that is malformed,
-/// with which any client could bury all other lines. A directive of `log.level` for the same target wins.
-const QUIETER: &str = "actix_server=warn,actix_web=warn,actix_http=warn,actix_http::h1::dispatcher=off";
+/// with which any client could bury all other lines. At `debug` the client of PostgreSQL writes every value that a statement binds:
+/// hashes of passwords and of refresh tokens, the private keys that sign access tokens, whole records. A directive of `log.level` for
+/// the same target wins.
+const QUIETER: &str = "actix_server=warn,actix_web=warn,actix_http=warn,actix_http::h1::dispatcher=off,tokio_postgres=info";
 
 /// Sends log lines to standard error for the rest of the process. Fails if `log.level` is not a filter, or if the process
 /// has a subscriber already.

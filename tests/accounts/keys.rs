@@ -74,6 +74,25 @@ async fn a_credential_that_does_not_hold_is_refused_even_where_none_is_needed() 
     assert_eq!(none.header("www-authenticate"), "Bearer realm=\"terrace\"");
 }
 
+/// Nothing that is asked so depends on who asks, and no quota counts it: a key that somebody made up must not cost a look-up.
+#[tokio::test]
+async fn who_asks_for_the_methods_of_a_resource_is_not_looked_up() {
+    let (server, other) = (Server::fixture(), Server::fixture());
+    // With a check sum, and known to nobody here.
+    let made_up = other.key_for(Role::Viewer, &[]).await;
+    let asked = async || server.get("/metrics").await.text.lines().find(|line| line.contains("\"key_read\"")).map(str::to_owned);
+    let before = asked().await;
+    for path in ["/api/items", "/api/items/A", "/api/items/_batch", ME, "/admin/cache", "/metrics"] {
+        for credential in [&made_up, "Bearer x"] {
+            let reply = server.send_as(credential, Method::OPTIONS, path, None).await;
+            assert_eq!((reply.status.as_u16(), reply.header("allow").is_empty()), (204, false), "{path}: {}", reply.text);
+        }
+    }
+    assert_eq!(asked().await, before);
+    server.get_as(&made_up, "/api/items").await.problem(401, "invalid_token");
+    assert_ne!(asked().await, before, "the metric is not of this");
+}
+
 #[tokio::test]
 async fn a_revoked_key_is_refused_at_once_and_an_expired_one_by_itself() {
     let server = Server::fixture();

@@ -142,6 +142,29 @@ async fn there_are_no_more_feeds_than_may_be_and_one_that_ends_makes_room() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_caller_does_not_take_the_places_of_all() {
+    let server = public_with(|settings| {
+        (settings.changes.streams, settings.changes.streams_per_caller) = (3, 2);
+        settings.changes.heartbeat = Duration::from_millis(50);
+    });
+    let key = server.key_for(Role::Viewer, &[]).await;
+    let (first, _second) = (Events::open(&server, LIVE, None).await, Events::open(&server, LIVE, None).await);
+    let refused = server.get(LIVE).await;
+    let problem = refused.problem(429, "too_many_streams");
+    assert!(problem["detail"].as_str().unwrap().contains("changes.streams_per_caller"), "{problem}");
+    assert_eq!(refused.header("retry-after"), "5");
+    let _another = Events::open_as(&server, LIVE, None, Some(&key)).await;
+    server.get_as(&key, LIVE).await.problem(503, "too_many_streams");
+    drop(first);
+    server
+        .eventually("room for one more", async || {
+            let mut reply = server.request(Method::GET, LIVE).send().await.unwrap();
+            reply.status() == 200 && reply.chunk().await.unwrap().is_some()
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_stops_ends_its_feeds_and_another_goes_on() {
     let mut server = public();
     let other = server.beside(|_| {});

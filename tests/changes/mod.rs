@@ -5,6 +5,7 @@ mod list;
 mod live;
 mod outages;
 mod random;
+mod revoked;
 
 use crate::support::Server;
 

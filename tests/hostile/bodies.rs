@@ -184,3 +184,59 @@ async fn the_largest_body_is_taken_and_one_byte_more_is_not() {
     server.get("/api/items/L").await.problem(404, "not_found");
     server.post(ITEMS, &document(1_000)).await.expect(201);
 }
+
+/// What a patch adds is small; what it makes of a record must not be large.
+#[tokio::test]
+async fn no_write_makes_a_record_larger_than_the_largest_body() {
+    let server = crate::support::Server::fixture_with(|settings| settings.http.max_body_bytes = bytesize::ByteSize::b(4_000));
+    server.create_item(item("A", "a")).await;
+    let grow = |number: usize| json!({"extra": {format!("m{number}"): "x".repeat(1_000)}});
+    let mut taken = 0;
+    let refusal = loop {
+        let reply = server.patch("/api/items/A", &grow(taken)).await;
+        if reply.status != 200 {
+            break reply;
+        }
+        taken += 1;
+        assert!(taken < 10, "it grows and grows");
+    };
+    let problem = refusal.problem(422, "validation_failed");
+    let error = &problem["errors"][0];
+    assert_eq!((&error["pointer"], &error["code"]), (&json!(""), &json!("document_too_large")), "{problem}");
+    let detail = error["detail"].as_str().unwrap();
+    assert!(detail.contains("4000 bytes") && detail.contains("http.max_body_bytes"), "{problem}");
+    assert_eq!(taken, 3);
+    let operations = json!({"operations": [
+        {"op": "create", "data": item("B", "a")}, {"op": "patch", "id": "A", "data": grow(4)},
+        {"op": "patch", "id": "B", "data": grow(0)}, {"op": "patch", "id": "B", "data": grow(1)},
+    ]});
+    let problem = server.post("/api/items/_batch", &operations).await.problem(422, "batch_failed");
+    let told = problem["errors"].as_array().unwrap();
+    assert_eq!((told.len(), &told[0]["pointer"]), (1, &json!("/operations/1/data")), "{problem}");
+    // What goes on is what does not grow, and what shrinks.
+    assert_eq!(server.patch("/api/items/A", &json!({"tier": 1})).await.status, 200);
+    assert_eq!(server.patch("/api/items/A", &json!({"extra": {"m0": null}})).await.status, 200);
+    assert_eq!(server.patch("/api/items/A", &grow(5)).await.status, 200);
+}
+
+/// A line of an import may be larger than a body, and the limit may have been higher once.
+#[tokio::test]
+async fn a_record_that_is_larger_than_a_body_is_changed_and_does_not_grow() {
+    let server = crate::support::Server::fixture_with(|settings| settings.http.max_body_bytes = bytesize::ByteSize::b(4_000));
+    let app = server.app().await;
+    let mut large = item("L", "a");
+    large["extra"] = json!({"m": "x".repeat(6_000), "list": [1, 2, 3, {"a": "b"}]});
+    let items = app.records().resource("items").unwrap();
+    let imported =
+        app.records().import(items, &terrace::model::Caller::OPERATOR, vec![large], terrace::records::ImportMode::Create);
+    assert!(imported.await.unwrap()[0].is_ok());
+    let path = "/api/items/L";
+    for number in 0..12 {
+        // Its version gets another digit on the way.
+        let name = format!("Item {}", number % 2);
+        assert_eq!(server.patch(path, &json!({"name": name})).await.status, 200);
+    }
+    server.patch(path, &json!({"name": "Item 10"})).await.problem(422, "validation_failed");
+    assert_eq!(server.patch(path, &json!({"extra": {"m": "x".repeat(3_000)}})).await.status, 200);
+    server.patch(path, &json!({"extra": {"n": "x".repeat(3_000)}})).await.problem(422, "validation_failed");
+}

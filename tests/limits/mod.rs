@@ -1,6 +1,7 @@
 //! Quotas over real servers and a real Redis: what is counted, what is told, and what three instances let pass together.
 //! They need `scripts/with-servers`.
 
+mod bursts;
 mod counted;
 mod outages;
 mod proxies;

@@ -25,6 +25,10 @@ pub struct Process {
 /// A command over the fixture's declarations on the database that a URL names, with further settings.
 pub fn command(directory: &TempDir, database_url: &str, arguments: &[&str], settings: &[(&str, &str)]) -> Command {
     fixture::declare(&mut settings_on(database_url.to_owned()), directory.path());
+    declared(directory, database_url, arguments, settings)
+}
+
+fn declared(directory: &TempDir, database_url: &str, arguments: &[&str], settings: &[(&str, &str)]) -> Command {
     let mut command = terrace(directory.path(), arguments);
     command.env("TERRACE_COLLECTIONS__DIR", "collections").env("TERRACE_COLLECTIONS__VIEWS_DIR", "views");
     command.env("TERRACE_HTTP__LISTEN", "127.0.0.1:0").env("TERRACE_DATABASE__URL", database_url);
@@ -36,7 +40,19 @@ impl Process {
     /// Starts it, and waits until it listens.
     pub fn serve(database_url: &str, settings: &[(&str, &str)]) -> Self {
         let directory = TempDir::new().unwrap();
-        let mut command = command(&directory, database_url, &["serve"], settings);
+        let command = command(&directory, database_url, &["serve"], settings);
+        Self::run(command, directory)
+    }
+
+    /// The same with `from` → `to` in the files of the collections, and without the view.
+    pub fn serve_edited(database_url: &str, settings: &[(&str, &str)], edits: &[(&str, &str)]) -> Self {
+        let directory = TempDir::new().unwrap();
+        fixture::declare_edited(directory.path(), edits);
+        let command = declared(&directory, database_url, &["serve"], settings);
+        Self::run(command, directory)
+    }
+
+    fn run(mut command: Command, directory: TempDir) -> Self {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (lines, written) = (BufReader::new(child.stderr.take().unwrap()).lines(), Arc::clone(&log));
@@ -88,16 +104,31 @@ impl Process {
     }
 
     pub async fn send(&self, method: Method, path: &str, body: &Value) -> Reply {
-        Reply::read(self.client.request(method, format!("http://{}{path}", self.address)).json(body)).await
+        self.send_as(method, path, body, None).await
+    }
+
+    /// The same by who has a key or a token.
+    pub async fn send_as(&self, method: Method, path: &str, body: &Value, credential: Option<&str>) -> Reply {
+        let request = self.client.request(method, format!("http://{}{path}", self.address)).json(body);
+        Reply::read(match credential {
+            Some(credential) => request.bearer_auth(credential),
+            None => request,
+        })
+        .await
     }
 
     /// Sends SIGTERM; its exit code, once it has ended.
     pub fn terminate(&mut self) -> Option<i32> {
         // Its idle connections would otherwise be waited for.
         self.client = reqwest::Client::new();
-        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
+        self.signal("TERM");
         self.ended()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
     }
 
     /// Whether it has ended.

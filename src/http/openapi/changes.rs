@@ -67,7 +67,7 @@ fn parameters_of() -> Vec<Value> {
         query(
             "limit",
             format!(
-                "Changes on a page; more than {MAX_LIMIT} is {MAX_LIMIT}. With `operation` a page may have fewer, and go on."
+                "Changes on a page; more than {MAX_LIMIT} is {MAX_LIMIT}. With `operation`, or where they are large, a page may have fewer, and go on."
             ),
             json!({"type": "integer", "minimum": 1, "default": DEFAULT_LIMIT}),
         ),

@@ -100,7 +100,7 @@ const PROBLEMS: [ProblemResponse; 17] = [
     ProblemResponse {
         name: "PayloadTooLarge",
         status: "413",
-        description: "The body is larger than `http.max_body_bytes`.",
+        description: "The body is larger than `http.max_body_bytes`, or the records that a batch is about have more than 64 MiB together.",
         code: "payload_too_large",
         title: "The body is too large",
         detail: "A request body has at most 1048576 bytes here (http.max_body_bytes); split a large batch.",
@@ -127,7 +127,7 @@ const PROBLEMS: [ProblemResponse; 17] = [
     ProblemResponse {
         name: "Invalid",
         status: "422",
-        description: "The document breaks rules of its collection; `errors` has a JSON pointer for each.",
+        description: "The document breaks rules of its collection, or the record would be larger than `http.max_body_bytes`; `errors` has a JSON pointer for each.",
         code: "validation_failed",
         title: "The document is not valid",
         detail: "The document breaks rules of its collection.",

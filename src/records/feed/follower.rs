@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::super::audit::ChangeSight;
+use super::outbox::{Left, Outbox, Room};
 use super::place::Place;
 use super::tail::{BATCH, Following, Mark, Taken};
 use super::{Continuity, FeedEnd, FeedItem, Recheck, Shared, continuity, is_gone};
@@ -21,6 +22,8 @@ const AT_ONCE: usize = 64;
 const PAUSE: Duration = Duration::from_secs(1);
 /// So many heartbeats may pass before a client that takes nothing is given up.
 const PATIENCE_HEARTBEATS: u32 = 2;
+/// After nobody could say whether the client may still read.
+const RECHECK_PAUSE: Duration = Duration::from_secs(1);
 
 type Step<T = ()> = Result<T, FeedEnd>;
 
@@ -34,10 +37,13 @@ pub(super) struct Follower {
     begin: Place,
     /// The round, and how far it has been told or passed over.
     passed: Option<(Arc<Snapshot>, Position)>,
-    out: mpsc::Sender<FeedItem>,
+    out: Outbox,
     recheck: Recheck,
     closing: watch::Receiver<bool>,
+    /// When it is asked again whether the client may still read. Nothing is told later than that without asking.
     beat_at: Instant,
+    /// When that was last answered.
+    checked_at: Instant,
     _following: Following,
 }
 
@@ -48,14 +54,26 @@ impl Follower {
         filter: ChangeFilter,
         sight: ChangeSight,
         begin: Place,
-        out: mpsc::Sender<FeedItem>,
+        out: Outbox,
         recheck: Recheck,
     ) -> Self {
         let (closing, following) = (shared.closing.subscribe(), shared.tail.follow());
         // The first one at once: who is cut off before the first change has a place too.
-        let beat_at = Instant::now();
-        let passed = None;
-        Self { shared, collection, filter, sight, begin, passed, out, recheck, closing, beat_at, _following: following }
+        let now = Instant::now();
+        Self {
+            shared,
+            collection,
+            filter,
+            sight,
+            begin,
+            passed: None,
+            out,
+            recheck,
+            closing,
+            beat_at: now,
+            checked_at: now,
+            _following: following,
+        }
     }
 
     /// Until it ends; `told` is told why before the client can see the end.
@@ -202,14 +220,17 @@ impl Follower {
     }
 
     async fn tell(&mut self, change: &LoggedChange) -> Step {
+        let documents = [&change.before, &change.after];
+        // First, for who may see what is found out there. What is left out for the client may be counted as well.
+        let room = self.room(documents.into_iter().flatten().map(String::len).sum()).await?;
         match self.sight.show(change) {
-            Ok(data) => self.send(FeedItem::Change { place: self.place().to_string(), data }).await,
+            Ok(data) => room.fill(FeedItem::Change { place: self.place().to_string(), data }),
+            // It would be as unreadable next time.
             Err(error) => {
-                // It would be as unreadable next time.
                 tracing::error!(position = %change.position, %error, "a change cannot be shown; it is left out of the feed");
-                Ok(())
             }
         }
+        Ok(())
     }
 
     /// Where the client is.
@@ -267,25 +288,46 @@ impl Follower {
 
     /// Looks whether the client may still read, and says where it is.
     async fn beat(&mut self) -> Step {
-        self.beat_at = Instant::now() + self.shared.heartbeat;
-        match (self.recheck)().await.and_then(|caller| ChangeSight::of(&self.collection, &caller)) {
-            Ok(sight) => self.sight = sight,
-            // Nobody can say, which is no reason to end what began well.
-            Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Internal) => {}
-            Err(_) => return Err(FeedEnd::Forbidden),
-        }
-        self.send(FeedItem::Alive { place: self.place().to_string() }).await
+        self.check().await?;
+        let room = self.room(0).await?;
+        room.fill(FeedItem::Alive { place: self.place().to_string() });
+        Ok(())
     }
 
-    async fn send(&mut self, item: FeedItem) -> Step {
-        let patience = self.shared.heartbeat * PATIENCE_HEARTBEATS;
-        let sending = async {
+    /// Asks whether the client may still read, and what.
+    async fn check(&mut self) -> Step {
+        match (self.recheck)().await.and_then(|caller| ChangeSight::of(&self.collection, &caller)) {
+            Ok(sight) => {
+                self.sight = sight;
+                self.checked_at = Instant::now();
+                self.beat_at = self.checked_at + self.shared.heartbeat;
+                Ok(())
+            }
+            // Nobody can say, which is no reason to end at once what began well, and none to go on for ever.
+            Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Internal) => {
+                self.beat_at = Instant::now() + self.shared.heartbeat.min(RECHECK_PAUSE);
+                if self.checked_at.elapsed() > self.shared.unchecked { Err(FeedEnd::Unchecked) } else { Ok(()) }
+            }
+            Err(_) => Err(FeedEnd::Forbidden),
+        }
+    }
+
+    /// Waits until the client takes one more item, of so many bytes. A client that always has something to take would never be asked after: so it is
+    /// here that its right to read is looked at, before each item and while it keeps one waiting.
+    async fn room(&mut self, size_bytes: usize) -> Step<Room> {
+        let given_up_at = Instant::now() + self.shared.heartbeat * PATIENCE_HEARTBEATS;
+        loop {
+            if Instant::now() >= self.beat_at {
+                self.check().await?;
+            }
+            let room = self.out.room(size_bytes);
             tokio::select! {
                 biased;
-                _ = self.closing.wait_for(|closing| *closing) => Err(FeedEnd::Stopping),
-                sent = self.out.send(item) => sent.map_err(|_| FeedEnd::Left),
+                _ = self.closing.wait_for(|closing| *closing) => return Err(FeedEnd::Stopping),
+                room = room => return room.map_err(|Left| FeedEnd::Left),
+                () = tokio::time::sleep_until(given_up_at) => return Err(FeedEnd::TooSlow),
+                () = tokio::time::sleep_until(self.beat_at) => {}
             }
-        };
-        tokio::time::timeout(patience, sending).await.unwrap_or(Err(FeedEnd::TooSlow))
+        }
     }
 }

@@ -6,7 +6,9 @@
 //! a few events; it is ended when its client does not take them.
 
 mod follower;
+mod outbox;
 mod place;
+mod seats;
 mod tail;
 
 use std::sync::{Arc, OnceLock};
@@ -15,20 +17,20 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Meter, UpDownCounter};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::watch;
 
 use super::audit::ChangeSight;
-use super::{Records, Resource};
+use super::{Records, Resource, once};
 use crate::cache::Reconciler;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Caller, ServerRun, Snapshot};
 use crate::store::{ChangeFilter, LogHead, Store};
 use follower::Follower;
+use outbox::{Inbox, outbox};
 use place::Place;
+use seats::{Full, Seats};
 use tail::Tail;
 
-/// How many events wait for a client.
-const WAITING: usize = 16;
 /// When a client that found no place may come again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -61,6 +63,8 @@ pub enum FeedEnd {
     TooSlow,
     /// The client may no longer read the log.
     Forbidden,
+    /// For too long nobody could say whether the client may still read the log.
+    Unchecked,
     /// The log no longer has what would come next, or is another one.
     Gone,
     /// The client hung up.
@@ -74,6 +78,7 @@ impl FeedEnd {
             Self::Stopping => "stopping",
             Self::TooSlow => "too_slow",
             Self::Forbidden => "forbidden",
+            Self::Unchecked => "unchecked",
             Self::Gone => "gone",
             Self::Left => "left",
         }
@@ -82,14 +87,18 @@ impl FeedEnd {
 
 /// The feed as its client's connection takes it. Dropping it ends it.
 pub struct FeedItems {
-    items: mpsc::Receiver<FeedItem>,
+    items: Inbox,
     ended: Arc<OnceLock<FeedEnd>>,
 }
 
 impl FeedItems {
     /// The next one; when there is none, why.
     pub async fn next(&mut self) -> Result<FeedItem, FeedEnd> {
-        let item = self.items.recv().await;
+        // What still waits is no longer this client's to read.
+        if let Some(end @ (FeedEnd::Forbidden | FeedEnd::Unchecked)) = self.ended.get() {
+            return Err(*end);
+        }
+        let item = self.items.take().await;
         item.ok_or_else(|| self.ended.get().copied().unwrap_or(FeedEnd::Stopping))
     }
 }
@@ -99,8 +108,12 @@ impl FeedItems {
 pub struct FeedSettings {
     /// How many at once.
     pub streams: u32,
+    /// How many of them for one caller.
+    pub streams_per_caller: u32,
     /// How often each client is told that its connection lives.
     pub heartbeat: Duration,
+    /// For how long after the last answer a client is told changes while nobody can say whether it still may read them.
+    pub unchecked: Duration,
     /// How often the log is looked at when nobody tells of a change.
     pub interval: Duration,
 }
@@ -108,8 +121,7 @@ pub struct FeedSettings {
 /// All feeds of this process.
 pub struct Feed {
     shared: Arc<Shared>,
-    slots: Arc<Semaphore>,
-    streams: u32,
+    seats: Arc<Seats>,
     interval: Duration,
     woken: watch::Receiver<()>,
 }
@@ -119,6 +131,7 @@ struct Shared {
     tail: Arc<Tail>,
     closing: watch::Sender<bool>,
     heartbeat: Duration,
+    unchecked: Duration,
     following: UpDownCounter<i64>,
     ended: Counter<u64>,
 }
@@ -135,14 +148,9 @@ impl Feed {
             .with_description("Feeds of the change log that ended, by reason.")
             .build();
         let closing = watch::Sender::new(false);
-        let shared = Shared { store, tail: Tail::new(), closing, heartbeat: settings.heartbeat, following, ended };
-        Self {
-            shared: Arc::new(shared),
-            slots: Arc::new(Semaphore::new(usize::try_from(settings.streams).unwrap_or(Semaphore::MAX_PERMITS))),
-            streams: settings.streams,
-            interval: settings.interval,
-            woken: reconciler.noted(),
-        }
+        let FeedSettings { streams, streams_per_caller, heartbeat, unchecked, interval } = settings;
+        let shared = Shared { store, tail: Tail::new(), closing, heartbeat, unchecked, following, ended };
+        Self { shared: Arc::new(shared), seats: Seats::new(streams, streams_per_caller), interval, woken: reconciler.noted() }
     }
 
     fn run(&self) -> impl Future<Output = ()> + Send + use<> {
@@ -166,7 +174,7 @@ impl Records {
     }
 
     /// Follows the changes of a collection, from behind the event `last` on or, without one, from now on. `recheck` is asked with
-    /// each heartbeat.
+    /// each heartbeat, and nothing is told that was not asked for within one.
     pub async fn follow_changes(
         &self,
         resource: &Arc<Resource>,
@@ -178,13 +186,9 @@ impl Records {
         let collection = Arc::clone(resource.collection());
         let sight = ChangeSight::of(&collection, caller)?;
         let last = last.map(str::parse::<Place>).transpose()?;
-        let Feed { shared, slots, streams, .. } = &self.feed;
+        let Feed { shared, seats, .. } = &self.feed;
         let stopping = || Error::new(ErrorKind::Unavailable, "unavailable", "The server stops.").with_retry_after(RETRY_AFTER);
-        let full = |_| {
-            let detail = format!("As many clients follow the change log as may (changes.streams, {streams}).");
-            Error::new(ErrorKind::Unavailable, "too_many_streams", detail).with_retry_after(RETRY_AFTER)
-        };
-        let slot = Arc::clone(slots).try_acquire_owned().map_err(full)?;
+        let seat = seats.take(once::key_space(caller)).map_err(too_many)?;
         if *shared.closing.borrow() {
             return Err(stopping());
         }
@@ -199,7 +203,7 @@ impl Records {
                 return Err(Error::new(ErrorKind::Gone, "changes_gone", detail));
             }
         };
-        let (sender, items) = mpsc::channel(WAITING);
+        let (sender, items) = outbox();
         let ended = Arc::new(OnceLock::new());
         let follower = Follower::new(Arc::clone(shared), collection, filter, sight, place, sender, recheck);
         let (shared, told) = (Arc::clone(shared), Arc::clone(&ended));
@@ -208,10 +212,23 @@ impl Records {
             let reason = follower.run(|reason| _ = told.set(reason)).await;
             shared.following.add(-1, &[]);
             shared.ended.add(1, &[KeyValue::new("reason", reason.as_str())]);
-            drop(slot);
+            drop(seat);
         });
         Ok(FeedItems { items, ended })
     }
+}
+
+fn too_many(full: Full) -> Error {
+    let (kind, detail) = match full {
+        Full::All(streams) => {
+            (ErrorKind::Unavailable, format!("As many clients follow the change log as may (changes.streams, {streams})."))
+        }
+        Full::Own(streams) => {
+            let detail = format!("This caller follows change logs as often as one may (changes.streams_per_caller, {streams}).");
+            (ErrorKind::TooManyRequests, detail)
+        }
+    };
+    Error::new(kind, "too_many_streams", detail).with_retry_after(RETRY_AFTER)
 }
 
 /// How the log that `now` was seen of continues the one that `seen` was.

@@ -8,7 +8,7 @@ use super::structure;
 use crate::error::Result;
 use crate::model::{Collection, CollectionName, Field, Position, Ranking, Scalar, ScalarType, SearchExpression, Snapshot};
 use crate::store::column::Column;
-use crate::store::dialect::{Dialect, SearchDialect, Statistics, and_of};
+use crate::store::dialect::{Dialect, PAGE_BYTES, SearchDialect, Statistics, and_of, size_before};
 use crate::store::statement::Statement;
 use crate::store::structure::Artifact;
 
@@ -211,6 +211,24 @@ impl Dialect for PostgresDialect {
         statement.text(after.transaction.to_string()).sql(" AS xid8) THEN ").bigint(after.sequence);
         statement.sql(format!(" ELSE 0 END){of} {order}) AS late WHERE waiting.transaction >= CAST("));
         statement.text(after.transaction.to_string()).sql(format!(" AS xid8))) AS changes {order}"));
+    }
+
+    /// Each document is turned into text once: without the `OFFSET` the planner would do it for its size and for the answer. And without
+    /// the order, which the rows have, it would sort the texts.
+    fn push_page_of_changes(&self, statement: &mut Statement, rows: Statement, order: &str) {
+        statement.sql(format!(
+            "SELECT * FROM (SELECT *, {} FROM (SELECT transaction, position, collection, id, operation, version, actor, origin, at, \
+             before::text AS before, after::text AS after FROM (",
+            size_before(order),
+        ));
+        statement.extend(rows);
+        statement.sql(format!(
+            ") AS page ORDER BY {order} OFFSET 0) AS texts) AS summed WHERE coalesce(size_before, 0) < {PAGE_BYTES}"
+        ));
+    }
+
+    fn change_order(&self) -> &'static str {
+        "transaction, position"
     }
 
     fn change_lock(&self) -> &'static str {

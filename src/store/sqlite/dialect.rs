@@ -10,7 +10,7 @@ use crate::model::{
     Snapshot,
 };
 use crate::store::column::Column;
-use crate::store::dialect::{Dialect, SearchDialect, Sought, Statistics, and_of, literal};
+use crate::store::dialect::{Dialect, PAGE_BYTES, SearchDialect, Sought, Statistics, and_of, literal, size_before};
 use crate::store::statement::Statement;
 use crate::store::structure::Artifact;
 
@@ -172,6 +172,20 @@ impl Dialect for SqliteDialect {
             .sql(" OR position IN (SELECT value FROM json_each(")
             .text(unseen)
             .sql(format!("))){} ORDER BY position LIMIT {limit}", and_of(of)));
+    }
+
+    /// First the sizes, then the documents of those on the page alone: what the sum is made over would be kept in memory.
+    fn push_page_of_changes(&self, statement: &mut Statement, rows: Statement, order: &str) {
+        statement.sql(format!("SELECT logged.* FROM (SELECT position, {} FROM (", size_before(order)));
+        statement.extend(rows);
+        statement.sql(format!(
+            ") AS page) AS summed JOIN changes AS logged ON logged.position = summed.position \
+             WHERE coalesce(summed.size_before, 0) < {PAGE_BYTES}"
+        ));
+    }
+
+    fn change_order(&self) -> &'static str {
+        "position"
     }
 
     fn change_lock(&self) -> &'static str {

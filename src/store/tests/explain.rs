@@ -139,6 +139,7 @@ async fn every_shipped_query_shape_over_100_000_records_fails_on_a_sequential_sc
         ("by id".to_owned(), read::one_statement(dialect, &items, &id("k1"), &shaped).unwrap()),
         ("scan".to_owned(), read::scan_statement(dialect, &items, Some(&id("k1")), 500)),
         ("records to write".to_owned(), write::existing_statement(dialect, &items.name, &["k1", "k2"])),
+        ("many records to write".to_owned(), write::existing_statement(dialect, &items.name, &["k1"; 20])),
         ("references".to_owned(), references::reference_statement(dialect, &groups.name, &["g1", "g2"], None).unwrap()),
         ("referrers".to_owned(), references::referrer_statement(dialect, &referrer(&items, "group"), &["g1"]).unwrap()),
     ];

@@ -4,6 +4,7 @@ use futures_util::FutureExt as _;
 
 use super::super::log::since_statement;
 use super::*;
+use crate::model::LoggedChange;
 use crate::store::ChangeFilter;
 use crate::store::connection::Access;
 use crate::store::statement::Statement;
@@ -89,6 +90,61 @@ async fn what_was_not_seen_stays_however_old_it_is() {
     assert_eq!(left.iter().map(|change| change.position).collect::<Vec<_>>(), [late]);
 }
 
+/// Large documents, and one that is larger than a page by itself.
+async fn put_large(store: &Store, items: &Arc<Collection>) -> Vec<Position> {
+    let large = |key: usize, bytes: usize| vec![json!({"key": format!("k{key}"), "text": "x".repeat(bytes)})];
+    let mut written = Vec::new();
+    for key in 0..8 {
+        written.extend(put(store, items, &large(key, if key == 4 { 5 << 20 } else { 900_000 })).await.positions);
+    }
+    written
+}
+
+fn size(changes: &[LoggedChange]) -> usize {
+    changes.iter().flat_map(|change| [&change.before, &change.after]).flatten().map(String::len).sum()
+}
+
+#[tokio::test]
+async fn a_page_ends_when_its_documents_are_large_and_has_a_change_at_least() {
+    let Fixture { store, items, directory: _directory, .. } = fresh().await;
+    let start = store.snapshot().await.unwrap();
+    let written = put_large(&store, &items).await;
+    let (mut read, mut after, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let page = store.changes_follow(Some(&items.name), &start, after, 200).await.unwrap();
+        assert!(!page.changes.is_empty() || page.more_after.is_none());
+        // It ends with the change with which it is full.
+        assert!(size(&page.changes[..page.changes.len().saturating_sub(1)]) < 2 << 20, "{}", size(&page.changes));
+        read.extend(page.changes.iter().map(|change| change.position));
+        (after, pages) = (page.more_after, pages + 1);
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(read, written);
+    assert!((3..=6).contains(&pages), "{pages}");
+}
+
+#[tokio::test]
+async fn a_list_of_large_changes_is_shorter_and_goes_on_behind_its_last() {
+    let Fixture { store, items, directory: _directory, .. } = fresh().await;
+    let mut written = put_large(&store, &items).await;
+    written.reverse();
+    for operation in [None, Some(Operation::Create)] {
+        let (mut read, mut filter) = (Vec::new(), ChangeFilter { operation, ..ChangeFilter::default() });
+        loop {
+            let page = store.changes_list(&items.name, filter.clone(), 100).await.unwrap();
+            assert!(size(&page.changes[..page.changes.len().saturating_sub(1)]) < 2 << 20, "{}", size(&page.changes));
+            read.extend(page.changes.iter().map(|change| change.position));
+            match page.next {
+                Some(next) => filter.before = Some(next),
+                None => break,
+            }
+        }
+        assert_eq!(read, written, "{operation:?}");
+    }
+}
+
 #[derive(diesel::QueryableByName)]
 struct PlanRow {
     #[diesel(sql_type = diesel::sql_types::Text, column_name = "QUERY PLAN")]
@@ -124,8 +180,9 @@ async fn a_poll_beside_a_long_transaction_touches_only_what_is_new() {
         let start = store.snapshot().await.unwrap();
         let plan =
             super::plans::explain(&store, move |connection| since_statement(connection.dialect(), None, &start, None, 200)).await;
-        // The other mention of it is a walk over the page.
-        assert!(plan.contains("MATERIALIZE changes\nSEARCH changes USING INTEGER PRIMARY KEY (rowid>?)"), "{plan}");
+        // First what is unseen, then the documents of those on the page, both along the key.
+        assert!(plan.contains("CO-ROUTINE page\nSEARCH changes USING INTEGER PRIMARY KEY (rowid>?)"), "{plan}");
+        assert!(plan.contains("SEARCH logged USING INTEGER PRIMARY KEY (rowid=?)"), "{plan}");
         return;
     }
     let mut long = schema::Session::open(&directory.settings.url).unwrap();
