@@ -35,6 +35,7 @@ mod sqlite;
 mod statement;
 mod stats;
 mod structure;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -66,6 +67,7 @@ pub use contract::{
 pub use copy::{BatchLimit, Contents, CopyMark, RawChange, RawRecord};
 pub use idempotency::{Answering, KeptAnswer, Once, OnceOutcome};
 pub use structure::Step;
+pub use tally::Tallied;
 
 use connection::{Access, Connection};
 use database::Database;
