@@ -22,8 +22,9 @@ use diesel::{ExpressionMethods as _, QueryDsl as _};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
 use terrace::app::App;
 use terrace::config::Settings;
+use terrace::jobs::Tallying;
 use terrace::model::{Caller, Freshness, RecordId};
-use terrace::records::{ImportMode, Outcome, Records, Resource};
+use terrace::records::{ImportMode, Outcome, Precondition, Records, Resource};
 use tokio_postgres::{Client, NoTls};
 
 #[global_allocator]
@@ -55,6 +56,10 @@ fn main() {
         let app = App::open(settings).await.unwrap();
         app.migrate().await.unwrap();
         import(&app, count).await;
+        // A server does it every two seconds.
+        let started = Instant::now();
+        Tallying::new(app.store().clone()).round().await.unwrap();
+        println!("summing up the tallies of the import: {:.1} s", started.elapsed().as_secs_f64());
         bare.batch_execute("CREATE VIEW bare AS SELECT id, data::text AS data FROM records WHERE collection = 'metrics'")
             .await
             .unwrap();
@@ -62,6 +67,7 @@ fn main() {
         let misses = Misses { records: Arc::clone(app.records()), metrics, count };
         misses.beside_bare_statements(&bare, &mut diesel).await;
         misses.latencies().await;
+        misses.writes().await;
     });
 }
 
@@ -171,15 +177,52 @@ impl Misses {
             }
             report_latencies(name, times);
         }
-        let mut times = Vec::new();
-        for _ in 0..20 {
-            let started = Instant::now();
-            self.records.stats(&self.metrics, &Caller::ANONYMOUS, "by=category,tier", &Freshness::ANY).await.unwrap();
-            times.push(started.elapsed().as_secs_f64() * 1e3);
+        for (name, raw) in STATISTICS {
+            let mut times = Vec::new();
+            for _ in 0..20 {
+                let started = Instant::now();
+                self.records.stats(&self.metrics, &Caller::ANONYMOUS, raw, &Freshness::ANY).await.unwrap();
+                times.push(started.elapsed().as_secs_f64() * 1e3);
+            }
+            report_latencies(name, times);
         }
-        report_latencies("statistics by category and tier", times);
+    }
+
+    /// One record at a time: what tallies have to follow and what they have not.
+    async fn writes(&self) {
+        let mut patches = [Vec::new(), Vec::new()];
+        let mut creations = Vec::new();
+        for number in 0..WRITES {
+            for (times, name) in patches.iter_mut().zip(["formula", "owner"]) {
+                let id = RecordId::parse(&support::corpus::metric_id(number * 7_919 % self.count)).unwrap();
+                let patch = serde_json::json!({ name: format!("changed-{}", number % 50) });
+                let started = Instant::now();
+                let patched = self.records.patch(&self.metrics, &Caller::OPERATOR, id, patch, Precondition::None, None);
+                patched.await.unwrap().done().unwrap();
+                times.push(started.elapsed().as_secs_f64() * 1e3);
+            }
+            let mut created = support::corpus::metrics(number as u64, 1).next().unwrap();
+            created["metric_id"] = format!("NEW-{number}").into();
+            let started = Instant::now();
+            self.records.create(&self.metrics, &Caller::OPERATOR, created, None).await.unwrap().done().unwrap();
+            creations.push(started.elapsed().as_secs_f64() * 1e3);
+        }
+        let [untallied, tallied] = patches;
+        report_latencies("update of no indexed field", untallied);
+        report_latencies("update of an indexed field", tallied);
+        report_latencies("creation", creations);
     }
 }
+
+const WRITES: usize = 1_000;
+
+/// The last is counted, the others are read from tallies.
+const STATISTICS: [(&str, &str); 4] = [
+    ("total alone, as statistics", ""),
+    ("statistics by category and tier", "by=category,tier"),
+    ("statistics by seven fields", "by=category,tier,owner,business_domain,domain_id,tags,deprecated"),
+    ("statistics by category, filtered", "by=category&owner=team-07"),
+];
 
 type Shape = (&'static str, fn(usize) -> String);
 
@@ -191,6 +234,7 @@ const SHAPES: &[Shape] = &[
     ("one term", |number| format!("owner=team-{:02}&count=none", number % 50)),
     ("one term and total", |number| format!("owner=team-{:02}", number % 50)),
     ("frequent term and total", |number| format!("tier={}", number % 3 + 1)),
+    ("array element and total", |number| format!("tags={}", tag(number))),
     ("two terms", |number| format!("category=operational&tier={}&count=none", number % 3 + 1)),
     ("filter and sort", |number| format!("owner=team-{:02}&sort=name&count=none", number % 50)),
     ("frequent filter and sort", |number| format!("tier={}&sort=name&count=none", number % 3 + 1)),

@@ -19,7 +19,7 @@
 //! | [`auth`] | who is asking and what they may do: users, keys, sessions | cache, config, faults, store, telemetry |
 //! | [`limits`] | how often clients may ask | config, redis_client, telemetry |
 //! | [`records`] | the read path and the write path; parsing of queries | cache, store, catalog, auth, overload, telemetry |
-//! | [`jobs`] | what happens without a request: retention, warming | records, store |
+//! | [`jobs`] | what happens without a request: retention, warming, tallying | records, store |
 //! | [`http`] | routes, bodies, middleware, problem+json, headers, API description | auth, config, telemetry, overload, records |
 //! | [`app`] | the composition root | all |
 //! | [`cli`] | the commands | all |

@@ -14,7 +14,7 @@ use super::{App, Foundation, StartError};
 use crate::auth::CreatedKey;
 use crate::error::{Error, Result};
 use crate::http::{self, Front, Readiness, Ready, SecondTier};
-use crate::jobs::{Retention, Warming};
+use crate::jobs::{Retention, Tallying, Warming};
 use crate::limits::{BurstLimit, Quotas};
 use crate::records::Resources;
 use crate::redis_client::{RedisClient, RedisStatus};
@@ -64,9 +64,11 @@ impl Entrance {
         let feeds = app.records.feeds();
         self.front.open(app.records, app.accounts);
         let warming = self.warm(warming, settings.cache.warm_before_ready);
+        let tallying = Tallying::new(app.store.clone());
         let retention = Retention::new(app.store, settings.changes.retention, telemetry.meter());
         let mut background = app.reconciler.start(settings.cache.reconcile_interval);
-        background.extend([tokio::spawn(retention.run()), tokio::spawn(warming), tokio::spawn(feeds)]);
+        background.extend([tokio::spawn(retention.run()), tokio::spawn(tallying.run())]);
+        background.extend([tokio::spawn(warming), tokio::spawn(feeds)]);
         background
     }
 

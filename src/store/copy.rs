@@ -25,7 +25,9 @@ use super::structure::Step;
 use crate::error::{Error, Result};
 use crate::model::{Collection, CollectionName};
 
-use statements::{changes_statement, insert_changes, insert_records, push_ids, record_columns, records_statement, spelling};
+use statements::{
+    changes_statement, delete_statement, insert_changes, insert_records, push_ids, record_columns, records_statement, spelling,
+};
 
 /// The name of the mark among those of the installation.
 const MARK: &str = "copy";
@@ -263,10 +265,16 @@ impl Store {
 
     /// Writes records that are not there yet.
     pub async fn copy_write_records(&self, records: &[RawRecord]) -> Result<()> {
-        let texts: Arc<str> = serde_json::to_string(records).map_err(Error::internal)?.into();
+        let request = Arc::new(by_collection(records)?);
         self.run("copy_write_records", "", Access::Write, move |connection| {
-            let texts = Arc::clone(&texts);
-            async move { insert_records(connection, &texts).await }.boxed()
+            let request = Arc::clone(&request);
+            async move {
+                for (collection, texts) in &*request {
+                    insert_records(connection, collection, texts).await?;
+                }
+                Ok(())
+            }
+            .boxed()
         })
         .await
     }
@@ -280,20 +288,19 @@ impl Store {
         records: &[RawRecord],
     ) -> Result<()> {
         let changes = serde_json::to_string(changes).map_err(Error::internal)?;
-        let records = serde_json::to_string(records).map_err(Error::internal)?;
-        let request = Arc::new((changes, touched, records));
+        let request = Arc::new((changes, touched, by_collection(records)?));
         self.run("copy_write_changes", "", Access::Write, move |connection| {
             let request = Arc::clone(&request);
             async move {
                 let (changes, touched, records) = &*request;
                 for (collection, ids) in touched {
-                    let mut statement =
-                        Statement::new(format!("DELETE FROM records WHERE collection = {} AND id", literal(collection)));
+                    let mut statement = delete_statement(connection, collection);
+                    statement.sql("id");
                     push_ids(connection, &mut statement, ids);
                     connection.execute(statement).await?;
                 }
-                if !touched.is_empty() {
-                    insert_records(connection, records).await?;
+                for (collection, texts) in records {
+                    insert_records(connection, collection, texts).await?;
                 }
                 insert_changes(connection, changes).await
             }
@@ -304,12 +311,12 @@ impl Store {
 
     /// Removes up to `limit` records of a collection; returns how many.
     pub async fn copy_remove_records(&self, collection: &str, limit: u32) -> Result<u64> {
-        let request: Arc<str> = collection.into();
+        let request = Arc::new(CollectionName::parse(collection).map_err(Error::internal)?);
         self.run("copy_remove_records", collection, Access::Write, move |connection| {
             let collection = Arc::clone(&request);
             async move {
-                let mut statement = Statement::new("DELETE FROM records WHERE collection = ");
-                statement.text(&*collection).sql(" AND id IN (SELECT id FROM records WHERE collection = ").text(&*collection);
+                let mut statement = delete_statement(connection, &collection);
+                statement.sql(format!("id IN (SELECT id FROM records WHERE collection = {}", literal(&collection)));
                 statement.sql(" ORDER BY id LIMIT ").bigint(i64::from(limit)).sql(")");
                 Ok(connection.execute(statement).await? as u64)
             }
@@ -332,6 +339,16 @@ impl Store {
         })
         .await
     }
+}
+
+/// The texts of the records of each collection.
+fn by_collection(records: &[RawRecord]) -> Result<Vec<(CollectionName, String)>> {
+    let text = |part: &[RawRecord]| {
+        let name = part.first().map(|record| CollectionName::parse(&record.collection));
+        let name = name.unwrap_or_else(|| Err(Error::internal("no records")))?;
+        Ok((name, serde_json::to_string(part).map_err(Error::internal)?))
+    };
+    records.chunk_by(|one, next| one.collection == next.collection).map(text).collect()
 }
 
 async fn text(connection: &mut Connection<'_>, statement: Statement) -> Result<Option<String>, Failure> {

@@ -3,6 +3,7 @@
 //! [`is_safe_name`]; values are always bound.
 
 use super::column::Column;
+use super::postgres::Tallies;
 use super::statement::Statement;
 use crate::model::{Collection, CollectionName, Field, Position, Ranking, Scalar, SearchExpression, Snapshot};
 
@@ -74,6 +75,9 @@ pub(super) trait Dialect: Send + Sync {
 
     /// How the values of several fields are counted.
     fn statistics(&self) -> Statistics;
+
+    /// What is already counted of a collection, where a database keeps that.
+    fn tallies<'c>(&self, collection: &'c Collection) -> Option<Tallies<'c>>;
 
     /// A value expression as JSON text, for statistics.
     fn quoted(&self, value: &str) -> String;

@@ -36,6 +36,7 @@ mod sqlite;
 mod statement;
 mod stats;
 mod structure;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -68,6 +69,7 @@ pub use copy::{BatchLimit, Contents, CopyMark, RawChange, RawRecord};
 pub use idempotency::{Answering, KeptAnswer, Once, OnceOutcome};
 pub use invalidations::invalidated;
 pub use structure::Step;
+pub use tally::Tallied;
 
 use connection::{Access, Connection};
 use database::Database;

@@ -319,9 +319,22 @@ pub(super) async fn count(
     if selection.search.as_ref().is_some_and(|search| search.matches_nothing()) {
         return Ok(0);
     }
-    let statement = count_statement(connection.dialect(), collection, selection)?;
-    let rows: Vec<CountRow> = connection.load(statement).await?;
+    let mut rows: Vec<CountRow> = match tallied_statement(connection.dialect(), collection, selection) {
+        Some(statement) => connection.load(statement).await?,
+        None => Vec::new(),
+    };
+    if rows.is_empty() {
+        rows = connection.load(count_statement(connection.dialect(), collection, selection)?).await?;
+    }
     Ok(rows.first().map_or(0, |row| u64::try_from(row.total).unwrap_or_default()))
+}
+
+/// The same from tallies, if they may have it: no row unless they are complete.
+pub(super) fn tallied_statement(dialect: &dyn Dialect, collection: &Collection, selection: &Selection) -> Option<Statement> {
+    match selection {
+        Selection { search: Some(_), .. } => None,
+        Selection { search: None, filter } => dialect.tallies(collection)?.count_statement(filter.as_ref()),
+    }
 }
 
 pub(super) fn count_statement(dialect: &dyn Dialect, collection: &Collection, selection: &Selection) -> Result<Statement> {

@@ -1,5 +1,5 @@
 //! Statistics: the total, and for each field its distinct values with their counts, in one statement and so of one
-//! state of the database.
+//! state of the database. Those of all records come from tallies, where there are any.
 
 use diesel::prelude::QueryableByName;
 use diesel::sql_types::{BigInt, Nullable, Text};
@@ -42,7 +42,7 @@ pub(super) async fn stats(
 ) -> Result<Stats, Failure> {
     let dialect = connection.dialect();
     let columns = by.iter().map(|field| Column::of(dialect, collection, field)).collect::<Result<Vec<_>>>()?;
-    let rows: Vec<GroupRow> = connection.load(stats_statement(dialect, collection, by, filter)?).await?;
+    let rows = groups(connection, collection, by, filter).await?;
 
     let mut stats = Stats { total: 0, fields: Vec::new() };
     stats.fields.extend(by.iter().map(|field| FieldStats { field: field.clone(), distinct: 0, values: Vec::new() }));
@@ -65,6 +65,67 @@ pub(super) async fn stats(
     Ok(stats)
 }
 
+async fn groups(
+    connection: &mut Connection<'_>,
+    collection: &Collection,
+    by: &[String],
+    filter: Option<&Filter>,
+) -> Result<Vec<GroupRow>, Failure> {
+    let dialect = connection.dialect();
+    if let Some(statement) = tallied_statement(dialect, collection, by).filter(|_| filter.is_none()) {
+        let rows = connection.load(statement).await?;
+        if !rows.is_empty() {
+            return Ok(rows);
+        }
+        // A field is not tallied yet, or has too many values for that.
+    }
+    Ok(connection.load(stats_statement(dialect, collection, by, filter)?).await?)
+}
+
+/// The statistics of all records from their tallies: no row at all unless these are complete.
+pub(super) fn tallied_statement(dialect: &dyn Dialect, collection: &Collection, by: &[String]) -> Option<Statement> {
+    let tallies = dialect.tallies(collection)?;
+    let mut statement = Statement::new(format!("WITH complete AS MATERIALIZED (SELECT {} AS yes) ", tallies.are_complete(by)?));
+    let are_complete = "WHERE (SELECT yes FROM complete)";
+    push_total(&mut statement, &tallies.total());
+    statement.sql(are_complete);
+    for (part, field) in by.iter().enumerate() {
+        push_part(&mut statement, dialect, part, |statement| {
+            statement.sql(format!("SELECT * FROM ({}) AS tallied {are_complete}", tallies.groups(field)));
+            Ok(())
+        })
+        .ok()?;
+    }
+    Some(statement)
+}
+
+/// Appends the row with the total, without its source.
+fn push_total(statement: &mut Statement, total: &str) {
+    statement.sql(format!(
+        "SELECT CAST({TOTAL} AS bigint) AS part, CAST(NULL AS text) AS value, {total} AS records, \
+         CAST(0 AS bigint) AS distinct_values "
+    ));
+}
+
+/// Appends the most frequent of the groups that `push` appends a query of, as `value` and `records`.
+fn push_part(
+    statement: &mut Statement,
+    dialect: &dyn Dialect,
+    part: usize,
+    push: impl FnOnce(&mut Statement) -> Result<()>,
+) -> Result<()> {
+    let quoted = dialect.quoted("grouped.value");
+    // The window counts groups, before the limit and without the null group.
+    statement.sql(format!(
+        " UNION ALL SELECT * FROM (SELECT CAST({part} AS bigint) AS part, CASE WHEN grouped.value IS NOT NULL THEN {quoted} END AS value, \
+         grouped.records, count(grouped.value) OVER () AS distinct_values FROM ("
+    ));
+    push(statement)?;
+    statement.sql(") AS grouped ORDER BY grouped.records DESC, grouped.value LIMIT ").bigint(MAX_VALUES);
+    statement.sql(format!(") AS part_{part}"));
+    Ok(())
+}
+
 pub(super) fn stats_statement(
     dialect: &dyn Dialect,
     collection: &Collection,
@@ -78,10 +139,8 @@ pub(super) fn stats_statement(
         Source::Records => "count(*)",
         Source::Counted => "CAST(coalesce(sum(records), 0) AS bigint)",
     };
-    statement.sql(format!(
-        "SELECT CAST({TOTAL} AS bigint) AS part, CAST(NULL AS text) AS value, {total} AS records, \
-         CAST(0 AS bigint) AS distinct_values FROM "
-    ));
+    push_total(&mut statement, total);
+    statement.sql("FROM ");
     match source {
         Source::Records => push_selected(&mut statement, dialect, collection, filter)?,
         Source::Counted => _ = statement.sql("counted"),
@@ -141,33 +200,29 @@ fn push_groups(
     (part, field, column, source): (usize, &str, &Column, Source),
     filter: Option<&Filter>,
 ) -> Result<()> {
-    let quoted = dialect.quoted("grouped.value");
-    // The window counts groups, before the limit and without the null group.
-    statement.sql(format!(
-        " UNION ALL SELECT * FROM (SELECT CAST({part} AS bigint) AS part, CASE WHEN grouped.value IS NOT NULL THEN {quoted} END AS value, \
-         grouped.records, count(grouped.value) OVER () AS distinct_values FROM (SELECT "
-    ));
-    if column.kind.array {
-        // An element that a record has twice counts once. The selection stands apart from the elements, whose source
-        // has column names of its own.
-        statement.sql("value, count(*) AS records FROM (SELECT DISTINCT chosen.record, element.value AS value FROM ");
-        statement.sql(format!("(SELECT {} AS record, records.data FROM ", dialect.row_key()));
-        push_selected(statement, dialect, collection, filter)?;
-        statement.sql(format!(") AS chosen LEFT JOIN {}) AS each_once", dialect.elements("chosen.data", field)));
-    } else {
-        match source {
-            Source::Records => {
-                statement.sql(format!("{} AS value, count(*) AS records FROM ", column.value));
-                push_selected(statement, dialect, collection, filter)?;
-            }
-            Source::Counted => {
-                statement.sql(format!("value_{part} AS value, CAST(sum(records) AS bigint) AS records FROM counted"));
+    push_part(statement, dialect, part, |statement| {
+        statement.sql("SELECT ");
+        if column.kind.array {
+            // An element that a record has twice counts once. The selection stands apart from the elements, whose source
+            // has column names of its own.
+            statement.sql("value, count(*) AS records FROM (SELECT DISTINCT chosen.record, element.value AS value FROM ");
+            statement.sql(format!("(SELECT {} AS record, records.data FROM ", dialect.row_key()));
+            push_selected(statement, dialect, collection, filter)?;
+            statement.sql(format!(") AS chosen LEFT JOIN {}) AS each_once", dialect.elements("chosen.data", field)));
+        } else {
+            match source {
+                Source::Records => {
+                    statement.sql(format!("{} AS value, count(*) AS records FROM ", column.value));
+                    push_selected(statement, dialect, collection, filter)?;
+                }
+                Source::Counted => {
+                    statement.sql(format!("value_{part} AS value, CAST(sum(records) AS bigint) AS records FROM counted"));
+                }
             }
         }
-    }
-    statement.sql(" GROUP BY 1) AS grouped ORDER BY grouped.records DESC, grouped.value LIMIT ").bigint(MAX_VALUES);
-    statement.sql(format!(") AS part_{part}"));
-    Ok(())
+        statement.sql(" GROUP BY 1");
+        Ok(())
+    })
 }
 
 /// A stored value as the field's type, or as what it is: a schema may have changed after the record was written.

@@ -21,6 +21,8 @@ use crate::model::{Collection, CollectionName, Direction, ServerFields, SortKey}
 /// their peace.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 const LOCK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the lock of a [`Work::Snapshot`] is tried.
+const ADVISORY_LOCK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// One thing that Terrace makes in the database for a collection. Its name stands for its definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +47,9 @@ pub(super) enum Work {
     /// A change of every record, in the order of their ids. Each run changes some and returns the `last` id among them; it
     /// stands between what is given here and there, and begins with no id, which is before all others.
     Walk { before: String, after: String },
+    /// Statements that see one state of the database and are done together or not at all, however long that takes, while nobody
+    /// else has the advisory lock. On PostgreSQL.
+    Snapshot { lock: String, statements: String },
 }
 
 /// An index on PostgreSQL.
@@ -196,8 +201,20 @@ async fn do_work(connection: &mut Connection<'_>, work: &Work) -> Result<(), Fai
                 last = connection.load::<LastRow>(statement).await?.pop().and_then(|row| row.last);
             }
         }
+        Work::Snapshot { lock, statements } => in_snapshot(connection, lock, statements).await?,
     }
     Ok(())
+}
+
+/// The lock comes first: a snapshot that was taken before would not see what its last holder has written. It is tried again and
+/// again, for whoever waits for it inside of PostgreSQL has a snapshot, too. A failure leaves a transaction open, and the connection
+/// is then given up.
+async fn in_snapshot(connection: &mut Connection<'_>, lock: &str, statements: &str) -> Result<(), Failure> {
+    while total(connection, format!("SELECT pg_try_advisory_lock({lock})::int::bigint AS total")).await? == 0 {
+        tokio::time::sleep(ADVISORY_LOCK_INTERVAL).await;
+    }
+    connection.batch(&format!("BEGIN ISOLATION LEVEL REPEATABLE READ; {statements}; COMMIT")).await?;
+    Ok(connection.batch(&format!("SELECT pg_advisory_unlock({lock})")).await?)
 }
 
 /// Takes little time once it has its locks; but whoever has written in a transaction that is still open keeps it from them,

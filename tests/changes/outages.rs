@@ -37,6 +37,12 @@ impl Crashed {
         let mut feed = Events::open(&server, LIVE, None).await;
         server.create_item(item("OLD", "a")).await;
         assert_eq!(feed.ids(1).await, ["OLD"]);
+        // What the server does behind a write is a transaction, too.
+        let deadline = Instant::now() + DEADLINE;
+        while !postgres.sql("SELECT 1 FROM tally_changes LIMIT 1").is_empty() {
+            assert!(Instant::now() < deadline, "tallies are not summed up");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let mut session = postgres.session();
         (0..5).for_each(|_| session.execute("BEGIN; SELECT pg_current_xact_id(); ROLLBACK"));
         drop(session);

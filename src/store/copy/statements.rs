@@ -104,11 +104,24 @@ pub(super) fn changes_statement(connection: &Connection<'_>, after: i64, limit: 
     statement
 }
 
-pub(super) async fn insert_records(connection: &mut Connection<'_>, texts: &str) -> Result<(), Failure> {
+/// What deletes records of a collection, for a condition to follow. It names the collection's table as [`insert_records`] does.
+pub(super) fn delete_statement(connection: &Connection<'_>, collection: &CollectionName) -> Statement {
+    let table = connection.dialect().table(collection, "records");
+    Statement::new(format!("DELETE FROM {table} WHERE records.collection = {} AND records.", literal(collection)))
+}
+
+/// Records of one collection. On PostgreSQL it has a table of its own, and this must name it: who says to be the server is
+/// refused elsewhere.
+pub(super) async fn insert_records(
+    connection: &mut Connection<'_>,
+    collection: &CollectionName,
+    texts: &str,
+) -> Result<(), Failure> {
     let dialect = connection.dialect();
     let member = |name| dialect.write_member(name);
     let mut statement = Statement::new(format!(
-        "INSERT INTO records (collection, id, version, data, created_at, updated_at) SELECT {}, {}, {}, {}, {}, {} FROM ",
+        "INSERT INTO {} (collection, id, version, data, created_at, updated_at) SELECT {}, {}, {}, {}, {}, {} FROM ",
+        dialect.table(collection, "records"),
         member("collection"),
         member("id"),
         member("version"),

@@ -102,8 +102,8 @@ impl Connector {
     ///
     /// Left free, the planner takes an index for every statement that has one, too; but the plan that a connection has made
     /// while a collection was small, and which reads it whole, would stay for a minute and more after it has grown. What must
-    /// read everything, statistics of a whole collection, pays for that with a tenth or two of its time (65 ms and not 54 for
-    /// a field of 100,000 records). Nor may one statement take several of the processors that requests share.
+    /// read everything, statistics of a whole collection without tallies, pays for that with a tenth or two of its time (65 ms
+    /// and not 54 for a field of 100,000 records). Nor may one statement take several of the processors that requests share.
     ///
     /// Messages in English are what `store::failure` recognises; only who may set that does.
     fn session(&self, limits: Limits) -> String {

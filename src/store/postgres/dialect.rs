@@ -5,6 +5,7 @@
 
 use super::search::PostgresSearch;
 use super::structure;
+use super::tallies::Tallies;
 use crate::error::Result;
 use crate::model::{Collection, CollectionName, Field, Position, Ranking, Scalar, ScalarType, SearchExpression, Snapshot};
 use crate::store::column::Column;
@@ -85,6 +86,10 @@ impl Dialect for PostgresDialect {
 
     fn statistics(&self) -> Statistics {
         Statistics::Together
+    }
+
+    fn tallies<'c>(&self, collection: &'c Collection) -> Option<Tallies<'c>> {
+        Some(Tallies::of(collection))
     }
 
     fn quoted(&self, value: &str) -> String {

@@ -11,6 +11,7 @@ mod migrations;
 mod rows;
 mod search;
 mod structure;
+mod tallies;
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -45,6 +46,7 @@ use keep::Keep;
 pub(super) use rows::load_texts;
 #[cfg(test)]
 pub(super) use search::query_text;
+pub(super) use tallies::{MOST_VALUES, Tallies};
 
 /// Prepared statements are kept for this many uses of a connection and then made anew: Diesel's cache has no bound,
 /// and filters come in endless variety. Each costs the server some 20 kB and, made anew, a round trip.
@@ -159,10 +161,10 @@ impl PostgresDatabase {
             migrations::run(connection).await?;
             connection = self.locked().await?;
         }
-        if !log_indexes::are_there(&mut connection).await? {
-            log_indexes::make(&mut connection).await?;
+        match log_indexes::are_there(&mut connection).await? {
+            true => Ok(()),
+            false => log_indexes::make(&mut connection).await,
         }
-        Ok(())
     }
 
     /// Does the steps of the structure, one after the other. Nothing is locked against writers for long: `structure` makes
@@ -182,8 +184,7 @@ impl PostgresDatabase {
     /// an index alone can count their records.
     pub async fn analyze(&self, collection: &CollectionName) -> Result<(), Failure> {
         let mut connection = self.connector.connect(Limits::None).await?;
-        let table = structure::partition(collection);
-        Ok(connection.batch_execute(&format!("VACUUM (ANALYZE) {table}")).await?)
+        Ok(connection.batch_execute(&format!("VACUUM (ANALYZE) {}", structure::partition(collection))).await?)
     }
 
     /// Waits for the turn of a writer of this name.

@@ -11,6 +11,7 @@ use crate::model::{
 };
 use crate::store::column::Column;
 use crate::store::dialect::{Dialect, PAGE_BYTES, SearchDialect, Sought, Statistics, and_of, literal, size_before};
+use crate::store::postgres::Tallies;
 use crate::store::statement::Statement;
 use crate::store::structure::Artifact;
 
@@ -75,6 +76,11 @@ impl Dialect for SqliteDialect {
 
     fn statistics(&self) -> Statistics {
         Statistics::FieldByField
+    }
+
+    /// It counts along its indexes, in the same process.
+    fn tallies<'c>(&self, _collection: &'c Collection) -> Option<Tallies<'c>> {
+        None
     }
 
     fn quoted(&self, value: &str) -> String {

@@ -13,7 +13,7 @@ use crate::store::connection::Access;
 use crate::store::dialect::Dialect;
 use crate::store::postgres::PostgresDialect;
 use crate::store::statement::Statement;
-use crate::store::{Owner, Shape, Told, read, references, stats, write};
+use crate::store::{Owner, Shape, Told, read, references, stats, tally, write};
 
 #[derive(QueryableByName)]
 struct PlanRow {
@@ -183,9 +183,50 @@ async fn every_shipped_query_shape_over_100_000_records_fails_on_a_sequential_sc
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
     deep_walks_cost_their_page(&store, &items).await;
 
-    // The one exception: statistics of a whole collection read all of it. It also shows that the test can fail.
+    tallies_are_read_along_their_index(&store, &items).await;
+
+    // The one exception: statistics of a whole collection that is not tallied read all of it. It also shows that the test can fail.
     let whole = stats::stats_statement(dialect, &items, &["tags".to_owned()], None).unwrap();
     assert!(explain(&store, "force_custom_plan", whole).await.contains(WHOLE_INDEX));
+}
+
+/// No record is touched, and of the tallies only those of the fields that are asked for.
+async fn tallies_are_read_along_their_index(store: &Store, items: &Collection) {
+    let dialect: &dyn Dialect = &PostgresDialect;
+    let of = |filter| Selection { filter, search: None };
+    let number = Scalar::Number(Number::new(1.5).unwrap());
+    let terms = [
+        ("category", text("a")),
+        ("tier", Scalar::Integer(1)),
+        ("score", number),
+        ("active", Scalar::Boolean(true)),
+        ("tags", text("t1")),
+    ];
+    let terms = terms.map(|(field, value)| of(Some(Filter::test(field, Test::Eq(value)))));
+    let by = ["category", "tier", "tags", "active"].map(str::to_owned);
+    let mut statements = vec![
+        stats::tallied_statement(dialect, items, &by).unwrap(),
+        stats::tallied_statement(dialect, items, &[]).unwrap(),
+        tally::next_statement(""),
+        tally::sum_statement("items", 10_000),
+    ];
+    statements.extend(terms.into_iter().chain([of(None)]).map(|of| read::tallied_statement(dialect, items, &of).unwrap()));
+    for tallied in [false, true] {
+        for statement in &statements {
+            for mode in ["force_custom_plan", "force_generic_plan"] {
+                let plan = explain(store, mode, statement.clone()).await;
+                assert!(!plan.contains("Seq Scan") && !plan.contains("records_items"), "{tallied}, {mode}:\n{plan}");
+                // The few rows that say what is complete stand together.
+                let lines = || plan.lines();
+                let reads_all = lines()
+                    .zip(lines().skip(1))
+                    .any(|(scan, condition)| condition.contains(WHOLE_INDEX) && !scan.contains("tallied"));
+                assert!(!reads_all, "{tallied}, {mode}:\n{plan}");
+            }
+        }
+        // Then from the other table.
+        while store.tally("", 50_000).await.unwrap().is_some() {}
+    }
 }
 
 /// Why sessions keep from sequential scans (`postgres::connect`): the plan that a connection has made while a collection was

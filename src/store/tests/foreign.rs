@@ -4,7 +4,7 @@ use super::schema::Session;
 use super::*;
 
 /// A session as psql opens it: not ours, and with another search path.
-fn psql(fixture: &Fixture) -> (Session, String) {
+pub(super) fn psql(fixture: &Fixture) -> (Session, String) {
     let url = &fixture.directory.settings.url;
     let (server, options) = url.split_once('?').unwrap();
     let schema = options.rsplit_once("%3D").unwrap().1.to_owned();

@@ -20,6 +20,7 @@ mod schema;
 mod search;
 mod shapes;
 mod steps;
+mod tallies;
 mod words;
 mod writes;
 

@@ -144,7 +144,7 @@ async fn records_are_filled_in_the_order_of_their_key_and_read_once() {
     let artifacts = PostgresDialect.artifacts(&fixture.items).unwrap();
     let walks = artifacts.iter().flat_map(|artifact| &artifact.creation).filter_map(|work| match work {
         Work::Walk { before, after } => Some((before.clone(), after.clone())),
-        Work::Together(_) | Work::Index(_) => None,
+        Work::Together(_) | Work::Index(_) | Work::Snapshot { .. } => None,
     });
     for (before, after) in walks {
         let explained = fixture.store.run("explain", "", Access::Write, move |connection| {

@@ -81,7 +81,7 @@ fn a_copy_to_postgresql_that_was_killed_goes_on_and_damage_is_reported() {
     let mut command = installation.command(&["copy", "--from", SOURCE, "--to", &url, "--batch-size", "100"]);
     let mut copy = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     eventually(&mut copy, || number(&mut session, "SELECT count(*) FROM records") == 500);
-    let sleeping = "FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE 'INSERT INTO records %' AND pid IN \
+    let sleeping = "FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE 'INSERT INTO records_items %' AND pid IN \
         (SELECT pid FROM pg_locks WHERE relation = 'records_items'::regclass)";
     eventually(&mut copy, || number(&mut session, &format!("SELECT count(*) {sleeping}")) == 1);
     assert!(Command::new("kill").args(["-KILL", &copy.id().to_string()]).status().unwrap().success());
