@@ -239,8 +239,15 @@ const SHAPES: &[Shape] = &[
     ("filter and sort", |number| format!("owner=team-{:02}&sort=name&count=none", number % 50)),
     ("frequent filter and sort", |number| format!("tier={}&sort=name&count=none", number % 3 + 1)),
     ("sort by name", |number| format!("sort=name&page={}&count=none", number + 1)),
+    ("falling order", |number| format!("sort=-name&page={}&count=none", number + 1)),
+    ("range of numbers", |number| format!("filter[tier][gte]={}&count=none", number % 2 + 2)),
+    ("list of numbers", |number| format!("filter[tier][in]=3,{}&count=none", number % 2 + 1)),
+    ("all but one value", |_| "filter[category][ne]=operational&count=none".to_owned()),
+    ("no value", |number| format!("filter[domain_id][null]=true&page={}&count=none", number + 1)),
+    ("embedded records", |number| format!("include=domain_id&page={}&count=none", number + 1)),
     ("list of values", |number| format!("filter[owner][in]=team-{:02},team-{:02}&count=none", number % 50, (number + 7) % 50)),
     ("array element", |number| format!("tags={}&count=none", tag(number))),
+    ("two array elements", |number| format!("filter[tags][all]={},{}&count=none", tag(number), tag(number + 1))),
     ("range of time", |_| "filter[updated_at][gte]=2026-01-01T00:00:00Z&count=none".to_owned()),
     ("one of two terms", |number| {
         format!(
@@ -254,6 +261,7 @@ const SHAPES: &[Shape] = &[
     ("ranked search, one word", |number| format!("q={}&count=none", word(number))),
     ("ranked search and total", |number| format!("q={}", word(number))),
     ("search, sorted by name", |number| format!("q={}&sort=name&count=none", word(number))),
+    ("highlighted search", |number| format!("q={}&highlight=true&count=none", word(number))),
     ("search and filter", |number| format!("q={}&owner=team-{:02}&count=none", word(number), number % 50)),
     ("search by prefix", |number| format!("q={}&prefix=true&count=none", &word(number)[..3])),
 ];

@@ -24,7 +24,7 @@ struct Asked<'a> {
 
 impl Cache {
     /// The entry of `key`: from L1, else from L2, else from a load. `guards` names what the answer depends on; `freshness` is what
-    /// the request asks for. The loader runs at most once per key at a time, in a task that survives its callers. If it fails
+    /// the request asks for. The loader runs at most once per key at a time, and goes on when its callers are cancelled. If it fails
     /// because the database is away, an expired entry stands in for as long as its collection allows.
     ///
     /// Of a token only its presence matters here: call this when this process has applied its position. What is valid then was
