@@ -36,7 +36,8 @@
 //!    Nothing was parsed, nothing copied, no lock held across an await. A read with a `Consistency-Token` goes by
 //!    [`cache::Reconciler::settle`] first: what the token names is applied here, or the read goes past the caches.
 //! 4. Otherwise [`cache::Cache::get_or_load`] joins a load of this key that is in the air and new enough, or captures the
-//!    generation of the entry's guard, `category = operational`, and starts a flight in a task of its own.
+//!    generation of the entry's guard, `category = operational`, and starts a flight. It carries the flight out itself, and a task
+//!    does if it is cancelled.
 //! 5. With Redis the flight looks in L2 first: one round trip brings the value, the nonces of its guards and the time that is
 //!    left, and the value counts if it has exactly those nonces. Otherwise a second round trip captures the nonces, making
 //!    those that are missing, and takes the lease of the load; who does not get it waits for what another instance loads.
