@@ -72,7 +72,9 @@ async fn groups(
     filter: Option<&Filter>,
 ) -> Result<Vec<GroupRow>, Failure> {
     let dialect = connection.dialect();
-    if let Some(statement) = tallied_statement(dialect, collection, by).filter(|_| filter.is_none()) {
+    if filter.is_none()
+        && let Some(statement) = tallied_statement(dialect, collection, by)
+    {
         let rows = connection.load(statement).await?;
         if !rows.is_empty() {
             return Ok(rows);

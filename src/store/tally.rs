@@ -13,9 +13,10 @@ use super::Store;
 use super::connection::{Access, Connection};
 use super::database::Database;
 use super::failure::Failure;
-use super::postgres::MOST_VALUES;
+use super::postgres::{MOST_VALUES, tallies_lock};
 use super::statement::Statement;
 use crate::error::Result;
+use crate::model::CollectionName;
 
 /// What one step of summing up was about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,9 +82,8 @@ impl Store {
 async fn tally(connection: &mut Connection<'_>, after: &str, limit: u32) -> Result<Option<Tallied>, Failure> {
     let rows: Vec<NextRow> = connection.load(next_statement(after)).await?;
     let Some(collection) = rows.into_iter().next().and_then(|row| row.collection) else { return Ok(None) };
-    let mut lock =
-        Statement::new("SELECT pg_try_advisory_xact_lock(hashtextextended('terrace tallies ' || current_schema() || ' ' || ");
-    lock.text(collection.clone()).sql(", 0)) AS locked");
+    let name = CollectionName::parse(&collection)?;
+    let lock = Statement::new(format!("SELECT pg_try_advisory_xact_lock({}) AS locked", tallies_lock(&name)));
     let locked: Vec<LockRow> = connection.load(lock).await?;
     if !locked.first().is_some_and(|row| row.locked) {
         return Ok(Some(Tallied { collection, changes: 0 }));

@@ -46,7 +46,7 @@ use keep::Keep;
 pub(super) use rows::load_texts;
 #[cfg(test)]
 pub(super) use search::query_text;
-pub(super) use tallies::{MOST_VALUES, Tallies};
+pub(super) use tallies::{MOST_VALUES, Tallies, lock as tallies_lock};
 
 /// Prepared statements are kept for this many uses of a connection and then made anew: Diesel's cache has no bound,
 /// and filters come in endless variety. Each costs the server some 20 kB and, made anew, a round trip.

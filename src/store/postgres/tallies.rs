@@ -104,6 +104,6 @@ fn tallied_fields(collection: &Collection) -> Vec<TalliedField<'_>> {
 }
 
 /// The key of the lock that whoever sums up or makes tallies of a collection holds.
-fn lock(collection: &CollectionName) -> String {
+pub(in crate::store) fn lock(collection: &CollectionName) -> String {
     format!("hashtextextended('terrace tallies ' || current_schema() || ' ' || {}, 0)", literal(collection))
 }
