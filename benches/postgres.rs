@@ -1,7 +1,8 @@
 //! Terrace on PostgreSQL, with 100,000 records: what a miss costs this process beside the bare statement through
 //! `tokio-postgres` and the same one through `diesel-async`, how long an import takes, and the latencies of each shape of query.
 //!
-//! `scripts/with-servers cargo bench --bench postgres` (argument: number of records)
+//! `scripts/with-servers cargo bench --bench postgres` (arguments: number of records; `bare`, `diesel` or `miss` to read single
+//! records in this way and do nothing else, for a profiler)
 
 #![allow(
     clippy::expect_used,
@@ -25,7 +26,7 @@ use terrace::config::Settings;
 use terrace::jobs::Tallying;
 use terrace::model::{Caller, Freshness, RecordId};
 use terrace::records::{ImportMode, Outcome, Precondition, Records, Resource};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, NoTls, Statement};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -47,12 +48,14 @@ diesel::table! {
 }
 
 fn main() {
-    let count = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(100_000);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let count = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(100_000);
+    let only = Way::ALL.into_iter().find(|way| arguments.iter().any(|argument| argument == way.name()));
     let directory = tempfile::TempDir::new().unwrap();
     // One thread for everything: a wake-up across threads would be counted or not, as the machine likes.
     actix_web::rt::System::new().block_on(async {
         let (bare, settings) = schema(directory.path()).await;
-        let mut diesel = AsyncPgConnection::establish(&settings.database.url).await.unwrap();
+        let diesel = AsyncPgConnection::establish(&settings.database.url).await.unwrap();
         let app = App::open(settings).await.unwrap();
         app.migrate().await.unwrap();
         import(&app, count).await;
@@ -64,8 +67,12 @@ fn main() {
             .await
             .unwrap();
         let metrics = Arc::clone(app.records().resource("metrics").unwrap());
-        let misses = Misses { records: Arc::clone(app.records()), metrics, count };
-        misses.beside_bare_statements(&bare, &mut diesel).await;
+        let one = bare.prepare("SELECT data::text FROM records WHERE collection = 'metrics' AND id = $1").await.unwrap();
+        let mut misses = Misses { bare, one, diesel, records: Arc::clone(app.records()), metrics, count };
+        if let Some(way) = only {
+            return misses.profile(way).await;
+        }
+        misses.beside_bare_statements().await;
         misses.latencies().await;
         misses.writes().await;
     });
@@ -100,48 +107,54 @@ async fn import(app: &App, count: usize) {
     println!("import of {count} records: {loaded:.1} s, {:.0} records/s; with statistics {whole:.1} s", count as f64 / loaded);
 }
 
+/// How a record is read.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// Through `tokio-postgres`.
+    Bare,
+    /// Through `diesel-async`.
+    Diesel,
+    /// Through Terrace, which has not cached it.
+    Miss,
+}
+
+impl Way {
+    const ALL: [Self; 3] = [Self::Bare, Self::Diesel, Self::Miss];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::Diesel => "diesel",
+            Self::Miss => "miss",
+        }
+    }
+}
+
 struct Misses {
+    bare: Client,
+    /// Selects a record.
+    one: Statement,
+    diesel: AsyncPgConnection,
     records: Arc<Records>,
     metrics: Arc<Resource>,
     count: usize,
 }
 
 impl Misses {
-    async fn beside_bare_statements(&self, bare: &Client, diesel: &mut AsyncPgConnection) {
-        let one = bare.prepare("SELECT data::text FROM records WHERE collection = 'metrics' AND id = $1").await.unwrap();
+    async fn beside_bare_statements(&mut self) {
         let page = "SELECT data::text FROM records WHERE collection = 'metrics' \
                     ORDER BY updated_at DESC, id LIMIT 50";
-        let page = bare.prepare(page).await.unwrap();
-        let mut ids = (0..).map(|number| support::corpus::metric_id(number * 7_919 % self.count));
+        let page = self.bare.prepare(page).await.unwrap();
+        let mut ids = self.ids();
         let (mut records, mut rows, mut pages) = (Ratio::default(), Ratio::default(), Ratio::default());
         for _ in 0..ROUNDS {
             let next: Vec<String> = ids.by_ref().take(RECORDS_PER_ROUND).collect();
-            let statements = measured(next.len(), async || {
-                for id in &next {
-                    let row = bare.query_one(&one, &[id]).await.unwrap();
-                    assert!(!row.get::<_, String>(0).is_empty());
-                }
-            });
-            let bare_cost = statements.await;
-            let misses = measured(next.len(), async || {
-                for id in &next {
-                    let id = RecordId::parse(id).unwrap();
-                    let answer = self.records.record(&self.metrics, &Caller::ANONYMOUS, &id, "", &Freshness::ANY).await.unwrap();
-                    assert_eq!(answer.outcome(), Outcome::Miss);
-                }
-            });
-            records.add(bare_cost, misses.await);
-            let statements = measured(next.len(), async || {
-                for id in &next {
-                    let query = bare::table.filter(bare::id.eq(id)).select(bare::data);
-                    let rows: Vec<String> = query.load(diesel).await.unwrap();
-                    assert!(!rows[0].is_empty());
-                }
-            });
-            rows.add(bare_cost, statements.await);
+            let bare_cost = self.read(Way::Bare, &next).await;
+            records.add(bare_cost, self.read(Way::Miss, &next).await);
+            rows.add(bare_cost, self.read(Way::Diesel, &next).await);
             let statements = measured(PAGES_PER_ROUND, async || {
                 for _ in 0..PAGES_PER_ROUND {
-                    let rows = bare.query(&page, &[]).await.unwrap();
+                    let rows = self.bare.query(&page, &[]).await.unwrap();
                     assert_eq!(rows.iter().filter(|row| !row.get::<_, String>(0).is_empty()).count(), 50);
                 }
             });
@@ -161,6 +174,53 @@ impl Misses {
         records.report("record miss");
         rows.report("the same row, through diesel-async alone");
         pages.report("page of 50, no count");
+    }
+
+    /// As many reads as all rounds have, in one way.
+    async fn profile(&mut self, way: Way) {
+        let ids: Vec<String> = self.ids().take(ROUNDS * RECORDS_PER_ROUND).collect();
+        println!("{way:?}: {:.2} us of CPU", self.read(way, &ids).await * 1e6);
+    }
+
+    fn ids(&self) -> impl Iterator<Item = String> + use<> {
+        let count = self.count;
+        (0..).map(move |number| support::corpus::metric_id(number * 7_919 % count))
+    }
+
+    /// Reads these records one after the other; what one costs.
+    async fn read(&mut self, way: Way, ids: &[String]) -> f64 {
+        match way {
+            Way::Bare => {
+                let statements = measured(ids.len(), async || {
+                    for id in ids {
+                        let row = self.bare.query_one(&self.one, &[id]).await.unwrap();
+                        assert!(!row.get::<_, String>(0).is_empty());
+                    }
+                });
+                statements.await
+            }
+            Way::Diesel => {
+                let statements = measured(ids.len(), async || {
+                    for id in ids {
+                        let query = bare::table.filter(bare::id.eq(id)).select(bare::data);
+                        let rows: Vec<String> = query.load(&mut self.diesel).await.unwrap();
+                        assert!(!rows[0].is_empty());
+                    }
+                });
+                statements.await
+            }
+            Way::Miss => {
+                let misses = measured(ids.len(), async || {
+                    for id in ids {
+                        let id = RecordId::parse(id).unwrap();
+                        let answer =
+                            self.records.record(&self.metrics, &Caller::ANONYMOUS, &id, "", &Freshness::ANY).await.unwrap();
+                        assert_eq!(answer.outcome(), Outcome::Miss);
+                    }
+                });
+                misses.await
+            }
+        }
     }
 
     /// Each shape over and over with other values, one at a time.

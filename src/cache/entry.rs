@@ -16,6 +16,7 @@ use super::Tier;
 use super::cell::Captured;
 use super::encoding::{Encoding, compress};
 use super::instance::InstanceId;
+use super::l1::Evictions;
 use super::second_tier::Vouched;
 use crate::error::{Error, Result};
 use crate::model::{Change, Footprint, RecordId};
@@ -104,8 +105,19 @@ pub struct Entry {
     vouched: Option<Box<Vouched>>,
     lifetime: Lifetime,
     refreshing: AtomicBool,
+    superseded: AtomicBool,
     /// What its only reader made of the body: see [`Entry::attachment`].
     attached: OnceLock<Box<dyn Any + Send + Sync>>,
+    /// Told when it is gone, if L1 had it.
+    evictions: OnceLock<Arc<Evictions>>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(evictions) = self.evictions.get() {
+            evictions.count(self);
+        }
+    }
 }
 
 /// Hashes of the ids of the records that the body of a page shows, sorted; `None` if nobody can tell. Two records with one hash only
@@ -149,7 +161,17 @@ impl Entry {
             vouched: None,
             lifetime,
             refreshing: AtomicBool::new(false),
+            superseded: AtomicBool::new(false),
             attached: OnceLock::new(),
+            evictions: OnceLock::new(),
+        }
+    }
+
+    /// L1 has it, and counts it when it is gone.
+    pub(super) fn counted_by(&self, evictions: &Arc<Evictions>) {
+        if self.evictions.get().is_none() {
+            // There is one L1.
+            let _ = self.evictions.set(Arc::clone(evictions));
         }
     }
 
@@ -291,6 +313,16 @@ impl Entry {
     /// Whether this caller shall refresh it; true at most once per entry.
     pub fn claims_refresh(&self, age: Duration) -> bool {
         self.wants_refresh(age) && !self.refreshing.swap(true, Ordering::Relaxed)
+    }
+
+    /// Its successor is about to be loaded, for a request that it would not do for.
+    pub(super) fn supersede(&self) {
+        self.superseded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody began to load its successor.
+    pub(super) fn has_successor(&self) -> bool {
+        self.superseded.load(Ordering::Relaxed) || self.refreshing.load(Ordering::Relaxed)
     }
 
     /// What `make` makes of the body, which it is asked for once; `None` if it made nothing, or somebody else something else of it.

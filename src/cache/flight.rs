@@ -7,10 +7,9 @@
 //! The caller who starts a load carries it out itself, as its [`Pilot`]: a task of its own would cost as much as a look-up in
 //! L1. Only a load whose pilot is cancelled goes on in a task.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,8 +68,9 @@ pub(super) struct Pilot {
 
 /// A load, and who waits for it.
 struct Work {
-    load: BoxFuture<'static, std::result::Result<Result<Landed>, Box<dyn Any + Send>>>,
+    load: BoxFuture<'static, Result<Landed>>,
     landing: Landing,
+    departure: Option<Departure>,
 }
 
 impl Flights {
@@ -82,18 +82,15 @@ impl Flights {
 
     /// Joins the load of `key`, or starts one. `landed` looks once more for an entry, if another load has ended since the caller
     /// looked, who had seen that many `landings` before. `load` gets the captured guards.
-    pub(super) fn board<F>(
+    pub(super) fn board(
         self: &Arc<Self>,
         key: &CacheKey,
         purpose: Purpose,
         landings: u64,
         landed: impl FnOnce() -> Option<Arc<Entry>>,
         capture: impl FnOnce() -> Dependencies,
-        load: impl FnOnce(Dependencies) -> F,
-    ) -> Boarding
-    where
-        F: Future<Output = Result<Landed>> + Send + 'static,
-    {
+        load: impl FnOnce(Dependencies) -> BoxFuture<'static, Result<Landed>>,
+    ) -> Boarding {
         let mut table = self.lock();
         if let Some(flight) = table.get(key)
             && flight.will_do_for(purpose)
@@ -107,14 +104,10 @@ impl Flights {
         let dependencies = capture();
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let departure = Departure { flights: Arc::clone(self), key: key.clone(), number };
-        let work = load(dependencies.clone());
-        let load = async move {
-            let _lands_even_on_panic = departure;
-            work.await
-        };
+        let load = load(dependencies.clone());
         let landing = Landing::default();
         table.insert(key.clone(), Flight { number, dependencies, purpose, landing: Arc::clone(&landing) });
-        let work = Work { load: Box::pin(AssertUnwindSafe(load).catch_unwind()), landing };
+        let work = Work { load, landing, departure: Some(departure) };
         Boarding::Started(Pilot { work: Some(work), request: RequestId::current() })
     }
 
@@ -150,9 +143,12 @@ impl Future for Work {
     type Output = Result<Landed>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Landed>> {
-        let outcome = ready!(self.load.poll_unpin(context));
-        // The panic hook has told what it was.
-        let landed = outcome.unwrap_or_else(|_| Err(Error::internal("a load panicked")));
+        let landed = match catch_unwind(AssertUnwindSafe(|| self.load.poll_unpin(context))) {
+            Ok(poll) => ready!(poll),
+            // The panic hook has told what it was.
+            Err(_) => Err(Error::internal("a load panicked")),
+        };
+        self.departure = None;
         // Only this sets it before it is dropped.
         let _ = self.landing.set(landed.clone());
         Poll::Ready(landed)

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
-use prometheus::{IntCounterVec, Opts};
+use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
 use super::entry::Entry;
 use super::key::CacheKey;
@@ -18,44 +17,63 @@ use crate::telemetry::{Telemetry, register};
 pub(super) struct L1 {
     // Keys hold what clients send, so the hash is seeded; SipHash would be a fifth of a look-up.
     entries: moka::sync::Cache<CacheKey, Arc<Entry>, foldhash::quality::RandomState>,
+    evictions: Arc<Evictions>,
     capacity_bytes: u64,
+}
+
+/// Counts entries that leave, each when its memory is given back. moka's own listener would lock the key for that whenever an
+/// entry comes or goes, which is half of an insertion.
+#[derive(Debug)]
+pub(super) struct Evictions {
+    outdated: IntCounter,
+    expired: IntCounter,
+    replaced: IntCounter,
+    size: IntCounter,
+}
+
+impl Evictions {
+    fn new(registry: &Registry) -> Result<Arc<Self>> {
+        let help = "Entries that left L1, by what they were then: outdated by a change, expired, about to be replaced, or of use, so \
+                    that only the size of L1 was in the way.";
+        let counters = register(registry, IntCounterVec::new(Opts::new("terrace_cache_evictions_total", help), &["cause"]))?;
+        let [outdated, expired, replaced, size] =
+            ["outdated", "expired", "replaced", "size"].map(|cause| counters.with_label_values(&[cause]));
+        Ok(Arc::new(Self { outdated, expired, replaced, size }))
+    }
+
+    /// `entry` has left.
+    pub(super) fn count(&self, entry: &Entry) {
+        let counter = match () {
+            () if !entry.is_valid() => &self.outdated,
+            () if entry.age() >= entry.retention() => &self.expired,
+            () if entry.has_successor() => &self.replaced,
+            () => &self.size,
+        };
+        counter.inc();
+    }
 }
 
 struct Retention;
 
 impl moka::Expiry<CacheKey, Arc<Entry>> for Retention {
-    fn expire_after_create(&self, _: &CacheKey, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
+    fn expire_after_create(&self, _: &CacheKey, entry: &Arc<Entry>, now: Instant) -> Option<Duration> {
         // What comes from the second tier is not new.
-        Some(entry.retention().saturating_sub(entry.age()))
+        Some(entry.retention().saturating_sub(entry.age_at(now)))
     }
 
-    fn expire_after_update(&self, _: &CacheKey, entry: &Arc<Entry>, _: Instant, _: Option<Duration>) -> Option<Duration> {
-        Some(entry.retention().saturating_sub(entry.age()))
+    fn expire_after_update(&self, _: &CacheKey, entry: &Arc<Entry>, now: Instant, _: Option<Duration>) -> Option<Duration> {
+        Some(entry.retention().saturating_sub(entry.age_at(now)))
     }
 }
 
 impl L1 {
     pub(super) fn new(capacity_bytes: u64, telemetry: &Telemetry) -> Result<Self> {
-        let counters = Opts::new("terrace_cache_evictions_total", "Entries that left L1, by cause.");
-        let counters = register(telemetry.registry(), IntCounterVec::new(counters, &["cause"]))?;
-        // Plain handles, made once: nearly every miss evicts something.
-        let [expired, explicit, replaced, size] =
-            ["expired", "explicit", "replaced", "size"].map(|cause| counters.with_label_values(&[cause]));
         let entries = moka::sync::Cache::builder()
             .max_capacity(capacity_bytes)
             .weigher(|key: &CacheKey, entry: &Arc<Entry>| u32::try_from(key.len_bytes() + entry.size_bytes()).unwrap_or(u32::MAX))
             .expire_after(Retention)
-            .eviction_listener(move |_, _, cause| {
-                let counter = match cause {
-                    RemovalCause::Expired => &expired,
-                    RemovalCause::Explicit => &explicit,
-                    RemovalCause::Replaced => &replaced,
-                    RemovalCause::Size => &size,
-                };
-                counter.inc();
-            })
             .build_with_hasher(foldhash::quality::RandomState::default());
-        let l1 = Self { entries, capacity_bytes };
+        let l1 = Self { entries, evictions: Evictions::new(telemetry.registry())?, capacity_bytes };
         l1.observe(telemetry);
         Ok(l1)
     }
@@ -65,6 +83,7 @@ impl L1 {
     }
 
     pub(super) fn insert(&self, key: CacheKey, entry: Arc<Entry>) {
+        entry.counted_by(&self.evictions);
         self.entries.insert(key, entry);
     }
 

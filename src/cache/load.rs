@@ -46,7 +46,6 @@ pub(super) struct Load {
     pub(super) cache: Arc<Cache>,
     pub(super) scope: Arc<Scope>,
     pub(super) key: CacheKey,
-    pub(super) guards: Vec<Guard>,
     /// Captured before it began.
     pub(super) dependencies: Dependencies,
     pub(super) purpose: Purpose,
@@ -87,13 +86,20 @@ impl Cache {
 }
 
 impl Load {
-    /// `loading` has not begun: it is polled only after everything was captured.
-    pub(super) async fn run(self, loading: impl Future<Output = Result<Content>>) -> Result<Landed> {
-        let Some(tier) = self.cache.second_tier().map(Arc::clone) else {
-            let entry = Box::pin(self.load(loading, None)).await?.0;
-            return Ok(Landed { entry, source: Source::Loader });
-        };
-        let address = tier.address(&self.scope, &self.key, &self.guards);
+    /// Without a second tier. `loading` has not begun: it is polled only after everything was captured.
+    pub(super) async fn run_alone(self, loading: impl Future<Output = Result<Content>>) -> Result<Landed> {
+        let entry = self.load(loading, None).await?.0;
+        Ok(Landed { entry, source: Source::Loader })
+    }
+
+    /// The same with one, which is asked for what `guards` protect.
+    pub(super) async fn run(
+        self,
+        tier: Arc<SecondTier>,
+        guards: Vec<Guard>,
+        loading: impl Future<Output = Result<Content>>,
+    ) -> Result<Landed> {
+        let address = tier.address(&self.scope, &self.key, &guards);
         let is_trusted = self.cache.is_trusted();
         match tier.seek(&self.scope, &address, &self.dependencies, self.purpose.wanted(), is_trusted).await {
             Sought::Found(entry) => Ok(self.keep(entry, Source::SecondTier)),

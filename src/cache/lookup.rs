@@ -4,6 +4,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+
 use super::demand::{Demand, Verdict};
 use super::flight::Boarding;
 use super::load::{Landed, Load, Purpose, Source};
@@ -70,6 +72,9 @@ impl Cache {
         if let Some(entry) = found.entry {
             let age = entry.age();
             let verdict = demand.judge(&entry, age);
+            if verdict == Verdict::Refused && demand.is_particular() && !freshness.only_if_cached && !freshness.no_store {
+                entry.supersede();
+            }
             if let Some(lookup) = taken(scope, entry, age, verdict, Tier::L1) {
                 let purpose = match verdict {
                     Verdict::Fresh => lookup.entry.claims_refresh(age).then_some(Purpose::Refresh),
@@ -111,7 +116,9 @@ impl Cache {
     {
         let _slot = self.slot(scope)?;
         scope.metrics().bypasses.inc();
-        let entry = self.entry(scope, loader().await?, Dependencies::new());
+        // Boxed: the future of whoever may come here would be that much larger.
+        let content = Box::pin(loader()).await?;
+        let entry = self.entry(scope, content, Dependencies::new());
         Ok(Lookup::new(Arc::new(entry), Outcome::Bypass, None))
     }
 
@@ -128,13 +135,7 @@ impl Cache {
         };
         // A load goes on when its caller hangs up. It keeps the slot: who asks and hangs up again and again gets no more of them.
         let (work, held) = (loader, slot.clone());
-        let loader = move || {
-            let work = work();
-            async move {
-                let _held = held;
-                work.await
-            }
-        };
+        let loader = move || work().inspect(move |_| drop(held));
         let (landed, outcome) = match self.board(asked, purpose, loader) {
             Boarding::Landed(entry) => {
                 scope.metrics().hits.inc();
@@ -213,10 +214,14 @@ impl Cache {
             landed,
             || self.capture(scope, guards),
             |dependencies| {
-                // Boxed: what a load keeps while it waits has kilobytes, and every future around it would be that much larger.
+                // Boxed: what a load keeps while it waits has kilobytes, and every future around it would be that much larger, twice.
                 let loading = Box::pin(loader());
-                let (scope, key, guards) = (Arc::clone(scope), key.clone(), guards.to_vec());
-                Load { cache: Arc::clone(self), scope, key, guards, dependencies, purpose }.run(loading)
+                let (scope, key) = (Arc::clone(scope), key.clone());
+                let load = Load { cache: Arc::clone(self), scope, key, dependencies, purpose };
+                match self.second_tier() {
+                    None => load.run_alone(loading).boxed(),
+                    Some(tier) => load.run(Arc::clone(tier), guards.to_vec(), loading).boxed(),
+                }
             },
         )
     }

@@ -2,6 +2,7 @@
 //! happen in between.
 
 mod demands;
+mod leaving;
 mod overload;
 mod standing_in;
 

@@ -52,10 +52,11 @@ impl Cache {
 
     /// What it means that L1 has this.
     pub fn standing(&self, found: &Found) -> Held {
-        let now = Instant::now();
         match &found.entry {
-            Some(entry) if self.is_fresh(entry, entry.age_at(now), now) => Held::Fresh,
-            Some(_) => Held::Stale,
+            Some(entry) => {
+                let now = Instant::now();
+                if self.is_fresh(entry, entry.age_at(now), now) { Held::Fresh } else { Held::Stale }
+            }
             None if self.second_tier().is_some() => Held::Unknown,
             None => Held::Nothing,
         }

@@ -10,7 +10,10 @@ use diesel::sql_types::Text;
 use diesel::sqlite::{Sqlite, SqliteConnection};
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _};
 
+use futures_util::future::BoxFuture;
+
 use super::dialect::Dialect;
+use super::failure::Failure;
 use super::postgres::{PostgresDialect, load_texts};
 use super::sqlite::SqliteDialect;
 use super::statement::Statement;
@@ -39,6 +42,22 @@ pub(super) enum Connection<'c> {
     Sqlite(&'c mut SqliteConnection),
     /// A PostgreSQL server.
     Postgres(&'c mut AsyncPgConnection),
+}
+
+/// What runs on a connection; again, from the start, if that helps. Nearly all are closures; the one of a miss is a struct,
+/// which needs no boxes.
+pub(super) trait Task<T>: Send + Sync + 'static {
+    /// Runs it.
+    fn run(&self, connection: &mut Connection<'_>) -> impl Future<Output = Result<T, Failure>> + Send;
+}
+
+impl<T, F> Task<T> for F
+where
+    F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>> + Send + Sync + 'static,
+{
+    fn run(&self, connection: &mut Connection<'_>) -> impl Future<Output = Result<T, Failure>> + Send {
+        self(connection)
+    }
 }
 
 impl Connection<'_> {

@@ -1,9 +1,11 @@
 //! The two databases behind one interface. Which of them it is, is decided once, by `database.url`.
 
-use futures_util::future::BoxFuture;
 use opentelemetry::metrics::Meter;
 
-use super::connection::{Access, Connection};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+
+use super::connection::{Access, Connection, Task};
 use super::dialect::Dialect;
 use super::failure::Failure;
 use super::postgres::{PostgresDatabase, PostgresDialect};
@@ -102,14 +104,24 @@ impl Database {
 
     /// Runs `task` on a connection, in a transaction if it writes. It may be run again, from the start, when what went
     /// wrong was the connection or another transaction.
-    pub async fn run<T, F>(&self, operation: &'static str, access: Access, task: F) -> Result<T, Failure>
+    ///
+    /// Boxed: its state has kilobytes, and every future around it would carry and move them.
+    pub fn run<T, F>(&self, operation: &'static str, access: Access, task: F) -> BoxFuture<'_, Result<T, Failure>>
     where
         T: Send + 'static,
         F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>> + Send + Sync + 'static,
     {
+        self.perform(operation, access, task).boxed()
+    }
+
+    /// The same for any task.
+    pub async fn perform<T>(&self, operation: &'static str, access: Access, task: impl Task<T>) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+    {
         match self {
-            Self::Sqlite(sqlite) => sqlite.run(operation, access, task).await,
-            Self::Postgres(postgres) => postgres.run(operation, access, task).await,
+            Self::Sqlite(sqlite) => sqlite.perform(operation, access, task).await,
+            Self::Postgres(postgres) => postgres.perform(operation, access, task).await,
         }
     }
 }

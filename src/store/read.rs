@@ -1,12 +1,13 @@
 //! Reads: one record, a page, a count, a scan. Each is one statement, so each sees one state of the database.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use diesel::QueryResult;
 use diesel::prelude::QueryableByName;
 use diesel::sql_types::{BigInt, Nullable, Text};
 
-use super::connection::Connection;
+use super::connection::{Connection, Task};
 use super::contract::{Row, Shape};
 use super::dialect::{Dialect, Sought, push_is_in};
 use super::failure::Failure;
@@ -96,18 +97,22 @@ async fn plain_rows(connection: &mut Connection<'_>, statement: Statement) -> Qu
 }
 
 /// One record, in the shape that the request asks for.
-pub(super) async fn one(
-    connection: &mut Connection<'_>,
-    collection: &Collection,
-    id: &RecordId,
-    shape: &Shape,
-) -> Result<Option<Row>, Failure> {
-    let statement = one_statement(connection.dialect(), collection, id, shape)?;
-    match columns_of_record(shape) {
-        Columns::Document => Ok(plain_rows(connection, statement).await?.pop()),
-        Columns::All => {
-            let mut rows: Vec<DocumentRow> = connection.load(statement).await?;
-            rows.pop().map(|row| Ok(into_row(row, collection, None)?)).transpose()
+pub(super) struct One {
+    pub(super) collection: Arc<Collection>,
+    pub(super) id: RecordId,
+    pub(super) shape: Shape,
+}
+
+impl Task<Option<Row>> for One {
+    async fn run(&self, connection: &mut Connection<'_>) -> Result<Option<Row>, Failure> {
+        let Self { collection, id, shape } = self;
+        let statement = one_statement(connection.dialect(), collection, id, shape)?;
+        match columns_of_record(shape) {
+            Columns::Document => Ok(plain_rows(connection, statement).await?.pop()),
+            Columns::All => {
+                let mut rows: Vec<DocumentRow> = connection.load(statement).await?;
+                rows.pop().map(|row| Ok(into_row(row, collection, None)?)).transpose()
+            }
         }
     }
 }

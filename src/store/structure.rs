@@ -10,7 +10,7 @@ use std::time::Duration;
 use diesel::prelude::QueryableByName;
 use diesel::sql_types::{BigInt, Nullable, Text};
 
-use super::connection::Connection;
+use super::connection::{Connection, Task};
 use super::dialect::{Dialect, is_safe_name};
 use super::failure::Failure;
 use super::statement::Statement;
@@ -163,30 +163,40 @@ fn compare(dialect: &dyn Dialect, collections: &[Arc<Collection>], present: Vec<
 /// On SQLite it runs in a transaction, so a failure leaves nothing half made. On PostgreSQL it must not, because indexes are
 /// made concurrently; a failure leaves what the same step, done again, finds and completes. There the connection has no
 /// time limits and holds the installation's lock.
-pub(super) async fn apply(connection: &mut Connection<'_>, step: &Step) -> Result<(), Failure> {
-    let Artifact { name, collection, description, creation, removal } = &step.artifact;
-    match step.change {
-        StepChange::Create => {
-            let mut present = Statement::new("SELECT name, collection, description, removal FROM artifacts WHERE name = ");
-            present.text(name);
-            if !connection.load::<ArtifactRow>(present).await?.is_empty() {
-                return Ok(());
+impl Task<()> for Step {
+    async fn run(&self, connection: &mut Connection<'_>) -> Result<(), Failure> {
+        let Artifact { name, collection, description, creation, removal } = &self.artifact;
+        match self.change {
+            StepChange::Create => {
+                let mut present = Statement::new("SELECT name, collection, description, removal FROM artifacts WHERE name = ");
+                present.text(name);
+                if !connection.load::<ArtifactRow>(present).await?.is_empty() {
+                    return Ok(());
+                }
+                for work in creation {
+                    do_work(connection, work).await?;
+                }
+                let mut record = Statement::new("INSERT INTO artifacts (name, collection, description, removal) VALUES (");
+                record
+                    .text(name)
+                    .sql(", ")
+                    .text(collection.as_str())
+                    .sql(", ")
+                    .text(description)
+                    .sql(", ")
+                    .text(removal)
+                    .sql(")");
+                connection.execute(record).await?;
             }
-            for work in creation {
-                do_work(connection, work).await?;
+            StepChange::Drop => {
+                connection.batch(removal).await?;
+                let mut forget = Statement::new("DELETE FROM artifacts WHERE name = ");
+                forget.text(name);
+                connection.execute(forget).await?;
             }
-            let mut record = Statement::new("INSERT INTO artifacts (name, collection, description, removal) VALUES (");
-            record.text(name).sql(", ").text(collection.as_str()).sql(", ").text(description).sql(", ").text(removal).sql(")");
-            connection.execute(record).await?;
         }
-        StepChange::Drop => {
-            connection.batch(removal).await?;
-            let mut forget = Statement::new("DELETE FROM artifacts WHERE name = ");
-            forget.text(name);
-            connection.execute(forget).await?;
-        }
+        Ok(())
     }
-    Ok(())
 }
 
 async fn do_work(connection: &mut Connection<'_>, work: &Work) -> Result<(), Failure> {

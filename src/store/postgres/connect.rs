@@ -1,6 +1,7 @@
 //! Making a connection to PostgreSQL: the URL, TLS, and what every session of ours is set to. It knows nothing of pools.
 
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _};
@@ -9,6 +10,7 @@ use tokio_postgres::Config;
 use tokio_postgres::config::SslMode;
 
 use super::super::failure::{from_connect, from_database};
+use super::watch::{Watch, Watched};
 use crate::config::DatabaseSettings;
 use crate::error::{Error, Result};
 use crate::tls;
@@ -74,20 +76,36 @@ impl Connector {
 
     /// A new connection, ready for statements.
     pub async fn connect(&self, limits: Limits) -> Result<AsyncPgConnection> {
+        self.connect_under(limits, std::future::pending()).await
+    }
+
+    /// A new connection for requests, which is closed when an answer does not come within `patience`.
+    pub async fn connect_watched(&self, patience: Duration) -> Result<Watched> {
+        let watch = Arc::<Watch>::default();
+        let watching = Arc::clone(&watch);
+        let connection = self.connect_under(Limits::Requests, async move { watching.until_given_up(patience).await }).await?;
+        Ok(Watched::new(connection, watch))
+    }
+
+    /// A connection that is closed when `end` is there.
+    async fn connect_under(&self, limits: Limits, end: impl Future<Output = ()> + Send + 'static) -> Result<AsyncPgConnection> {
         // Boxed: a handshake's state is some 15 kB, and every operation's future has room for making a connection.
-        let made = tokio::time::timeout(self.connect_timeout, Box::pin(self.establish(limits))).await;
+        let made = tokio::time::timeout(self.connect_timeout, Box::pin(self.establish(limits, end))).await;
         made.unwrap_or_else(|_| {
             let detail = "PostgreSQL did not answer within database.connect_timeout; see database.url.";
             Err(Error::unavailable(detail, super::super::failure::RETRY_AFTER, "connecting timed out"))
         })
     }
 
-    async fn establish(&self, limits: Limits) -> Result<AsyncPgConnection> {
+    async fn establish(&self, limits: Limits, end: impl Future<Output = ()> + Send + 'static) -> Result<AsyncPgConnection> {
         let (client, connection) = self.config.connect(self.tls.clone()).await.map_err(|error| from_connect(&error))?;
         // It ends with the client. Whoever waits for an answer learns of a loss through the client.
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to PostgreSQL was lost");
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection to PostgreSQL was lost");
+                },
+                () = end => tracing::debug!("a connection to PostgreSQL was given up"),
             }
         });
         let mut connection = AsyncPgConnection::try_from(client).await.map_err(|error| from_database(&error.to_string()))?;

@@ -12,6 +12,7 @@ mod rows;
 mod search;
 mod structure;
 mod tallies;
+mod watch;
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -26,15 +27,14 @@ use diesel_async::{
     AnsiTransactionManager, AsyncConnection as _, AsyncPgConnection, SimpleAsyncConnection as _, TransactionManager as _,
 };
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use opentelemetry::metrics::Meter;
 use tokio::task::JoinHandle;
 use tokio::time::error::Elapsed;
 
-use super::connection::{Access, Connection};
+use super::connection::{Access, Connection, Task};
 use super::failure::{Failure, RETRY_AFTER};
 use super::metrics::{Metrics, Scarce, Shortage};
-use super::structure::{Step, apply};
+use super::structure::Step;
 use super::turns::{Name, Turn, Turns};
 use crate::config::DatabaseSettings;
 use crate::error::{Error, Result};
@@ -47,6 +47,7 @@ pub(super) use rows::load_texts;
 #[cfg(test)]
 pub(super) use search::query_text;
 pub(super) use tallies::{MOST_VALUES, Tallies, lock as tallies_lock};
+use watch::Watched;
 
 /// Prepared statements are kept for this many uses of a connection and then made anew: Diesel's cache has no bound,
 /// and filters come in endless variety. Each costs the server some 20 kB and, made anew, a round trip.
@@ -59,20 +60,22 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(100);
 /// What the pool keeps: it makes connections and tells the dead from the living.
 struct ConnectionManager {
     connector: Arc<Connector>,
+    /// How long the answer to one statement may take to come, which is longer than the server may work on it.
+    patience: Duration,
 }
 
 impl Manager for ConnectionManager {
     /// Boxed, because the pool moves it from hand to hand.
-    type Type = Box<AsyncPgConnection>;
+    type Type = Box<Watched>;
     type Error = Error;
 
-    async fn create(&self) -> Result<Box<AsyncPgConnection>> {
+    async fn create(&self) -> Result<Box<Watched>> {
         // Boxed, because the future is large and a part of that of every operation.
-        Box::pin(self.connector.connect(Limits::Requests)).await.map(Box::new)
+        Box::pin(self.connector.connect_watched(self.patience)).await.map(Box::new)
     }
 
     /// No test query: it would cost more than most statements. A connection that dies later is found by its use.
-    async fn recycle(&self, connection: &mut Box<AsyncPgConnection>, metrics: &ObjectMetrics) -> RecycleResult<Error> {
+    async fn recycle(&self, connection: &mut Box<Watched>, metrics: &ObjectMetrics) -> RecycleResult<Error> {
         if connection.is_broken() {
             return Err(RecycleError::message("the connection is dead, or was left in the middle of a transaction"));
         }
@@ -108,10 +111,11 @@ impl PostgresDatabase {
     /// Opens the database that `database.url` names, with one connection; the others come when they are needed.
     pub async fn open(settings: &DatabaseSettings, meter: &Meter) -> Result<Self> {
         let connector = Arc::new(Connector::of(settings)?);
+        let patience = settings.statement_timeout + GRACE;
         let size = |connections: u32| usize::try_from(connections).unwrap_or(usize::MAX);
         // Last in, first out: what a burst has left over stays unused, and is closed.
         let pool_of = |connections| {
-            let manager = ConnectionManager { connector: Arc::clone(&connector) };
+            let manager = ConnectionManager { connector: Arc::clone(&connector), patience };
             Pool::builder(manager).max_size(connections).queue_mode(QueueMode::Lifo).build().map_err(Error::internal)
         };
         let (pool, log) = (pool_of(size(settings.max_connections.max(1)))?, pool_of(1)?);
@@ -127,7 +131,7 @@ impl PostgresDatabase {
             pool,
             log,
             acquire_timeout: settings.acquire_timeout,
-            patience: settings.statement_timeout + GRACE,
+            patience,
             shortage,
             turns: Turns::default(),
             maintenance,
@@ -175,7 +179,7 @@ impl PostgresDatabase {
         }
         let mut connection = self.locked().await?;
         for step in steps {
-            apply(&mut Connection::Postgres(&mut connection), step).await?;
+            step.run(&mut Connection::Postgres(&mut connection)).await?;
         }
         Ok(())
     }
@@ -193,10 +197,9 @@ impl PostgresDatabase {
     }
 
     /// Runs `task` on a connection, in a transaction if it writes, and again as long as that helps.
-    pub async fn run<T, F>(&self, operation: &'static str, access: Access, task: F) -> Result<T, Failure>
+    pub async fn perform<T>(&self, operation: &'static str, access: Access, task: impl Task<T>) -> Result<T, Failure>
     where
         T: Send + 'static,
-        F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>> + Send + Sync + 'static,
     {
         let mut retries = Retries::until(tokio::time::Instant::now() + self.acquire_timeout);
         loop {
@@ -204,7 +207,8 @@ impl PostgresDatabase {
                 Access::Read => self.read(self.connection(operation).await, operation, &task).await,
                 // It says nothing of a shortage of the others.
                 Access::Follow => self.read(self.checkout(&self.log, unopened).await, operation, &task).await,
-                Access::Write => self.write(operation, &task).await,
+                // Boxed, because it is large and a read has no use for it.
+                Access::Write => Box::pin(self.write(operation, &task)).await,
             };
             let Err(failure) = outcome else { return outcome };
             match retries.delay_after(&failure) {
@@ -214,27 +218,20 @@ impl PostgresDatabase {
         }
     }
 
-    async fn read<T, F>(
+    async fn read<T>(
         &self,
         connection: Result<Object<ConnectionManager>, Failure>,
         operation: &'static str,
-        task: &F,
-    ) -> Result<T, Failure>
-    where
-        F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>>,
-    {
+        task: &impl Task<T>,
+    ) -> Result<T, Failure> {
         let mut connection = connection?;
-        let work = async { carried_out(operation, task(&mut Connection::Postgres(&mut connection))).await };
-        match tokio::time::timeout(self.patience, work).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(silent(Some(connection))),
-        }
+        let (open, waiting) = connection.statement();
+        let outcome = carried_out(operation, task.run(&mut Connection::Postgres(open))).await;
+        drop(waiting);
+        if outcome.is_err() && connection.has_given_up() { Err(silent(Some(connection))) } else { outcome }
     }
 
-    async fn write<T, F>(&self, operation: &'static str, task: &F) -> Result<T, Failure>
-    where
-        F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>>,
-    {
+    async fn write<T>(&self, operation: &'static str, task: &impl Task<T>) -> Result<T, Failure> {
         let mut connection = Writing(Some(self.connection(operation).await?));
         let Some(open) = &mut connection.0 else { return Err(Error::internal("a connection is gone").into()) };
         // Several statements, of which the slow ones are few.
@@ -244,12 +241,14 @@ impl PostgresDatabase {
         }
     }
 
-    async fn transact<T, F>(&self, connection: &mut AsyncPgConnection, operation: &'static str, task: &F) -> Result<T, Failure>
-    where
-        F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>>,
-    {
+    async fn transact<T>(
+        &self,
+        connection: &mut AsyncPgConnection,
+        operation: &'static str,
+        task: &impl Task<T>,
+    ) -> Result<T, Failure> {
         AnsiTransactionManager::begin_transaction(connection).await?;
-        match carried_out(operation, task(&mut Connection::Postgres(connection))).await {
+        match carried_out(operation, task.run(&mut Connection::Postgres(connection))).await {
             Ok(value) => match AnsiTransactionManager::commit_transaction(connection).await {
                 Ok(()) => Ok(value),
                 // Nobody knows whether the server had carried it out: it must not be run again.
@@ -362,7 +361,10 @@ fn silent(connection: Option<Object<ConnectionManager>>) -> Failure {
 }
 
 /// A panic, of a planner for example, ends its operation and nothing else: what is open is rolled back.
-async fn carried_out<T>(operation: &'static str, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let outcome = AssertUnwindSafe(work).catch_unwind().await;
-    outcome.unwrap_or_else(|_| Err(Failure::Refused(Error::internal(format!("{operation} panicked")))))
+fn carried_out<T>(
+    operation: &'static str,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> impl Future<Output = Result<T, Failure>> {
+    let panicked = move || Err(Failure::Refused(Error::internal(format!("{operation} panicked"))));
+    AssertUnwindSafe(work).catch_unwind().map(move |outcome| outcome.unwrap_or_else(|_| panicked()))
 }

@@ -24,10 +24,10 @@ use futures_util::future::BoxFuture;
 use opentelemetry::metrics::Meter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::connection::{Access, Connection};
+use super::connection::{Access, Connection, Task};
 use super::failure::{Failure, from_database};
 use super::metrics::{Metrics, Scarce, Shortage};
-use super::structure::{Step, apply};
+use super::structure::Step;
 use crate::config::DatabaseSettings;
 use crate::error::{Error, Result};
 
@@ -118,25 +118,19 @@ impl SqliteDatabase {
     /// Does the steps of the structure, each in a transaction of its own.
     pub async fn apply(&self, steps: &[Step]) -> Result<(), Failure> {
         for step in steps {
-            let step = step.clone();
-            self.run("apply", Access::Write, move |connection| {
-                let step = step.clone();
-                async move { apply(connection, &step).await }.boxed()
-            })
-            .await?;
+            self.perform("apply", Access::Write, step.clone()).await?;
         }
         Ok(())
     }
 
     /// Runs `task` on a connection, under the write lock and in a transaction if it writes.
-    pub async fn run<T, F>(&self, operation: &'static str, access: Access, task: F) -> Result<T, Failure>
+    pub async fn perform<T>(&self, operation: &'static str, access: Access, task: impl Task<T>) -> Result<T, Failure>
     where
         T: Send + 'static,
-        F: for<'a> Fn(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>> + Send + 'static,
     {
         self.blocking(operation, access, move |sqlite| match access {
-            Access::Read | Access::Follow => finish(task, sqlite),
-            Access::Write => sqlite.immediate_transaction(|sqlite| finish(task, sqlite)),
+            Access::Read | Access::Follow => finish(&task, sqlite),
+            Access::Write => sqlite.immediate_transaction(|sqlite| finish(&task, sqlite)),
         })
         .await
     }
@@ -220,12 +214,9 @@ impl SqliteDatabase {
 }
 
 /// Polls the operation once: on an embedded database every future is ready.
-fn finish<T, F>(task: F, sqlite: &mut SqliteConnection) -> Result<T, Failure>
-where
-    F: for<'a> FnOnce(&'a mut Connection<'_>) -> BoxFuture<'a, Result<T, Failure>>,
-{
+fn finish<T>(task: &impl Task<T>, sqlite: &mut SqliteConnection) -> Result<T, Failure> {
     let waited = || Failure::Refused(Error::internal("an operation waited for something that is not the database"));
-    task(&mut Connection::Sqlite(sqlite)).now_or_never().unwrap_or_else(|| Err(waited()))
+    task.run(&mut Connection::Sqlite(sqlite)).now_or_never().unwrap_or_else(|| Err(waited()))
 }
 
 /// busy_timeout first, so that the others wait for locks.
