@@ -1,6 +1,6 @@
 //! What a miss costs a server: a record, and a page of 50, that Terrace loads from PostgreSQL and keeps, against a handler of the same
-//! process that sends on what the bare statement through `tokio-postgres` brings. CPU of the server process per request, and requests
-//! per second, as ratios of neighbouring runs.
+//! process that sends on what the bare statement through `tokio-postgres` brings, over one connection to which all requests of its
+//! thread add theirs. CPU of the server process per request, and requests per second, as ratios of neighbouring runs.
 //!
 //! `scripts/with-servers cargo bench --bench misses` (arguments: requests per run, runs per server)
 
@@ -117,13 +117,12 @@ fn compare() {
     let bare_record = |number| format!("/record/{}", record(number));
     let terraces_page = |_| "/api/v1/metrics?limit=50&count=none".to_owned();
     let bare_page = |_| "/page".to_owned();
-    for connections in [1, 16] {
-        let name = |what| format!("{what}, {connections} connections");
-        let sides: [Side<'_>; 2] = [(server.address, &terraces_record), (bare, &bare_record)];
-        row(&name("record miss"), &server, sides, connections, requests, runs);
-        let sides: [Side<'_>; 2] = [(server.address, &terraces_page), (bare, &bare_page)];
-        row(&name("page of 50, no count"), &server, sides, connections, requests / 10, runs);
-    }
+    let records: [Side<'_>; 2] = [(server.address, &terraces_record), (bare, &bare_record)];
+    // One after the other: at the same time it would be one load for all.
+    let pages: [Side<'_>; 2] = [(server.address, &terraces_page), (bare, &bare_page)];
+    row("record miss, one at a time", &server, records, 1, requests, runs);
+    row("record miss, 16 at a time", &server, records, 16, requests, runs);
+    row("page of 50, no count", &server, pages, 1, requests / 10, runs);
 }
 
 /// An address, and the path of each request.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use deadpool::managed::{Manager, Pool};
+use deadpool::Status;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Meter};
 use prometheus::{HistogramOpts, HistogramVec};
@@ -42,13 +42,12 @@ impl Metrics {
     }
 
     /// Reports the pool at every scrape, until it is gone.
-    pub fn watch_pool<M: Manager + 'static>(meter: &Meter, pool: &Pool<M>) {
-        let pool = pool.weak();
+    pub fn watch_pool(meter: &Meter, status: impl Fn() -> Option<Status> + Send + Sync + 'static) {
         meter
             .u64_observable_gauge("terrace_database_connections")
             .with_description("Database connections by state, and operations that wait for one.")
             .with_callback(move |observer| {
-                if let Some(status) = pool.upgrade().map(|pool| pool.status()) {
+                if let Some(status) = status() {
                     let idle = status.available.min(status.size);
                     for (name, value) in [("idle", idle), ("used", status.size - idle), ("waiting", status.waiting)] {
                         observer.observe(value as u64, &[KeyValue::new("state", name)]);

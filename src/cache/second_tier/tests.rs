@@ -245,7 +245,6 @@ async fn a_guard_that_moves_between_look_up_and_insert_keeps_the_old_value_out()
         cache: Arc::clone(&other.cache),
         scope: Arc::clone(&other.scope),
         key: other.key("M-1"),
-        guards: vec![record("M-1")],
         dependencies,
         purpose: crate::cache::load::Purpose::Answer,
     };

@@ -1,19 +1,19 @@
 //! Upkeep of the pool: a few connections are always there, and those that nobody uses are closed.
 
+use std::sync::Weak;
 use std::time::Duration;
 
-use deadpool::managed::WeakPool;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 
-use super::ConnectionManager;
+use super::pool::Pool;
 
 /// How often unused connections are looked for.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Keeps as many connections as `database.min_connections` says and closes what has not been used.
 pub(super) struct Keep {
-    pub pool: WeakPool<ConnectionManager>,
+    pub pool: Weak<Pool>,
     pub min_connections: usize,
     pub idle_timeout: Duration,
 }
@@ -27,15 +27,17 @@ impl Keep {
             ticks.tick().await;
             let Some(pool) = self.pool.upgrade() else { return };
             let mut spare = pool.status().size.saturating_sub(self.min_connections);
-            pool.retain(|_, metrics| {
-                let close = spare > 0 && metrics.last_used() > self.idle_timeout;
+            pool.retain(|unused| {
+                let close = spare > 0 && unused > self.idle_timeout;
                 spare -= usize::from(close);
                 !close
             });
             let missing = self.min_connections.saturating_sub(pool.status().size);
-            if missing > 0 {
-                let wanted = pool.status().available + missing;
-                let mut getting: Vec<_> = (0..wanted).map(|_| Box::pin(pool.get())).collect();
+            if missing > 0
+                && let Ok(idle) = pool.idle_here()
+            {
+                let wanted = idle + missing;
+                let mut getting: Vec<_> = (0..wanted).map(|_| Box::pin(pool.get_here())).collect();
                 // Those that are there are held until the others have begun to be made, and no longer: a server that does not answer
                 // must not keep them from requests. Failures are told by requests, too.
                 let mut held = Vec::with_capacity(wanted);

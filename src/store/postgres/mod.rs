@@ -8,6 +8,7 @@ mod dialect;
 mod keep;
 mod log_indexes;
 mod migrations;
+mod pool;
 mod rows;
 mod search;
 mod structure;
@@ -20,12 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
-use deadpool::managed::{Manager, Metrics as ObjectMetrics, Object, Pool, PoolError, QueueMode, RecycleError, RecycleResult};
-use diesel::connection::CacheSize;
 use diesel_async::pooled_connection::PoolableConnection as _;
-use diesel_async::{
-    AnsiTransactionManager, AsyncConnection as _, AsyncPgConnection, SimpleAsyncConnection as _, TransactionManager as _,
-};
+use diesel_async::{AnsiTransactionManager, AsyncPgConnection, SimpleAsyncConnection as _, TransactionManager as _};
 use futures_util::FutureExt as _;
 use opentelemetry::metrics::Meter;
 use tokio::task::JoinHandle;
@@ -43,56 +40,23 @@ use crate::model::CollectionName;
 use connect::{Connector, Limits};
 pub(super) use dialect::PostgresDialect;
 use keep::Keep;
+use pool::{Lent, Pool};
 pub(super) use rows::load_texts;
 #[cfg(test)]
 pub(super) use search::query_text;
 pub(super) use tallies::{MOST_VALUES, Tallies, lock as tallies_lock};
-use watch::Watched;
 
-/// Prepared statements are kept for this many uses of a connection and then made anew: Diesel's cache has no bound,
-/// and filters come in endless variety. Each costs the server some 20 kB and, made anew, a round trip.
-const USES_PER_STATEMENT_CACHE: usize = 1_024;
 /// How much longer than `database.statement_timeout` an answer may take, before its connection is given up.
 const GRACE: Duration = Duration::from_secs(1);
 /// How often the installation's lock is tried.
 const LOCK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What the pool keeps: it makes connections and tells the dead from the living.
-struct ConnectionManager {
-    connector: Arc<Connector>,
-    /// How long the answer to one statement may take to come, which is longer than the server may work on it.
-    patience: Duration,
-}
-
-impl Manager for ConnectionManager {
-    /// Boxed, because the pool moves it from hand to hand.
-    type Type = Box<Watched>;
-    type Error = Error;
-
-    async fn create(&self) -> Result<Box<Watched>> {
-        // Boxed, because the future is large and a part of that of every operation.
-        Box::pin(self.connector.connect_watched(self.patience)).await.map(Box::new)
-    }
-
-    /// No test query: it would cost more than most statements. A connection that dies later is found by its use.
-    async fn recycle(&self, connection: &mut Box<Watched>, metrics: &ObjectMetrics) -> RecycleResult<Error> {
-        if connection.is_broken() {
-            return Err(RecycleError::message("the connection is dead, or was left in the middle of a transaction"));
-        }
-        if metrics.recycle_count % USES_PER_STATEMENT_CACHE == USES_PER_STATEMENT_CACHE - 1 {
-            connection.set_prepared_statement_cache_size(CacheSize::Disabled);
-            connection.set_prepared_statement_cache_size(CacheSize::Unbounded);
-        }
-        Ok(())
-    }
-}
-
 /// One database of a server.
 pub(super) struct PostgresDatabase {
     connector: Arc<Connector>,
-    pool: Pool<ConnectionManager>,
+    pool: Arc<Pool>,
     /// One connection, for whoever follows the log.
-    log: Pool<ConnectionManager>,
+    log: Pool,
     acquire_timeout: Duration,
     /// How long the answer to one statement may take to come, which is longer than the server may work on it.
     patience: Duration,
@@ -113,14 +77,10 @@ impl PostgresDatabase {
         let connector = Arc::new(Connector::of(settings)?);
         let patience = settings.statement_timeout + GRACE;
         let size = |connections: u32| usize::try_from(connections).unwrap_or(usize::MAX);
-        // Last in, first out: what a burst has left over stays unused, and is closed.
-        let pool_of = |connections| {
-            let manager = ConnectionManager { connector: Arc::clone(&connector), patience };
-            Pool::builder(manager).max_size(connections).queue_mode(QueueMode::Lifo).build().map_err(Error::internal)
-        };
-        let (pool, log) = (pool_of(size(settings.max_connections.max(1)))?, pool_of(1)?);
+        let pool = Arc::new(Pool::new(&connector, patience, size(settings.max_connections.max(1))));
+        let log = Pool::new(&connector, patience, 1);
         let keep = Keep {
-            pool: pool.weak(),
+            pool: Arc::downgrade(&pool),
             min_connections: size(settings.min_connections.min(settings.max_connections)),
             idle_timeout: settings.idle_timeout,
         };
@@ -138,7 +98,8 @@ impl PostgresDatabase {
         };
         drop(database.connection("open").await.map_err(Failure::into_error)?);
         // Only now: opening is tried again and again, and each of these stays for good.
-        Metrics::watch_pool(meter, &database.pool);
+        let pool = Arc::downgrade(&database.pool);
+        Metrics::watch_pool(meter, move || Some(pool.upgrade()?.status()));
         Ok(database)
     }
 
@@ -220,7 +181,7 @@ impl PostgresDatabase {
 
     async fn read<T>(
         &self,
-        connection: Result<Object<ConnectionManager>, Failure>,
+        connection: Result<Lent, Failure>,
         operation: &'static str,
         task: &impl Task<T>,
     ) -> Result<T, Failure> {
@@ -273,18 +234,14 @@ impl PostgresDatabase {
         Ok(connection)
     }
 
-    async fn connection(&self, operation: &'static str) -> Result<Object<ConnectionManager>, Failure> {
+    async fn connection(&self, operation: &'static str) -> Result<Lent, Failure> {
         let connection = self.checkout(&self.pool, |_| self.shortage.in_vain(operation)).await?;
         self.shortage.relieved(|| self.pool.status().waiting);
         Ok(connection)
     }
 
     /// `in_vain`: none of them became free.
-    async fn checkout(
-        &self,
-        pool: &Pool<ConnectionManager>,
-        in_vain: impl FnOnce(Elapsed) -> Failure,
-    ) -> Result<Object<ConnectionManager>, Failure> {
+    async fn checkout(&self, pool: &Pool, in_vain: impl FnOnce(Elapsed) -> Failure) -> Result<Lent, Failure> {
         let mut taking = pin!(pool.get());
         // Most find one at once, and need no timer.
         let taken = match taking.as_mut().now_or_never() {
@@ -292,9 +249,7 @@ impl PostgresDatabase {
             None => tokio::time::timeout(self.acquire_timeout, taking).await,
         };
         match taken {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(PoolError::Backend(error))) => Err(Failure::Unreachable(error)),
-            Ok(Err(error)) => Err(Failure::Refused(Error::internal(error))),
+            Ok(taken) => taken.map_err(Failure::Unreachable),
             // There was room for one more, and making it took too long.
             Err(waited) if pool.status().size < pool.status().max_size => Err(unopened(waited)),
             Err(waited) => Err(in_vain(waited)),
@@ -309,14 +264,14 @@ fn unopened(waited: Elapsed) -> Failure {
 
 /// A connection in a transaction. A caller who goes away leaves it open: the pool would find that out when somebody takes the
 /// connection, and until then its locks would keep everybody waiting. So it is closed at once.
-struct Writing(Option<Object<ConnectionManager>>);
+struct Writing(Option<Lent>);
 
 impl Drop for Writing {
     fn drop(&mut self) {
         if let Some(mut connection) = self.0.take()
             && connection.is_broken()
         {
-            drop(Object::take(connection));
+            connection.close();
         }
     }
 }
@@ -354,8 +309,10 @@ impl Retries {
 
 /// The server should have ended the statement itself by now. Its connection is of no use to anybody: whatever it is asked
 /// next would wait for the answer to this.
-fn silent(connection: Option<Object<ConnectionManager>>) -> Failure {
-    drop(connection.map(Object::take));
+fn silent(connection: Option<Lent>) -> Failure {
+    if let Some(connection) = connection {
+        connection.close();
+    }
     let detail = "PostgreSQL did not answer within database.statement_timeout; see database.url.";
     Failure::Unreachable(Error::unavailable(detail, RETRY_AFTER, "nothing came over the connection"))
 }

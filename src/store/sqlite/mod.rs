@@ -80,7 +80,8 @@ impl SqliteDatabase {
             Pool::builder(manager).max_size(connections).build().map_err(Error::internal)
         };
         let (pool, log) = (pool_of(size)?, pool_of(1)?);
-        Metrics::watch_pool(meter, &pool);
+        let watched = pool.weak();
+        Metrics::watch_pool(meter, move || Some(watched.upgrade()?.status()));
         let writer = Arc::new(Semaphore::new(1));
         let [connections, writes] = [Scarce::Connection, Scarce::WriteLock].map(|scarce| Shortage::new(meter, scarce, settings));
         let database = Self { file, pool, log, writer, acquire_timeout: settings.acquire_timeout, connections, writes };

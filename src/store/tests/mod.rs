@@ -13,6 +13,7 @@ mod log;
 mod opening;
 mod paging;
 mod plans;
+mod pool;
 mod races;
 #[path = "../../../tests/support/schema.rs"]
 #[allow(dead_code, reason = "the integration tests use the rest of it")]
