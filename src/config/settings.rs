@@ -108,7 +108,8 @@ pub struct DatabaseSettings {
     /// many take them from other clients of the server.
     pub min_connections: u32,
     /// The most connections, besides one that follows the change log. Too few queue cache misses behind each other, too many only cost memory; all instances
-    /// together must stay below PostgreSQL's own `max_connections`.
+    /// together must stay below PostgreSQL's own `max_connections`. Each thread that serves requests uses its own, and others' when there may be no
+    /// more: with fewer than `http.workers`, threads wake each other for each statement, which costs more than a miss does.
     pub max_connections: u32,
     /// How long a request waits for a connection, or for a lock, before it is refused with 503.
     #[serde(with = "humantime_text")]
