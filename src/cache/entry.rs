@@ -315,14 +315,14 @@ impl Entry {
         self.wants_refresh(age) && !self.refreshing.swap(true, Ordering::Relaxed)
     }
 
-    /// Its successor is about to be loaded, for a request that it would not do for.
+    /// Somebody begins to load what takes its place.
     pub(super) fn supersede(&self) {
         self.superseded.store(true, Ordering::Relaxed);
     }
 
-    /// Whether somebody began to load its successor.
-    pub(super) fn has_successor(&self) -> bool {
-        self.superseded.load(Ordering::Relaxed) || self.refreshing.load(Ordering::Relaxed)
+    /// Whether somebody has begun to load what takes its place.
+    pub(super) fn is_superseded(&self) -> bool {
+        self.superseded.load(Ordering::Relaxed)
     }
 
     /// What `make` makes of the body, which it is asked for once; `None` if it made nothing, or somebody else something else of it.

@@ -103,8 +103,9 @@ impl Flights {
         }
         let dependencies = capture();
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-        let departure = Departure { flights: Arc::clone(self), key: key.clone(), number };
         let load = load(dependencies.clone());
+        // Not before: if `load` panicked, dropping it would wait for the lock that is held here.
+        let departure = Departure { flights: Arc::clone(self), key: key.clone(), number };
         let landing = Landing::default();
         table.insert(key.clone(), Flight { number, dependencies, purpose, landing: Arc::clone(&landing) });
         let work = Work { load, landing, departure: Some(departure) };
@@ -157,6 +158,7 @@ impl Future for Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
+        self.departure = None;
         if !self.landing.initialized() {
             let _ = self.landing.set(Err(Error::internal("a load ended with its runtime")));
         }

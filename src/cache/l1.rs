@@ -46,7 +46,7 @@ impl Evictions {
         let counter = match () {
             () if !entry.is_valid() => &self.outdated,
             () if entry.age() >= entry.retention() => &self.expired,
-            () if entry.has_successor() => &self.replaced,
+            () if entry.is_superseded() => &self.replaced,
             () => &self.size,
         };
         counter.inc();

@@ -20,6 +20,8 @@ struct Asked<'a> {
     scope: &'a Arc<Scope>,
     key: &'a CacheKey,
     guards: &'a [Guard],
+    /// What L1 had.
+    entry: Option<&'a Arc<Entry>>,
     /// See [`Found::landings`].
     landings: u64,
 }
@@ -68,13 +70,10 @@ impl Cache {
             found = self.find(key);
         }
         let demand = Demand::new(freshness, scope.max_lag(), self.is_trusted());
-        let asked = Asked { scope, key, guards, landings: found.landings };
-        if let Some(entry) = found.entry {
+        let asked = Asked { scope, key, guards, entry: found.entry.as_ref(), landings: found.landings };
+        if let Some(entry) = asked.entry {
             let age = entry.age();
-            let verdict = demand.judge(&entry, age);
-            if verdict == Verdict::Refused && demand.is_particular() && !freshness.only_if_cached && !freshness.no_store {
-                entry.supersede();
-            }
+            let verdict = demand.judge(entry, age);
             if let Some(lookup) = taken(scope, entry, age, verdict, Tier::L1) {
                 let purpose = match verdict {
                     Verdict::Fresh => lookup.entry.claims_refresh(age).then_some(Purpose::Refresh),
@@ -90,7 +89,7 @@ impl Cache {
         }
         if freshness.only_if_cached || demand.is_particular() && !freshness.reload {
             let dependencies = self.capture(scope, guards);
-            if let Some(lookup) = self.peek(scope, key, guards, dependencies, &demand).await {
+            if let Some(lookup) = self.peek(asked, dependencies, &demand).await {
                 return Ok(lookup);
             }
         }
@@ -181,23 +180,20 @@ impl Cache {
     }
 
     /// Looks in L2 without loading. What is fresh there is L1's from now on.
-    async fn peek(
-        &self,
-        scope: &Scope,
-        key: &CacheKey,
-        guards: &[Guard],
-        dependencies: Dependencies,
-        demand: &Demand<'_>,
-    ) -> Option<Lookup> {
+    async fn peek(&self, asked: Asked<'_>, dependencies: Dependencies, demand: &Demand<'_>) -> Option<Lookup> {
+        let Asked { scope, key, guards, entry: replaced, .. } = asked;
         let tier = self.second_tier()?;
         let found = tier.peek(&tier.address(scope, key, guards), &dependencies).await;
         let entry = Arc::new(found.inspect_err(|_| scope.metrics().second.errors.inc()).ok().flatten()?);
         let age = entry.age();
         let verdict = demand.judge(&entry, age);
         if verdict == Verdict::Fresh {
+            if let Some(replaced) = replaced {
+                replaced.supersede();
+            }
             self.l1.insert(key.clone(), Arc::clone(&entry));
         }
-        taken(scope, entry, age, verdict, Tier::L2)
+        taken(scope, &entry, age, verdict, Tier::L2)
     }
 
     fn board<L, F>(self: &Arc<Self>, asked: Asked<'_>, purpose: Purpose, loader: L) -> Boarding
@@ -205,9 +201,9 @@ impl Cache {
         L: FnOnce() -> F,
         F: Future<Output = Result<Content>> + Send + 'static,
     {
-        let Asked { scope, key, guards, landings } = asked;
+        let Asked { scope, key, guards, entry, landings } = asked;
         let landed = || self.fresh(key).map(|lookup| lookup.entry);
-        self.flights.board(
+        let boarding = self.flights.board(
             key,
             purpose,
             landings,
@@ -223,7 +219,11 @@ impl Cache {
                     Some(tier) => load.run(Arc::clone(tier), guards.to_vec(), loading).boxed(),
                 }
             },
-        )
+        );
+        if let (Boarding::Started(_), Some(entry)) = (&boarding, entry) {
+            entry.supersede();
+        }
+        boarding
     }
 
     /// Captures every guard. Call it before anything is read that the captures shall protect.
@@ -233,7 +233,7 @@ impl Cache {
 }
 
 /// An entry that was found in `tier`, unless it will not do.
-fn taken(scope: &Scope, entry: Arc<Entry>, age: Duration, verdict: Verdict, tier: Tier) -> Option<Lookup> {
+fn taken(scope: &Scope, entry: &Arc<Entry>, age: Duration, verdict: Verdict, tier: Tier) -> Option<Lookup> {
     let metrics = scope.metrics();
     let (outcome, counter) = match (verdict, tier) {
         (Verdict::Refused, _) => return None,
@@ -243,5 +243,5 @@ fn taken(scope: &Scope, entry: Arc<Entry>, age: Duration, verdict: Verdict, tier
         (Verdict::Allowed | Verdict::Lagging, Tier::L2) => (Outcome::Stale, &metrics.second.stale),
     };
     counter.inc();
-    Some(Lookup { entry, outcome, tier: Some(tier), age })
+    Some(Lookup { entry: Arc::clone(entry), outcome, tier: Some(tier), age })
 }

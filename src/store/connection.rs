@@ -44,7 +44,7 @@ pub(super) enum Connection<'c> {
     Postgres(&'c mut AsyncPgConnection),
 }
 
-/// What runs on a connection; again, from the start, if that helps. Nearly all are closures; the one of a miss is a struct,
+/// What runs on a connection; again, from the start, if that helps. Nearly all are closures; the one of a miss is not,
 /// which needs no boxes.
 pub(super) trait Task<T>: Send + Sync + 'static {
     /// Runs it.

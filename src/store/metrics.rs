@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use deadpool::Status;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Meter};
 use prometheus::{HistogramOpts, HistogramVec};
@@ -15,6 +14,17 @@ use crate::telemetry::Telemetry;
 
 /// Bounds of the histogram in seconds: a point read is some 10 µs, a count over 100,000 records some 10 ms.
 const BOUNDS: [f64; 14] = [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
+
+/// How busy a pool is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PoolStatus {
+    /// How many connections there are.
+    pub size: usize,
+    /// How many of them nobody uses.
+    pub idle: usize,
+    /// How many operations wait for one.
+    pub waiting: usize,
+}
 
 /// The instruments, made once.
 #[derive(Debug)]
@@ -42,14 +52,13 @@ impl Metrics {
     }
 
     /// Reports the pool at every scrape, until it is gone.
-    pub fn watch_pool(meter: &Meter, status: impl Fn() -> Option<Status> + Send + Sync + 'static) {
+    pub fn watch_pool(meter: &Meter, status: impl Fn() -> Option<PoolStatus> + Send + Sync + 'static) {
         meter
             .u64_observable_gauge("terrace_database_connections")
             .with_description("Database connections by state, and operations that wait for one.")
             .with_callback(move |observer| {
-                if let Some(status) = status() {
-                    let idle = status.available.min(status.size);
-                    for (name, value) in [("idle", idle), ("used", status.size - idle), ("waiting", status.waiting)] {
+                if let Some(PoolStatus { size, idle, waiting }) = status() {
+                    for (name, value) in [("idle", idle), ("used", size - idle), ("waiting", waiting)] {
                         observer.observe(value as u64, &[KeyValue::new("state", name)]);
                     }
                 }

@@ -4,9 +4,13 @@ use super::*;
 
 /// A cache with room for some 50 entries, which live for `ttl` and do not stand in for errors.
 fn small(telemetry: &Telemetry, ttl: Duration) -> Bench {
+    lasting(telemetry, ttl, Duration::ZERO)
+}
+
+fn lasting(telemetry: &Telemetry, ttl: Duration, stale_if_error: Duration) -> Bench {
     let l1_bytes = bytesize::ByteSize::kib(64);
     let settings = CacheSettings { jitter_percent: 0, l1_bytes, ..CacheSettings::default() };
-    Bench::over(Cache::new(&settings, telemetry).unwrap(), ttl, Duration::ZERO)
+    Bench::over(Cache::new(&settings, telemetry).unwrap(), ttl, stale_if_error)
 }
 
 fn counted(telemetry: &Telemetry, cause: &str) -> u64 {
@@ -55,6 +59,17 @@ async fn one_whose_successor_a_request_has_asked_for() {
     let reload = Freshness { reload: true, ..Freshness::ANY };
     let loader = || async { Ok(content("two")) };
     bench.cache.get_or_load(&bench.scope, &bench.key, &[record("M-1")], &reload, loader).await.unwrap();
+    until_counted(&bench, &telemetry, "replaced", 1).await;
+    assert_eq!(["expired", "outdated", "size"].map(|cause| counted(&telemetry, cause)), [0; 3]);
+}
+
+#[tokio::test]
+async fn one_that_has_expired_and_could_have_stood_in_for_an_error() {
+    let telemetry = Telemetry::new().unwrap();
+    let bench = lasting(&telemetry, Duration::from_millis(20), HOUR);
+    bench.read("one").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    assert_eq!(bench.read("two").await.unwrap().outcome, Outcome::Miss);
     until_counted(&bench, &telemetry, "replaced", 1).await;
     assert_eq!(["expired", "outdated", "size"].map(|cause| counted(&telemetry, cause)), [0; 3]);
 }

@@ -79,11 +79,11 @@ impl Connector {
         self.connect_under(limits, std::future::pending()).await
     }
 
-    /// A new connection for requests, which is closed when an answer does not come within `patience`.
+    /// A new connection for requests, which is closed when the answers to a reading operation do not come within `patience`.
     pub async fn connect_watched(&self, patience: Duration) -> Result<Watched> {
         let watch = Arc::<Watch>::default();
         let watching = Arc::clone(&watch);
-        let connection = self.connect_under(Limits::Requests, async move { watching.until_given_up(patience).await }).await?;
+        let connection = self.connect_under(Limits::Requests, watching.until_given_up(patience)).await?;
         Ok(Watched::new(connection, watch))
     }
 

@@ -1,19 +1,17 @@
 //! Upkeep of the pool: a few connections are always there, and those that nobody uses are closed.
 
-use std::sync::Weak;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 
-use super::pool::Pool;
+use super::pool::WeakPool;
 
 /// How often unused connections are looked for.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Keeps as many connections as `database.min_connections` says and closes what has not been used.
 pub(super) struct Keep {
-    pub pool: Weak<Pool>,
+    pub pool: WeakPool,
     pub min_connections: usize,
     pub idle_timeout: Duration,
 }
@@ -33,18 +31,8 @@ impl Keep {
                 !close
             });
             let missing = self.min_connections.saturating_sub(pool.status().size);
-            if missing > 0
-                && let Ok(idle) = pool.idle_here()
-            {
-                let wanted = idle + missing;
-                let mut getting: Vec<_> = (0..wanted).map(|_| Box::pin(pool.get_here())).collect();
-                // Those that are there are held until the others have begun to be made, and no longer: a server that does not answer
-                // must not keep them from requests. Failures are told by requests, too.
-                let mut held = Vec::with_capacity(wanted);
-                getting.retain_mut(|connection| connection.now_or_never().map(|got| held.push(got)).is_none());
-                drop(held);
-                join_all(getting.into_iter().map(|connection| async { drop(connection.await) })).await;
-            }
+            // Failures are told by requests, too.
+            join_all((0..missing).map(|_| Box::pin(pool.make_one()))).await;
         }
     }
 }

@@ -54,7 +54,7 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(100);
 /// One database of a server.
 pub(super) struct PostgresDatabase {
     connector: Arc<Connector>,
-    pool: Arc<Pool>,
+    pool: Pool,
     /// One connection, for whoever follows the log.
     log: Pool,
     acquire_timeout: Duration,
@@ -77,10 +77,10 @@ impl PostgresDatabase {
         let connector = Arc::new(Connector::of(settings)?);
         let patience = settings.statement_timeout + GRACE;
         let size = |connections: u32| usize::try_from(connections).unwrap_or(usize::MAX);
-        let pool = Arc::new(Pool::new(&connector, patience, size(settings.max_connections.max(1))));
+        let pool = Pool::new(&connector, patience, size(settings.max_connections.max(1)));
         let log = Pool::new(&connector, patience, 1);
         let keep = Keep {
-            pool: Arc::downgrade(&pool),
+            pool: pool.downgrade(),
             min_connections: size(settings.min_connections.min(settings.max_connections)),
             idle_timeout: settings.idle_timeout,
         };
@@ -98,24 +98,24 @@ impl PostgresDatabase {
         };
         drop(database.connection("open").await.map_err(Failure::into_error)?);
         // Only now: opening is tried again and again, and each of these stays for good.
-        let pool = Arc::downgrade(&database.pool);
+        let pool = database.pool.downgrade();
         Metrics::watch_pool(meter, move || Some(pool.upgrade()?.status()));
         Ok(database)
     }
 
     /// Whether the tables were made and nothing has called [`Self::settle`] since.
     pub async fn is_new(&self) -> Result<bool, Failure> {
-        migrations::is_new(&mut *self.connection("is_new").await?).await
+        migrations::is_new(self.connection("is_new").await?.open()?).await
     }
 
     /// The database is no longer new.
     pub async fn settle(&self) -> Result<(), Failure> {
-        migrations::settle(&mut *self.connection("settle").await?).await
+        migrations::settle(self.connection("settle").await?.open()?).await
     }
 
     /// The migrations that the tables lack, or `None` if there are no tables at all. It writes nothing.
     pub async fn pending_migrations(&self) -> Result<Option<Vec<String>>, Failure> {
-        migrations::pending(&mut *self.connection("pending_migrations").await?).await
+        migrations::pending(self.connection("pending_migrations").await?.open()?).await
     }
 
     /// Brings the tables to this version's state; refuses a database that a newer version migrated.
@@ -186,17 +186,27 @@ impl PostgresDatabase {
         task: &impl Task<T>,
     ) -> Result<T, Failure> {
         let mut connection = connection?;
-        let (open, waiting) = connection.statement();
-        let outcome = carried_out(operation, task.run(&mut Connection::Postgres(open))).await;
+        let is_anothers = connection.is_anothers();
+        let (open, waiting) = connection.open()?.watched();
+        let outcome = {
+            let mut open = Connection::Postgres(open);
+            let work = pin!(carried_out(operation, task.run(&mut open)));
+            // Whoever carries the connection on watches over it, and another runtime may be stuck.
+            if is_anothers { tokio::time::timeout(self.patience * 2, work).await } else { Ok(work.await) }
+        };
         drop(waiting);
-        if outcome.is_err() && connection.has_given_up() { Err(silent(Some(connection))) } else { outcome }
+        match outcome {
+            Err(_) => Err(silent(Some(connection))),
+            Ok(Err(_)) if connection.has_given_up() => Err(silent(Some(connection))),
+            Ok(outcome) => outcome,
+        }
     }
 
     async fn write<T>(&self, operation: &'static str, task: &impl Task<T>) -> Result<T, Failure> {
         let mut connection = Writing(Some(self.connection(operation).await?));
-        let Some(open) = &mut connection.0 else { return Err(Error::internal("a connection is gone").into()) };
+        let Some(lent) = &mut connection.0 else { return Err(Error::internal("a connection is gone").into()) };
         // Several statements, of which the slow ones are few.
-        match tokio::time::timeout(self.patience * 2, self.transact(open, operation, task)).await {
+        match tokio::time::timeout(self.patience * 2, self.transact(lent.open()?, operation, task)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(silent(connection.0.take()).into_unknown_outcome()),
         }
@@ -242,18 +252,22 @@ impl PostgresDatabase {
 
     /// `in_vain`: none of them became free.
     async fn checkout(&self, pool: &Pool, in_vain: impl FnOnce(Elapsed) -> Failure) -> Result<Lent, Failure> {
-        let mut taking = pin!(pool.get());
-        // Most find one at once, and need no timer.
-        let taken = match taking.as_mut().now_or_never() {
-            Some(taken) => Ok(taken),
-            None => tokio::time::timeout(self.acquire_timeout, taking).await,
+        let mut deadline = None;
+        let mut by = || *deadline.get_or_insert_with(|| tokio::time::Instant::now() + self.acquire_timeout);
+        let permit = match pool.try_use() {
+            Some(permit) => permit,
+            None => match tokio::time::timeout_at(by(), pool.wait_for_use()).await {
+                Ok(permit) => permit?,
+                Err(waited) => return Err(in_vain(waited)),
+            },
         };
-        match taken {
-            Ok(taken) => taken.map_err(Failure::Unreachable),
-            // There was room for one more, and making it took too long.
-            Err(waited) if pool.status().size < pool.status().max_size => Err(unopened(waited)),
-            Err(waited) => Err(in_vain(waited)),
-        }
+        let mut getting = pin!(pool.get(permit));
+        // Most find one at once, and need no timer.
+        let got = match getting.as_mut().now_or_never() {
+            Some(got) => got,
+            None => tokio::time::timeout_at(by(), getting).await.map_err(unopened)?,
+        };
+        got.map_err(Failure::Unreachable)
     }
 }
 
@@ -269,7 +283,7 @@ struct Writing(Option<Lent>);
 impl Drop for Writing {
     fn drop(&mut self) {
         if let Some(mut connection) = self.0.take()
-            && connection.is_broken()
+            && connection.open().is_ok_and(|open| open.is_broken())
         {
             connection.close();
         }

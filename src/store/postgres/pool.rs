@@ -1,24 +1,20 @@
 //! The pool. A connection is carried on by a task of the runtime that made it, and every thread that serves requests has a runtime of
 //! its own: a statement over a connection of another thread wakes that thread to be sent and this one to get its answer, which
-//! costs more than all that Terrace does for a miss. So each runtime has connections of its own, in a pool of the library's. It takes
-//! those of others while it has none, which it then makes behind its back, and when there may be no more.
+//! costs more than all that Terrace does for a miss. So each runtime has connections of its own. It takes those of others while it has
+//! none, which it then makes behind its back, and when there may be no more. No pool on crates.io knows whose a connection is.
 
-use std::collections::HashMap;
-use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
-use deadpool::Status;
-use deadpool::managed::{
-    Manager, Metrics as ObjectMetrics, Object, Pool as RuntimePool, PoolError, QueueMode, RecycleError, RecycleResult, Timeouts,
-};
 use diesel::connection::CacheSize;
 use diesel_async::AsyncConnection as _;
 use diesel_async::pooled_connection::PoolableConnection as _;
 use tokio::runtime::{Handle, Id};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::super::metrics::PoolStatus;
 use super::connect::Connector;
 use super::watch::Watched;
 use crate::error::{Error, Result};
@@ -27,81 +23,59 @@ use crate::error::{Error, Result};
 /// and filters come in endless variety. Each costs the server some 20 kB and, made anew, a round trip.
 const USES_PER_STATEMENT_CACHE: usize = 1_024;
 
-/// Nobody waits inside of a runtime's pool: who may have a connection finds one.
-const AT_ONCE: Timeouts = Timeouts { wait: Some(Duration::ZERO), create: None, recycle: None };
+/// A connection that its runtime has not used for so long may be closed for one of another runtime.
+const UNUSED: Duration = Duration::from_secs(10);
 
-/// Connections by the runtime that carries them on.
-pub(super) struct Pool {
+/// After one could not be made behind anybody's back, so long none is.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Connections by the runtime that carries them on. Clones share them.
+#[derive(Clone)]
+pub(super) struct Pool(Arc<Shared>);
+
+struct Shared {
+    connector: Arc<Connector>,
+    /// How long the answers to a reading operation may take to come, which is longer than the server may work on them.
+    patience: Duration,
+    max_connections: usize,
     /// One for each connection that may be in use, so that who waits is served in order.
     uses: Arc<Semaphore>,
+    /// One for each connection that there may be.
+    places: Arc<Semaphore>,
     waiting: AtomicUsize,
-    max_connections: usize,
-    runtimes: RwLock<HashMap<Id, Here>>,
-    manager: ConnectionManager,
+    /// Those that nobody uses, the one that was used last at the end. The lock is never held across an await.
+    idle: Mutex<Vec<Idle>>,
+    /// Runtimes that are making one behind somebody's back.
+    making: Mutex<HashSet<Id>>,
 }
 
-/// What one runtime has.
-#[derive(Clone)]
-struct Here {
-    pool: RuntimePool<ConnectionManager>,
-    /// Whether one is being made behind a caller's back.
-    is_making: Arc<AtomicBool>,
-}
-
-/// A connection that somebody has.
-pub(super) struct Lent {
-    connection: Object<ConnectionManager>,
-    _use: OwnedSemaphorePermit,
-}
-
-/// Why there is none.
-#[derive(Debug)]
-pub(super) enum Refused {
-    /// There may be no more, and all that there are are another runtime's.
-    NoRoom,
-    /// It could not be made.
-    Unmade(Error),
+struct Idle {
+    connection: Box<Placed>,
+    since: Instant,
 }
 
 /// A connection, with its place among all that there may be.
-pub(super) struct Placed {
+struct Placed {
     connection: Watched,
+    runtime: Id,
+    uses: usize,
     _place: OwnedSemaphorePermit,
 }
 
-/// Makes connections, and tells the dead from the living.
-#[derive(Clone)]
-pub(super) struct ConnectionManager {
-    connector: Arc<Connector>,
-    /// How long the answer to one statement may take to come, which is longer than the server may work on it.
-    patience: Duration,
-    /// One for each connection that there may be.
-    places: Arc<Semaphore>,
+/// A connection that somebody has. It is there for others before its use is.
+pub(super) struct Lent {
+    /// `None` once it is closed.
+    connection: Option<Box<Placed>>,
+    pool: Pool,
+    _use: OwnedSemaphorePermit,
 }
 
-impl Manager for ConnectionManager {
-    /// Boxed, because the pool moves it from hand to hand.
-    type Type = Box<Placed>;
-    type Error = Refused;
+/// The pool, as long as somebody has it.
+pub(super) struct WeakPool(Weak<Shared>);
 
-    async fn create(&self) -> Result<Box<Placed>, Refused> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refused::NoRoom)?;
-        // Boxed, because the future is large and a part of that of every operation.
-        let made = Box::pin(self.connector.connect_watched(self.patience)).await;
-        made.map(|connection| Box::new(Placed { connection, _place: place })).map_err(Refused::Unmade)
-    }
-
-    /// No test query: it would cost more than most statements. A connection that dies later is found by its use.
-    async fn recycle(&self, placed: &mut Box<Placed>, metrics: &ObjectMetrics) -> RecycleResult<Refused> {
-        let connection = &mut placed.connection;
-        if connection.is_broken() {
-            return Err(RecycleError::message("the connection is dead, or was left in the middle of a transaction"));
-        }
-        if metrics.recycle_count % USES_PER_STATEMENT_CACHE == USES_PER_STATEMENT_CACHE - 1 {
-            connection.set_prepared_statement_cache_size(CacheSize::Disabled);
-            connection.set_prepared_statement_cache_size(CacheSize::Unbounded);
-        }
-        Ok(())
+impl WeakPool {
+    pub fn upgrade(&self) -> Option<Pool> {
+        self.0.upgrade().map(Pool)
     }
 }
 
@@ -109,164 +83,189 @@ impl Pool {
     /// At most `max_connections`; none yet.
     pub fn new(connector: &Arc<Connector>, patience: Duration, max_connections: usize) -> Self {
         let semaphore = || Arc::new(Semaphore::new(max_connections));
-        let manager = ConnectionManager { connector: Arc::clone(connector), patience, places: semaphore() };
-        Self { uses: semaphore(), waiting: AtomicUsize::new(0), max_connections, runtimes: RwLock::default(), manager }
+        Self(Arc::new(Shared {
+            connector: Arc::clone(connector),
+            patience,
+            max_connections,
+            uses: semaphore(),
+            places: semaphore(),
+            waiting: AtomicUsize::new(0),
+            idle: Mutex::default(),
+            making: Mutex::default(),
+        }))
     }
 
-    /// A connection: this runtime's; or else another's that nobody uses; or else a new one. Waits as long as all are in use.
-    pub async fn get(&self) -> Result<Lent, Error> {
-        let permit = match Arc::clone(&self.uses).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => {
-                let _waits = Waits::new(&self.waiting);
-                Arc::clone(&self.uses).acquire_owned().await.map_err(Error::internal)?
-            }
-        };
-        let here = self.here()?;
+    pub fn downgrade(&self) -> WeakPool {
+        WeakPool(Arc::downgrade(&self.0))
+    }
+
+    /// The use of a connection, unless all are in use.
+    pub fn try_use(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.uses).try_acquire_owned().ok()
+    }
+
+    /// The same, as soon as one is there.
+    pub async fn wait_for_use(&self) -> Result<OwnedSemaphorePermit> {
+        let _waits = Waits::new(&self.0.waiting);
+        Arc::clone(&self.0.uses).acquire_owned().await.map_err(Error::internal)
+    }
+
+    /// A connection for who has the use of one: this runtime's; or else another's that nobody uses; or else a new one.
+    pub async fn get(&self, permit: OwnedSemaphorePermit) -> Result<Lent> {
+        let here = Handle::current().id();
         loop {
-            if here.idle() == 0
-                && let Some(connection) = self.unused_elsewhere().await?
-            {
-                self.make_behind(&here);
-                return Ok(Lent { connection, _use: permit });
+            if let Some(connection) = self.take(here) {
+                if connection.runtime != here {
+                    self.make_behind(here);
+                }
+                return Ok(self.lend(connection, permit));
             }
-            if let Some(connection) = here.obtain().await? {
-                return Ok(Lent { connection, _use: permit });
+            if let Some(connection) = self.make(here).await? {
+                return Ok(self.lend(connection, permit));
             }
-            // No more are in use than there may be, so one is on its way from hand to hand.
+            // No more are in use than there may be, so one is about to be closed.
             tokio::task::yield_now().await;
         }
     }
 
-    /// The same without waiting, and never another runtime's: a new one unless this runtime has one that nobody uses. `None` if there
-    /// may be no more.
-    pub async fn get_here(&self) -> Result<Option<Lent>, Error> {
-        let Ok(permit) = Arc::clone(&self.uses).try_acquire_owned() else { return Ok(None) };
-        Ok(self.here()?.obtain().await?.map(|connection| Lent { connection, _use: permit }))
+    /// Makes a connection of this runtime that nobody waits for, if there may be one more.
+    pub async fn make_one(&self) -> Result<()> {
+        // As if it were in use, so that whoever has a use finds a connection or may make one.
+        let Some(_use) = self.try_use() else { return Ok(()) };
+        if let Some(connection) = self.make(Handle::current().id()).await? {
+            self.put(connection);
+        }
+        Ok(())
     }
 
-    /// How many this runtime has that nobody uses.
-    pub fn idle_here(&self) -> Result<usize, Error> {
-        Ok(self.here()?.idle())
+    /// Whether all that there may be are in use.
+    pub fn is_exhausted(&self) -> bool {
+        self.0.uses.available_permits() == 0
     }
 
     /// How many there are.
-    pub fn status(&self) -> Status {
-        let mut whole =
-            Status { max_size: self.max_connections, size: 0, available: 0, waiting: self.waiting.load(Ordering::Relaxed) };
-        for here in self.runtimes() {
-            whole.size += here.pool.status().size;
-            whole.available += here.idle();
-        }
-        whole
+    pub fn status(&self) -> PoolStatus {
+        let idle = self.idle().len();
+        let size = self.0.max_connections - self.0.places.available_permits();
+        PoolStatus { size: size.max(idle), idle, waiting: self.0.waiting.load(Ordering::Relaxed) }
     }
 
     /// Closes those that nobody has and that `keep` does not want, which gets the time since each was used.
     pub fn retain(&self, mut keep: impl FnMut(Duration) -> bool) {
-        for here in self.runtimes() {
-            here.pool.retain(|_, metrics| keep(metrics.last_used()));
-        }
+        let now = Instant::now();
+        let closed: Vec<Idle> = self.idle().extract_if(.., |idle| !keep(now.saturating_duration_since(idle.since))).collect();
+        // Behind the lock.
+        drop(closed);
     }
 
-    async fn unused_elsewhere(&self) -> Result<Option<Object<ConnectionManager>>, Error> {
-        for here in self.runtimes() {
-            if here.idle() > 0
-                && let Some(connection) = here.obtain().await?
-            {
-                return Ok(Some(connection));
+    /// One that nobody uses: the newest of `runtime`, or else of any other. No test query: it would cost more than most statements.
+    /// A connection that dies later is found by its use.
+    fn take(&self, runtime: Id) -> Option<Box<Placed>> {
+        loop {
+            let mut taken = {
+                let mut idle = self.idle();
+                let own = idle.iter().rposition(|idle| idle.connection.runtime == runtime);
+                let at = own.or_else(|| idle.len().checked_sub(1))?;
+                idle.remove(at).connection
+            };
+            if taken.connection.is_broken() {
+                continue;
             }
+            taken.uses += 1;
+            if taken.uses.is_multiple_of(USES_PER_STATEMENT_CACHE) {
+                taken.connection.set_prepared_statement_cache_size(CacheSize::Disabled);
+                taken.connection.set_prepared_statement_cache_size(CacheSize::Unbounded);
+            }
+            return Some(taken);
         }
-        Ok(None)
     }
 
-    /// Makes a connection of this runtime, one at a time and if there may be one more, while nobody waits for it. Whoever does next is
-    /// told if it fails.
-    fn make_behind(&self, here: &Here) {
-        if here.is_making.swap(true, Ordering::Relaxed) {
+    /// A new one; `None` if there may be no more.
+    async fn make(&self, runtime: Id) -> Result<Option<Box<Placed>>> {
+        let Ok(place) = Arc::clone(&self.0.places).try_acquire_owned() else { return Ok(None) };
+        // Boxed, because the future is large and a part of that of every operation.
+        let connection = Box::pin(self.0.connector.connect_watched(self.0.patience)).await?;
+        Ok(Some(Box::new(Placed { connection, runtime, uses: 0, _place: place })))
+    }
+
+    /// Makes one of this runtime while nobody waits for it, one at a time. If there may be no more, one that another has long not used
+    /// makes room for it.
+    fn make_behind(&self, here: Id) {
+        if !lock(&self.0.making).insert(here) {
             return;
         }
-        let (here, uses) = (here.clone(), Arc::clone(&self.uses));
+        let making = Making { pool: self.clone(), runtime: here };
+        if self.0.places.available_permits() == 0 {
+            let now = Instant::now();
+            let mut idle = self.idle();
+            let unused = |idle: &Idle| idle.connection.runtime != here && now.saturating_duration_since(idle.since) > UNUSED;
+            let Some(at) = idle.iter().position(unused) else { return };
+            let closed = idle.remove(at);
+            drop(idle);
+            drop(closed);
+        }
         tokio::spawn(async move {
-            if let Ok(_use) = uses.try_acquire_owned() {
-                let _ = here.obtain().await;
+            if let Err(error) = making.pool.make_one().await {
+                tracing::debug!(%error, "a connection to PostgreSQL could not be made; those of other threads are used");
+                tokio::time::sleep(PAUSE).await;
             }
-            here.is_making.store(false, Ordering::Relaxed);
         });
     }
 
-    fn here(&self) -> Result<Here, Error> {
-        let runtime = Handle::current().id();
-        if let Some(here) = self.runtimes.read().unwrap_or_else(PoisonError::into_inner).get(&runtime) {
-            return Ok(here.clone());
-        }
-        // Last in, first out: what a burst has left over stays unused, and is closed.
-        let pool = RuntimePool::builder(self.manager.clone()).max_size(self.max_connections).queue_mode(QueueMode::Lifo);
-        let here = Here { pool: pool.build().map_err(Error::internal)?, is_making: Arc::default() };
-        let mut runtimes = self.runtimes.write().unwrap_or_else(PoisonError::into_inner);
-        Ok(runtimes.entry(runtime).or_insert(here).clone())
+    fn lend(&self, connection: Box<Placed>, permit: OwnedSemaphorePermit) -> Lent {
+        Lent { connection: Some(connection), pool: self.clone(), _use: permit }
     }
 
-    fn runtimes(&self) -> Vec<Here> {
-        self.runtimes.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
-    }
-}
-
-impl Here {
-    /// How many there are that nobody uses.
-    fn idle(&self) -> usize {
-        let status = self.pool.status();
-        status.available.min(status.size)
+    fn put(&self, connection: Box<Placed>) {
+        self.idle().push(Idle { connection, since: Instant::now() });
     }
 
-    /// One that nobody uses, or a new one; `None` if there may be no more.
-    async fn obtain(&self) -> Result<Option<Object<ConnectionManager>>, Error> {
-        obtained(self.pool.timeout_get(&AT_ONCE).await)
-    }
-}
-
-/// `None` if the runtime has none to spare and there may be no more.
-fn obtained(taken: Result<Object<ConnectionManager>, PoolError<Refused>>) -> Result<Option<Object<ConnectionManager>>, Error> {
-    match taken {
-        Ok(connection) => Ok(Some(connection)),
-        Err(PoolError::Backend(Refused::NoRoom) | PoolError::Timeout(_)) => Ok(None),
-        Err(PoolError::Backend(Refused::Unmade(error))) => Err(error),
-        Err(error @ (PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_))) => {
-            Err(Error::internal(error))
-        }
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+        lock(&self.0.idle)
     }
 }
 
 impl Lent {
+    /// The connection.
+    pub fn open(&mut self) -> Result<&mut Watched> {
+        self.connection.as_mut().map(|placed| &mut placed.connection).ok_or_else(|| Error::internal("a connection is closed"))
+    }
+
+    /// Whether it was closed because an answer did not come.
+    pub fn has_given_up(&self) -> bool {
+        self.connection.as_ref().is_some_and(|placed| placed.connection.has_given_up())
+    }
+
+    /// Whether another runtime carries it on.
+    pub fn is_anothers(&self) -> bool {
+        self.connection.as_ref().is_some_and(|placed| placed.runtime != Handle::current().id())
+    }
+
     /// Closes it.
-    pub fn close(self) {
-        drop(Object::take(self.connection));
+    pub fn close(mut self) {
+        self.connection = None;
     }
 }
 
-impl Deref for Lent {
-    type Target = Watched;
-
-    fn deref(&self) -> &Watched {
-        &self.connection.connection
-    }
-}
-
-impl DerefMut for Lent {
-    fn deref_mut(&mut self) -> &mut Watched {
-        &mut self.connection.connection
-    }
-}
-
-impl std::fmt::Display for Refused {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::NoRoom => formatter.write_str("there may be no more connections"),
-            Self::Unmade(error) => error.fmt(formatter),
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.pool.put(connection);
         }
     }
 }
 
-impl std::error::Error for Refused {}
+/// A runtime that is making a connection, until this is dropped.
+struct Making {
+    pool: Pool,
+    runtime: Id,
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        lock(&self.pool.0.making).remove(&self.runtime);
+    }
+}
 
 /// Counts somebody who waits.
 struct Waits<'a>(&'a AtomicUsize);
@@ -282,4 +281,9 @@ impl Drop for Waits<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// A panic while it is locked leaves what it holds whole: each change is one insert or one removal.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -22,8 +22,7 @@ pub(in crate::store) const MOST_VALUES: u32 = 10_000;
 impl PostgresDatabase {
     /// Whether requests have all connections. What can be done later as well then does not ask for one.
     pub fn is_busy(&self) -> bool {
-        let status = self.pool.status();
-        status.available == 0 && status.size >= status.max_size
+        self.pool.is_exhausted()
     }
 }
 

@@ -1,6 +1,6 @@
-//! A connection that is watched: an answer that does not come in time is given up by closing the connection. A timer for each statement
-//! would cost as much as a look-up in L1, and there is one statement to a miss; so whoever carries the connection on looks from time to
-//! time whether it is still the same statement.
+//! A connection that is watched: an operation whose answers do not come in time is given up by closing the connection. A timer for each
+//! operation would cost as much as a look-up in L1, and there is one to a miss; so whoever carries the connection on looks from time to
+//! time whether it is still the same operation.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -18,11 +18,11 @@ pub(super) struct Watched {
     watch: Arc<Watch>,
 }
 
-/// What is known of the statement that a connection carries out.
+/// What is known of the operation that a connection carries out.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    /// Odd while somebody waits for an answer; each statement has a number of its own. Only who has the connection writes it.
-    statement: AtomicU64,
+    /// Odd while somebody waits for answers; each operation has a number of its own. Only who has the connection writes it.
+    operation: AtomicU64,
     has_given_up: AtomicBool,
 }
 
@@ -34,8 +34,8 @@ impl Watched {
         Self { connection, watch }
     }
 
-    /// The connection for one statement, the answer to which is given up if it does not come in time.
-    pub fn statement(&mut self) -> (&mut AsyncPgConnection, Waiting<'_>) {
+    /// The connection for one reading operation, which is given up if the answers do not come in time.
+    pub fn watched(&mut self) -> (&mut AsyncPgConnection, Waiting<'_>) {
         (&mut self.connection, self.watch.wait())
     }
 
@@ -60,16 +60,21 @@ impl DerefMut for Watched {
 }
 
 impl Watch {
-    /// Ends when somebody has waited for an answer for all of `patience`.
-    pub async fn until_given_up(&self, patience: Duration) {
-        let (mut last, mut looks) = (0, 0);
+    /// Ends when somebody has waited for answers for all of `patience`, and some time after the connection has been dropped: then nobody
+    /// waits for what it was asked last.
+    pub async fn until_given_up(self: Arc<Self>, patience: Duration) {
+        let (mut last, mut looks, mut alone) = (0, 0, 0);
         loop {
             tokio::time::sleep(patience / LOOKS).await;
-            let statement = self.statement.load(Ordering::Relaxed);
-            looks = if statement == last { looks + 1 } else { 0 };
-            last = statement;
-            if statement % 2 == 1 && looks >= LOOKS {
+            let operation = self.operation.load(Ordering::Relaxed);
+            looks = if operation == last { looks + 1 } else { 0 };
+            alone = if Arc::strong_count(&self) == 1 { alone + 1 } else { 0 };
+            last = operation;
+            if operation % 2 == 1 && looks >= LOOKS {
                 self.has_given_up.store(true, Ordering::Relaxed);
+                return;
+            }
+            if alone == 2 {
                 return;
             }
         }
@@ -82,7 +87,7 @@ impl Watch {
 
     /// Not added atomically: nobody else writes it.
     fn advance(&self) {
-        self.statement.store(self.statement.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.operation.store(self.operation.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 }
 
@@ -100,7 +105,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_does_not_come_is_given_up_and_many_that_do_are_not() {
-        let watch = Watch::default();
+        let watch = Arc::<Watch>::default();
         let started = tokio::time::Instant::now();
         let statements = async {
             for _ in 0..100 {
@@ -114,11 +119,21 @@ mod tests {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            () = watch.until_given_up(PATIENCE) => {}
+            () = Arc::clone(&watch).until_given_up(PATIENCE) => {}
             () = statements => {}
         }
         assert!(watch.has_given_up.load(Ordering::Relaxed));
         let waited = started.elapsed() - PATIENCE * 100;
         assert!((PATIENCE..=PATIENCE + 2 * PATIENCE / LOOKS).contains(&waited), "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_nobody_has_any_more_is_not_kept_for_what_it_was_asked_last() {
+        let watch = Arc::<Watch>::default();
+        let carried = tokio::spawn(Arc::clone(&watch).until_given_up(PATIENCE));
+        tokio::time::sleep(PATIENCE * 10).await;
+        assert!(!carried.is_finished(), "somebody has it");
+        drop(watch);
+        tokio::time::timeout(PATIENCE, carried).await.unwrap().unwrap();
     }
 }

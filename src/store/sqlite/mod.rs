@@ -26,7 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection::{Access, Connection, Task};
 use super::failure::{Failure, from_database};
-use super::metrics::{Metrics, Scarce, Shortage};
+use super::metrics::{Metrics, PoolStatus, Scarce, Shortage};
 use super::structure::Step;
 use crate::config::DatabaseSettings;
 use crate::error::{Error, Result};
@@ -81,7 +81,10 @@ impl SqliteDatabase {
         };
         let (pool, log) = (pool_of(size)?, pool_of(1)?);
         let watched = pool.weak();
-        Metrics::watch_pool(meter, move || Some(watched.upgrade()?.status()));
+        Metrics::watch_pool(meter, move || {
+            let deadpool::Status { size, available, waiting, .. } = watched.upgrade()?.status();
+            Some(PoolStatus { size, idle: available.min(size), waiting })
+        });
         let writer = Arc::new(Semaphore::new(1));
         let [connections, writes] = [Scarce::Connection, Scarce::WriteLock].map(|scarce| Shortage::new(meter, scarce, settings));
         let database = Self { file, pool, log, writer, acquire_timeout: settings.acquire_timeout, connections, writes };
