@@ -30,7 +30,7 @@ impl Keep {
                 spare -= usize::from(close);
                 !close
             });
-            let missing = self.min_connections.saturating_sub(pool.status().size);
+            let missing = self.min_connections.saturating_sub(pool.placed());
             // Failures are told by requests, too.
             join_all((0..missing).map(|_| Box::pin(pool.make_one()))).await;
         }

@@ -4,7 +4,7 @@
 //! none, which it then makes behind its back, and when there may be no more. No pool on crates.io knows whose a connection is.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,10 @@ struct Shared {
     /// One for each connection that there may be.
     places: Arc<Semaphore>,
     waiting: AtomicUsize,
+    /// How many are being made; they have their places already.
+    unmade: AtomicUsize,
+    /// Whether the last one has been made. If not, none is closed to make room for another.
+    can_make: AtomicBool,
     /// Those that nobody uses, the one that was used last at the end. The lock is never held across an await.
     idle: Mutex<Vec<Idle>>,
     /// Runtimes that are making one behind somebody's back.
@@ -90,6 +94,8 @@ impl Pool {
             uses: semaphore(),
             places: semaphore(),
             waiting: AtomicUsize::new(0),
+            unmade: AtomicUsize::new(0),
+            can_make: AtomicBool::new(true),
             idle: Mutex::default(),
             making: Mutex::default(),
         }))
@@ -106,7 +112,7 @@ impl Pool {
 
     /// The same, as soon as one is there.
     pub async fn wait_for_use(&self) -> Result<OwnedSemaphorePermit> {
-        let _waits = Waits::new(&self.0.waiting);
+        let _waits = Counted::new(&self.0.waiting);
         Arc::clone(&self.0.uses).acquire_owned().await.map_err(Error::internal)
     }
 
@@ -146,8 +152,13 @@ impl Pool {
     /// How many there are.
     pub fn status(&self) -> PoolStatus {
         let idle = self.idle().len();
-        let size = self.0.max_connections - self.0.places.available_permits();
+        let size = self.placed().saturating_sub(self.0.unmade.load(Ordering::Relaxed));
         PoolStatus { size: size.max(idle), idle, waiting: self.0.waiting.load(Ordering::Relaxed) }
+    }
+
+    /// How many there are, with those that are being made.
+    pub fn placed(&self) -> usize {
+        self.0.max_connections - self.0.places.available_permits()
     }
 
     /// Closes those that nobody has and that `keep` does not want, which gets the time since each was used.
@@ -183,8 +194,12 @@ impl Pool {
     /// A new one; `None` if there may be no more.
     async fn make(&self, runtime: Id) -> Result<Option<Box<Placed>>> {
         let Ok(place) = Arc::clone(&self.0.places).try_acquire_owned() else { return Ok(None) };
+        let _unmade = Counted::new(&self.0.unmade);
+        // Until it is there: whoever waits may give up before.
+        self.0.can_make.store(false, Ordering::Relaxed);
         // Boxed, because the future is large and a part of that of every operation.
         let connection = Box::pin(self.0.connector.connect_watched(self.0.patience)).await?;
+        self.0.can_make.store(true, Ordering::Relaxed);
         Ok(Some(Box::new(Placed { connection, runtime, uses: 0, _place: place })))
     }
 
@@ -196,6 +211,9 @@ impl Pool {
         }
         let making = Making { pool: self.clone(), runtime: here };
         if self.0.places.available_permits() == 0 {
+            if !self.0.can_make.load(Ordering::Relaxed) {
+                return;
+            }
             let now = Instant::now();
             let mut idle = self.idle();
             let unused = |idle: &Idle| idle.connection.runtime != here && now.saturating_duration_since(idle.since) > UNUSED;
@@ -267,17 +285,17 @@ impl Drop for Making {
     }
 }
 
-/// Counts somebody who waits.
-struct Waits<'a>(&'a AtomicUsize);
+/// One more, until this is dropped.
+struct Counted<'a>(&'a AtomicUsize);
 
-impl<'a> Waits<'a> {
-    fn new(waiting: &'a AtomicUsize) -> Self {
-        waiting.fetch_add(1, Ordering::Relaxed);
-        Self(waiting)
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
     }
 }
 
-impl Drop for Waits<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
