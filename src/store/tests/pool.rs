@@ -43,9 +43,9 @@ fn backends(store: &Store, is_done: impl Fn(&[i32]) -> bool + Send + 'static) ->
         runtime.block_on(async {
             let mut seen = Vec::new();
             while !is_done(&seen) {
-                assert!(seen.len() < 1_000, "{seen:?}");
+                assert!(seen.len() < 1_500, "{seen:?}");
                 seen.push(backend(&store).await);
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
             seen
         })
@@ -88,4 +88,14 @@ async fn one_whose_runtime_has_ended_is_replaced() {
     // There are as many as there may be, and one of them is dead.
     let seen = backends(&fixture.store, is_settled).await.unwrap();
     assert!(!seen.contains(&ended), "{ended}: {seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_runtime_has_long_not_used_makes_room_for_those_of_another() {
+    let fixture = fresh_in(at_most(2)).await;
+    let (one, other) = tokio::join!(backend(&fixture.store), backend(&fixture.store));
+    assert_ne!(one, other);
+    let seen = backends(&fixture.store, move |seen| is_settled(seen) && !seen.ends_with(&[one]) && !seen.ends_with(&[other]));
+    let seen = seen.await.unwrap();
+    assert!([one, other].contains(&seen[0]), "nobody waits for one to be made");
 }
