@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use actix_web::{App, HttpResponse, HttpServer, web};
 use support::load::{Run, fetch, run};
+use support::median;
 use support::process::{self, Process};
 use terrace::config::LogSettings;
 
@@ -122,9 +123,4 @@ fn measured(server: &Process, path: &str, headers: &str, seconds: Duration) -> (
     let before = server.cpu_seconds();
     let run = run(server.address, path, headers, CONNECTIONS, seconds);
     (run, (server.cpu_seconds() - before) / run.requests as f64)
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -19,6 +19,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use support::load::{Run, run};
 use support::process::{self, Process};
+use support::{in_turn, median};
 use terrace::app::App;
 use terrace::auth::KeyRequest;
 use terrace::config::LogSettings;
@@ -101,15 +102,8 @@ fn row(name: &str, servers: [(&Process, &str); 2], seconds: Duration, runs: u64)
     }
     let (mut rates, mut costs, mut speeds) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
     for number in 0..runs {
-        // Who goes first takes turns: a machine that warms up or is throttled favours one of them.
-        let mut order = [0, 1];
-        order.rotate_left((number % 2) as usize);
-        let mut results = [None; 2];
-        for index in order {
-            let (server, headers) = servers[index];
-            results[index] = Some(measured(server, headers, seconds));
-        }
-        let [(guarded, guarded_cost), (plain, plain_cost)] = results.map(Option::unwrap);
+        let [(guarded, guarded_cost), (plain, plain_cost)] =
+            in_turn(servers, number as usize, |(server, headers)| measured(server, headers, seconds));
         rates.push(guarded.per_second() / plain.per_second());
         costs.push(guarded_cost / plain_cost);
         speeds[0].push(guarded.per_second());
@@ -124,9 +118,4 @@ fn measured(server: &Process, headers: &str, seconds: Duration) -> (Run, f64) {
     let before = server.cpu_seconds();
     let run = run(server.address, PATH, headers, CONNECTIONS, seconds);
     (run, (server.cpu_seconds() - before) / run.requests as f64)
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use actix_web::{App, HttpResponse, HttpServer, web};
 use support::process::{self, Process};
+use support::{in_turn, median};
 use terrace::config::LogSettings;
 use tokio_postgres::{Client, NoTls, Statement};
 
@@ -131,20 +132,14 @@ type Side<'a> = (SocketAddr, &'a dyn Fn(usize) -> String);
 fn row(name: &str, server: &Process, sides: [Side<'_>; 2], connections: usize, requests: usize, runs: usize) {
     let (mut costs, mut rates, mut times) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
     for run in 0..=runs {
-        // Who goes first takes turns: a machine that warms up or is throttled favours one of them.
-        let mut order = [0, 1];
-        order.rotate_left(run % 2);
-        let mut results = [(0.0, 0.0); 2];
-        for index in order {
-            let (address, path) = sides[index];
+        let [(ours, our_time), (bare, bare_time)] = in_turn(sides, run, |(address, path)| {
             let paths: Vec<String> = (run * requests..(run + 1) * requests).map(path).collect();
             let (before, started) = (server.cpu_seconds(), Instant::now());
             support::load::each(address, connections, paths.into_iter());
-            results[index] = (server.cpu_seconds() - before, started.elapsed().as_secs_f64());
-        }
+            (server.cpu_seconds() - before, started.elapsed().as_secs_f64())
+        });
         // The first one warms up.
         if run > 0 {
-            let [(ours, our_time), (bare, bare_time)] = results;
             costs.push(ours / bare);
             rates.push(bare_time / our_time);
             times[0].push(ours / requests as f64 * 1e6);
@@ -153,9 +148,4 @@ fn row(name: &str, server: &Process, sides: [Side<'_>; 2], connections: usize, r
     }
     let [ours, bare] = times.map(median);
     println!("{name:<34}{ours:>12.1}{bare:>12.1}{:>14.3}{:>14.3}", median(costs), median(rates));
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -14,13 +14,12 @@
 
 mod support;
 
-use std::collections::HashMap;
-use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use diesel::{ExpressionMethods as _, QueryDsl as _};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
+use support::cpu::measured;
 use terrace::app::App;
 use terrace::config::Settings;
 use terrace::jobs::Tallying;
@@ -108,7 +107,7 @@ async fn import(app: &App, count: usize) {
 }
 
 /// How a record is read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 enum Way {
     /// Through `tokio-postgres`.
     Bare,
@@ -179,7 +178,7 @@ impl Misses {
     /// As many reads as all rounds have, in one way.
     async fn profile(&mut self, way: Way) {
         let ids: Vec<String> = self.ids().take(ROUNDS * RECORDS_PER_ROUND).collect();
-        println!("{way:?}: {:.2} us of CPU", self.read(way, &ids).await * 1e6);
+        println!("{}: {:.2} us of CPU", way.name(), self.read(way, &ids).await * 1e6);
     }
 
     fn ids(&self) -> impl Iterator<Item = String> + use<> {
@@ -338,26 +337,6 @@ fn report_latencies(name: &str, mut times: Vec<f64>) {
     times.sort_by(f64::total_cmp);
     let at = |part: f64| times[((times.len() - 1) as f64 * part).round() as usize];
     println!("{name:<40} {:>9.2} {:>9.2} {:>9.2}", at(0.5), at(0.95), at(1.0));
-}
-
-/// CPU time of this process, all threads, per operation.
-async fn measured(operations: usize, work: impl AsyncFnOnce()) -> f64 {
-    let before = cpu_times();
-    work().await;
-    let spent = cpu_times().into_iter().map(|(thread, time)| time - before.get(&thread).copied().unwrap_or_default());
-    spent.sum::<u64>() as f64 / 1e9 / operations as f64
-}
-
-/// Time on a CPU of each thread so far, from `/proc/self/task/*/schedstat` (nanoseconds). One by one, because a thread that ends
-/// takes its time with it.
-fn cpu_times() -> HashMap<OsString, u64> {
-    let threads = std::fs::read_dir("/proc/self/task").unwrap();
-    let times = threads.filter_map(|thread| {
-        let thread = thread.ok()?;
-        let stat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
-        Some((thread.file_name(), stat.split(' ').next()?.parse().ok()?))
-    });
-    times.collect()
 }
 
 /// Costs of the two sides, round by round.

@@ -25,3 +25,19 @@ pub fn settings(directory: &Path) -> Settings {
     settings.collections.samples_dir = root.join("config/samples");
     settings
 }
+
+/// What `measure` says of each of two in run `number`. Who goes first takes turns: a machine that warms up or is throttled favours one
+/// of them.
+pub fn in_turn<S, T>([first, second]: [S; 2], number: usize, mut measure: impl FnMut(S) -> T) -> [T; 2] {
+    if number.is_multiple_of(2) {
+        return [first, second].map(measure);
+    }
+    let second = measure(second);
+    [measure(first), second]
+}
+
+/// The middle one of `values`.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

@@ -169,10 +169,8 @@ impl Entry {
 
     /// L1 has it, and counts it when it is gone.
     pub(super) fn counted_by(&self, evictions: &Arc<Evictions>) {
-        if self.evictions.get().is_none() {
-            // There is one L1.
-            let _ = self.evictions.set(Arc::clone(evictions));
-        }
+        // There is one L1.
+        self.evictions.get_or_init(|| Arc::clone(evictions));
     }
 
     /// Whether there is anything.

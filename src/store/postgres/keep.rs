@@ -32,7 +32,7 @@ impl Keep {
             });
             let missing = self.min_connections.saturating_sub(pool.placed());
             // Failures are told by requests, too.
-            join_all((0..missing).map(|_| Box::pin(pool.make_one()))).await;
+            join_all((0..missing).map(|_| pool.make_one())).await;
         }
     }
 }

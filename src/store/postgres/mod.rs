@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
-use diesel_async::pooled_connection::PoolableConnection as _;
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, SimpleAsyncConnection as _, TransactionManager as _};
 use futures_util::FutureExt as _;
 use opentelemetry::metrics::Meter;
@@ -196,19 +195,18 @@ impl PostgresDatabase {
         };
         drop(waiting);
         match outcome {
-            Err(_) => Err(silent(Some(connection))),
-            Ok(Err(_)) if connection.has_given_up() => Err(silent(Some(connection))),
+            Err(_) => Err(silent(&mut connection)),
+            Ok(Err(_)) if connection.has_given_up() => Err(silent(&mut connection)),
             Ok(outcome) => outcome,
         }
     }
 
     async fn write<T>(&self, operation: &'static str, task: &impl Task<T>) -> Result<T, Failure> {
-        let mut connection = Writing(Some(self.connection(operation).await?));
-        let Some(lent) = &mut connection.0 else { return Err(Error::internal("a connection is gone").into()) };
+        let mut connection = self.connection(operation).await?;
         // Several statements, of which the slow ones are few.
-        match tokio::time::timeout(self.patience * 2, self.transact(lent.open()?, operation, task)).await {
+        match tokio::time::timeout(self.patience * 2, self.transact(connection.open()?, operation, task)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(silent(connection.0.take()).into_unknown_outcome()),
+            Err(_) => Err(silent(&mut connection).into_unknown_outcome()),
         }
     }
 
@@ -226,7 +224,7 @@ impl PostgresDatabase {
                 Err(error) => Err(Failure::from(error).into_unknown_outcome()),
             },
             Err(failure) => {
-                // If this fails too, the pool finds the connection broken.
+                // If this fails too, the connection is broken, and not given back.
                 let _ = AnsiTransactionManager::rollback_transaction(connection).await;
                 Err(failure)
             }
@@ -276,20 +274,6 @@ fn unopened(waited: Elapsed) -> Failure {
     Failure::Unreachable(Error::unavailable(detail, RETRY_AFTER, waited))
 }
 
-/// A connection in a transaction. A caller who goes away leaves it open: the pool would find that out when somebody takes the
-/// connection, and until then its locks would keep everybody waiting. So it is closed at once.
-struct Writing(Option<Lent>);
-
-impl Drop for Writing {
-    fn drop(&mut self) {
-        if let Some(mut connection) = self.0.take()
-            && connection.open().is_ok_and(|open| open.is_broken())
-        {
-            connection.close();
-        }
-    }
-}
-
 /// What is tried again, and when. Made with the first failure, for most operations have none.
 struct Retries {
     deadline: tokio::time::Instant,
@@ -323,10 +307,8 @@ impl Retries {
 
 /// The server should have ended the statement itself by now. Its connection is of no use to anybody: whatever it is asked
 /// next would wait for the answer to this.
-fn silent(connection: Option<Lent>) -> Failure {
-    if let Some(connection) = connection {
-        connection.close();
-    }
+fn silent(connection: &mut Lent) -> Failure {
+    connection.close();
     let detail = "PostgreSQL did not answer within database.statement_timeout; see database.url.";
     Failure::Unreachable(Error::unavailable(detail, RETRY_AFTER, "nothing came over the connection"))
 }

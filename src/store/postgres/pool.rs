@@ -66,7 +66,8 @@ struct Placed {
     _place: OwnedSemaphorePermit,
 }
 
-/// A connection that somebody has. It is there for others before its use is.
+/// A connection that somebody has. It is there for others before its use is. One that is dead is closed and not given back, and so is one
+/// in the middle of a transaction, which a caller has left who went away: its locks would keep everybody waiting.
 pub(super) struct Lent {
     /// `None` once it is closed.
     connection: Option<Box<Placed>>,
@@ -260,14 +261,16 @@ impl Lent {
     }
 
     /// Closes it.
-    pub fn close(mut self) {
+    pub fn close(&mut self) {
         self.connection = None;
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
+        if let Some(mut connection) = self.connection.take()
+            && !connection.connection.is_broken()
+        {
             self.pool.put(connection);
         }
     }
