@@ -17,7 +17,6 @@ use super::failure::Failure;
 use super::postgres::{PostgresDialect, load_texts};
 use super::sqlite::SqliteDialect;
 use super::statement::Statement;
-use crate::model::CollectionName;
 
 #[derive(QueryableByName)]
 struct DocumentRow {
@@ -37,13 +36,12 @@ pub(super) enum Access {
 }
 
 /// One database connection while an operation runs on it. An embedded database answers at once: its futures are
-/// ready when they are first polled, and the whole operation runs on one blocking thread. A server's may carry out other
-/// operations at the same time, if they are lookups.
+/// ready when they are first polled, and the whole operation runs on one blocking thread.
 pub(super) enum Connection<'c> {
     /// Embedded SQLite.
     Sqlite(&'c mut SqliteConnection),
     /// A PostgreSQL server.
-    Postgres(&'c AsyncPgConnection),
+    Postgres(&'c mut AsyncPgConnection),
 }
 
 /// What runs on a connection; again, from the start, if that helps. Nearly all are closures; the one of a miss is not,
@@ -51,12 +49,6 @@ pub(super) enum Connection<'c> {
 pub(super) trait Task<T>: Send + Sync + 'static {
     /// Runs it.
     fn run(&self, connection: &mut Connection<'_>) -> impl Future<Output = Result<T, Failure>> + Send;
-
-    /// Whether it is a lookup, and in which collection: one statement that reads one record by its id and has one of few texts.
-    /// Lookups in a collection share a connection.
-    fn looks_up(&self) -> Option<&CollectionName> {
-        None
-    }
 }
 
 impl<T, F> Task<T> for F
@@ -84,7 +76,7 @@ impl Connection<'_> {
     {
         match self {
             Self::Sqlite(connection) => diesel::RunQueryDsl::load(statement, *connection),
-            Self::Postgres(connection) => diesel_async::RunQueryDsl::load(statement, connection).await,
+            Self::Postgres(connection) => diesel_async::RunQueryDsl::load(statement, *connection).await,
         }
     }
 
@@ -103,7 +95,7 @@ impl Connection<'_> {
     pub async fn execute(&mut self, statement: Statement) -> QueryResult<usize> {
         match self {
             Self::Sqlite(connection) => diesel::RunQueryDsl::execute(statement, *connection),
-            Self::Postgres(connection) => diesel_async::RunQueryDsl::execute(statement, connection).await,
+            Self::Postgres(connection) => diesel_async::RunQueryDsl::execute(statement, *connection).await,
         }
     }
 

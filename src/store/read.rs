@@ -17,7 +17,7 @@ use super::order::{self, Key, Range};
 use super::projection::{push_document, push_included, splice};
 use super::statement::Statement;
 use crate::error::{Error, Result};
-use crate::model::{Collection, CollectionName, Paging, Query, Record, RecordId, Scalar, SearchExpression, Selection};
+use crate::model::{Collection, Paging, Query, Record, RecordId, Scalar, SearchExpression, Selection};
 
 #[derive(QueryableByName)]
 struct DocumentRow {
@@ -114,11 +114,6 @@ impl Task<Option<Row>> for One {
                 rows.pop().map(|row| Ok(into_row(row, collection, None)?)).transpose()
             }
         }
-    }
-
-    fn looks_up(&self) -> Option<&CollectionName> {
-        let is_plain = self.shape.fields.is_none() && columns_of_record(&self.shape) == Columns::Document;
-        is_plain.then_some(&self.collection.name)
     }
 }
 

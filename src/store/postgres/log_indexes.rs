@@ -33,7 +33,7 @@ pub(super) async fn are_there(connection: &mut AsyncPgConnection) -> Result<bool
 pub(super) async fn make(connection: &mut AsyncPgConnection) -> Result<(), Failure> {
     for (name, definition) in INDEXES {
         let index = IndexWork { name: name.to_owned(), table: "changes".to_owned(), definition: definition.to_owned() };
-        make_index(&mut Connection::Postgres(&*connection), &index).await?;
+        make_index(&mut Connection::Postgres(connection), &index).await?;
     }
     Ok(())
 }

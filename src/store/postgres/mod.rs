@@ -15,7 +15,6 @@ mod structure;
 mod tallies;
 mod watch;
 
-use std::ops::Deref;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -165,12 +164,9 @@ impl PostgresDatabase {
         let mut retries = Retries::until(tokio::time::Instant::now() + self.acquire_timeout);
         loop {
             let outcome = match access {
-                Access::Read => match task.looks_up() {
-                    Some(collection) => self.look_up(collection, operation, &task).await,
-                    None => self.read(self.connection(operation).await.map(Arc::new), operation, &task).await,
-                },
+                Access::Read => self.read(self.connection(operation).await, operation, &task).await,
                 // It says nothing of a shortage of the others.
-                Access::Follow => self.read(self.checkout(&self.log, unopened).await.map(Arc::new), operation, &task).await,
+                Access::Follow => self.read(self.checkout(&self.log, unopened).await, operation, &task).await,
                 // Boxed, because it is large and a read has no use for it.
                 Access::Write => Box::pin(self.write(operation, &task)).await,
             };
@@ -182,30 +178,15 @@ impl PostgresDatabase {
         }
     }
 
-    /// Over a connection on which others may be under way.
-    async fn look_up<T>(&self, collection: &CollectionName, operation: &'static str, task: &impl Task<T>) -> Result<T, Failure> {
-        if let Some(joined) = self.pool.join(collection) {
-            // For its turn it waits as long as for a connection of its own, if somebody has locked the table and the others wait as well.
-            let read = self.read(Ok(&*joined), operation, task);
-            if let Ok(outcome) = tokio::time::timeout(self.acquire_timeout, read).await {
-                return outcome;
-            }
-            // Whoever had it next would wait behind this one.
-            joined.discard();
-        }
-        let connection = self.connection(operation).await.map(|own| self.pool.share(collection, own));
-        self.read(connection, operation, task).await
-    }
-
     async fn read<T>(
         &self,
-        connection: Result<impl Deref<Target = Lent>, Failure>,
+        connection: Result<Lent, Failure>,
         operation: &'static str,
         task: &impl Task<T>,
     ) -> Result<T, Failure> {
-        let connection = connection?;
+        let mut connection = connection?;
         let is_anothers = connection.is_anothers();
-        let (open, waiting) = connection.watched()?;
+        let (open, waiting) = connection.open()?.watched();
         let outcome = {
             let mut open = Connection::Postgres(open);
             let work = pin!(carried_out(operation, task.run(&mut open)));
@@ -214,13 +195,9 @@ impl PostgresDatabase {
         };
         drop(waiting);
         match outcome {
-            Err(_) => Err(silent(&connection)),
-            Ok(Err(_)) if connection.has_given_up() => Err(silent(&connection)),
-            Ok(outcome) => outcome.inspect_err(|failure| {
-                if failure.is_lost_connection() {
-                    connection.discard();
-                }
-            }),
+            Err(_) => Err(silent(&mut connection)),
+            Ok(Err(_)) if connection.has_given_up() => Err(silent(&mut connection)),
+            Ok(outcome) => outcome,
         }
     }
 
@@ -229,7 +206,7 @@ impl PostgresDatabase {
         // Several statements, of which the slow ones are few.
         match tokio::time::timeout(self.patience * 2, self.transact(connection.open()?, operation, task)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(silent(&connection).into_unknown_outcome()),
+            Err(_) => Err(silent(&mut connection).into_unknown_outcome()),
         }
     }
 
@@ -263,14 +240,6 @@ impl PostgresDatabase {
             tokio::time::sleep(LOCK_INTERVAL).await;
         }
         Ok(connection)
-    }
-
-    /// Tells `instrumentation` what one connection does from now on.
-    #[cfg(test)]
-    pub async fn instrument(&self, instrumentation: impl diesel::connection::Instrumentation) -> Result<(), Failure> {
-        use diesel_async::AsyncConnection as _;
-        self.connection("instrument").await?.open()?.set_instrumentation(instrumentation);
-        Ok(())
     }
 
     async fn connection(&self, operation: &'static str) -> Result<Lent, Failure> {
@@ -338,8 +307,8 @@ impl Retries {
 
 /// The server should have ended the statement itself by now. Its connection is of no use to anybody: whatever it is asked
 /// next would wait for the answer to this.
-fn silent(connection: &Lent) -> Failure {
-    connection.discard();
+fn silent(connection: &mut Lent) -> Failure {
+    connection.close();
     let detail = "PostgreSQL did not answer within database.statement_timeout; see database.url.";
     Failure::Unreachable(Error::unavailable(detail, RETRY_AFTER, "nothing came over the connection"))
 }

@@ -2,9 +2,6 @@
 //! its own: a statement over a connection of another thread wakes that thread to be sent and this one to get its answer, which
 //! costs more than all that Terrace does for a miss. So each runtime has connections of its own. It takes those of others while it has
 //! none, which it then makes behind its back, and when there may be no more. No pool on crates.io knows whose a connection is.
-//!
-//! Lookups share a connection: PostgreSQL answers statements in the order in which they came, and many of them are sent and
-//! answered with one system call (pipelining). Those of one collection do, so that a locked table keeps nobody else waiting.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,16 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use diesel::connection::CacheSize;
+use diesel_async::AsyncConnection as _;
 use diesel_async::pooled_connection::PoolableConnection as _;
-use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use tokio::runtime::{Handle, Id};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::metrics::PoolStatus;
 use super::connect::Connector;
-use super::watch::{Waiting, Watched};
+use super::watch::Watched;
 use crate::error::{Error, Result};
-use crate::model::CollectionName;
 
 /// Prepared statements are kept for this many uses of a connection and then made anew: Diesel's cache has no bound,
 /// and filters come in endless variety. Each costs the server some 20 kB and, made anew, a round trip.
@@ -32,9 +28,6 @@ const UNUSED: Duration = Duration::from_secs(10);
 
 /// After one could not be made behind anybody's back, so long none is.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// So many lookups are under way over one connection. The last waits for the others, which take some microseconds each.
-const MOST_LOOKUPS: usize = 32;
 
 /// Connections by the runtime that carries them on. Clones share them.
 #[derive(Clone)]
@@ -58,15 +51,6 @@ struct Shared {
     idle: Mutex<Vec<Idle>>,
     /// Runtimes that are making one behind somebody's back.
     making: Mutex<HashSet<Id>>,
-    /// At most one for each runtime and collection.
-    lookups: Mutex<Vec<Lookups>>,
-}
-
-/// The connection over which a runtime looks records of a collection up, as long as somebody does.
-struct Lookups {
-    runtime: Id,
-    collection: CollectionName,
-    connection: Weak<Lent>,
 }
 
 struct Idle {
@@ -82,12 +66,11 @@ struct Placed {
     _place: OwnedSemaphorePermit,
 }
 
-/// A connection that somebody has, or several. It is there for others before its use is. One that is dead is closed and not given back, and so is one
+/// A connection that somebody has. It is there for others before its use is. One that is dead is closed and not given back, and so is one
 /// in the middle of a transaction, which a caller has left who went away: its locks would keep everybody waiting.
 pub(super) struct Lent {
-    /// `None` while it is dropped.
+    /// `None` once it is closed.
     connection: Option<Box<Placed>>,
-    is_discarded: AtomicBool,
     pool: Pool,
     _use: OwnedSemaphorePermit,
 }
@@ -116,7 +99,6 @@ impl Pool {
             can_make: AtomicBool::new(true),
             idle: Mutex::default(),
             making: Mutex::default(),
-            lookups: Mutex::default(),
         }))
     }
 
@@ -151,33 +133,6 @@ impl Pool {
             // No more are in use than there may be, so one is about to be closed.
             tokio::task::yield_now().await;
         }
-    }
-
-    /// The connection over which this runtime looks records of `collection` up, if there is one that has not enough to do.
-    pub fn join(&self, collection: &CollectionName) -> Option<Arc<Lent>> {
-        let here = Handle::current().id();
-        let lookups = lock(&self.0.lookups);
-        let connection = lookups.iter().find(|lookups| lookups.is(here, collection))?.connection.upgrade();
-        drop(lookups);
-        connection.filter(|lent| Arc::strong_count(lent) <= MOST_LOOKUPS && !lent.is_discarded.load(Ordering::Relaxed))
-    }
-
-    /// From now on others [`join`](Self::join) it, if it is this runtime's own.
-    pub fn share(&self, collection: &CollectionName, lent: Lent) -> Arc<Lent> {
-        let lent = Arc::new(lent);
-        if !lent.is_anothers() {
-            let (runtime, connection) = (Handle::current().id(), Arc::downgrade(&lent));
-            let mut lookups = lock(&self.0.lookups);
-            match lookups.iter_mut().find(|lookups| lookups.is(runtime, collection)) {
-                Some(lookups) => lookups.connection = connection,
-                None => {
-                    // Of those that have ended, runtimes may have, too.
-                    lookups.retain(|lookups| lookups.connection.strong_count() > 0);
-                    lookups.push(Lookups { runtime, collection: collection.clone(), connection });
-                }
-            }
-        }
-        lent
     }
 
     /// Makes a connection of this runtime that nobody waits for, if there may be one more.
@@ -277,7 +232,7 @@ impl Pool {
     }
 
     fn lend(&self, connection: Box<Placed>, permit: OwnedSemaphorePermit) -> Lent {
-        Lent { connection: Some(connection), is_discarded: AtomicBool::new(false), pool: self.clone(), _use: permit }
+        Lent { connection: Some(connection), pool: self.clone(), _use: permit }
     }
 
     fn put(&self, connection: Box<Placed>) {
@@ -289,21 +244,10 @@ impl Pool {
     }
 }
 
-impl Lookups {
-    fn is(&self, runtime: Id, collection: &CollectionName) -> bool {
-        self.runtime == runtime && self.collection == *collection
-    }
-}
-
 impl Lent {
-    /// The connection for who has it alone.
+    /// The connection.
     pub fn open(&mut self) -> Result<&mut Watched> {
-        self.connection.as_mut().map(|placed| &mut placed.connection).ok_or_else(closed)
-    }
-
-    /// The connection for a reading operation.
-    pub fn watched(&self) -> Result<(&AsyncPgConnection, Waiting<'_>)> {
-        self.connection.as_ref().map(|placed| placed.connection.watched()).ok_or_else(closed)
+        self.connection.as_mut().map(|placed| &mut placed.connection).ok_or_else(|| Error::internal("a connection is closed"))
     }
 
     /// Whether it was closed because an answer did not come.
@@ -316,25 +260,20 @@ impl Lent {
         self.connection.as_ref().is_some_and(|placed| placed.runtime != Handle::current().id())
     }
 
-    /// Nobody joins it any more, and it is closed as soon as nobody has it.
-    pub fn discard(&self) {
-        self.is_discarded.store(true, Ordering::Relaxed);
+    /// Closes it.
+    pub fn close(&mut self) {
+        self.connection = None;
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
         if let Some(mut connection) = self.connection.take()
-            && !*self.is_discarded.get_mut()
             && !connection.connection.is_broken()
         {
             self.pool.put(connection);
         }
     }
-}
-
-fn closed() -> Error {
-    Error::internal("a connection is closed")
 }
 
 /// A runtime that is making a connection, until this is dropped.

@@ -15,7 +15,7 @@ const TEXT_ARRAY: u32 = 1009;
 
 /// The texts of a query's first column, in order and in UTF-8, as the database's are. An array of texts is all of these, and a
 /// null is none.
-pub(in crate::store) async fn load_texts(mut connection: &AsyncPgConnection, statement: Statement) -> QueryResult<Vec<Bytes>> {
+pub(in crate::store) async fn load_texts(connection: &mut AsyncPgConnection, statement: Statement) -> QueryResult<Vec<Bytes>> {
     let mut rows = connection.load(statement).await?;
     let mut texts = Vec::new();
     while let Some(row) = rows.try_next().await? {

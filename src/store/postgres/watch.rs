@@ -1,5 +1,6 @@
-//! A connection that is watched: when answers do not come in time, it is closed. A timer for each operation would cost as much as a
-//! look-up in L1, and there is one to a miss; so whoever carries the connection on looks from time to time whether something has come.
+//! A connection that is watched: an operation whose answers do not come in time is given up by closing the connection. A timer for each
+//! operation would cost as much as a look-up in L1, and there is one to a miss; so whoever carries the connection on looks from time to
+//! time whether it is still the same operation.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -17,18 +18,13 @@ pub(super) struct Watched {
     watch: Arc<Watch>,
 }
 
-/// What is known of the operations that a connection carries out.
+/// What is known of the operation that a connection carries out.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    /// How many wait for answers, and, above [`WAITING_BITS`], how many have come and gone.
-    operations: AtomicU64,
+    /// Odd while somebody waits for answers; each operation has a number of its own. Only who has the connection writes it.
+    operation: AtomicU64,
     has_given_up: AtomicBool,
 }
-
-/// More never wait over one connection.
-const WAITING_BITS: u32 = 16;
-const ONE_WAITING: u64 = 1;
-const ONE_MOVE: u64 = 1 << WAITING_BITS;
 
 /// Somebody waits for an answer until this is dropped.
 pub(super) struct Waiting<'a>(&'a Watch);
@@ -38,9 +34,9 @@ impl Watched {
         Self { connection, watch }
     }
 
-    /// The connection for a reading operation; it is given up if the answers do not come in time.
-    pub fn watched(&self) -> (&AsyncPgConnection, Waiting<'_>) {
-        (&self.connection, self.watch.wait())
+    /// The connection for one reading operation, which is given up if the answers do not come in time.
+    pub fn watched(&mut self) -> (&mut AsyncPgConnection, Waiting<'_>) {
+        (&mut self.connection, self.watch.wait())
     }
 
     /// Whether it was closed because an answer did not come.
@@ -64,17 +60,17 @@ impl DerefMut for Watched {
 }
 
 impl Watch {
-    /// Ends when somebody waits for answers and none has come for all of `patience`, and some time after nobody has the connection any
-    /// more: then nobody waits for what it was asked last.
+    /// Ends when somebody has waited for answers for all of `patience`, and some time after the connection has been dropped: then nobody
+    /// waits for what it was asked last.
     pub async fn until_given_up(self: Arc<Self>, patience: Duration) {
         let (mut last, mut looks, mut alone) = (0, 0, 0);
         loop {
             tokio::time::sleep(patience / LOOKS).await;
-            let operations = self.operations.load(Ordering::Relaxed);
-            looks = if operations == last { looks + 1 } else { 0 };
+            let operation = self.operation.load(Ordering::Relaxed);
+            looks = if operation == last { looks + 1 } else { 0 };
             alone = if Arc::strong_count(&self) == 1 { alone + 1 } else { 0 };
-            last = operations;
-            if operations % ONE_MOVE > 0 && looks >= LOOKS {
+            last = operation;
+            if operation % 2 == 1 && looks >= LOOKS {
                 self.has_given_up.store(true, Ordering::Relaxed);
                 return;
             }
@@ -85,14 +81,19 @@ impl Watch {
     }
 
     fn wait(&self) -> Waiting<'_> {
-        self.operations.fetch_add(ONE_MOVE + ONE_WAITING, Ordering::Relaxed);
+        self.advance();
         Waiting(self)
+    }
+
+    /// Not added atomically: nobody else writes it.
+    fn advance(&self) {
+        self.operation.store(self.operation.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.operations.fetch_add(ONE_MOVE - ONE_WAITING, Ordering::Relaxed);
+        self.0.advance();
     }
 }
 
@@ -114,10 +115,7 @@ mod tests {
             }
             // Nobody waits.
             tokio::time::sleep(PATIENCE * 10).await;
-            // Others get theirs before one does not come.
-            let (_waiting, other) = (watch.wait(), watch.wait());
-            tokio::time::sleep(PATIENCE / 2).await;
-            drop(other);
+            let _waiting = watch.wait();
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -125,7 +123,7 @@ mod tests {
             () = statements => {}
         }
         assert!(watch.has_given_up.load(Ordering::Relaxed));
-        let waited = started.elapsed() - PATIENCE * 100 - PATIENCE / 2;
+        let waited = started.elapsed() - PATIENCE * 100;
         assert!((PATIENCE..=PATIENCE + 2 * PATIENCE / LOOKS).contains(&waited), "{waited:?}");
     }
 

@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use diesel::connection::InstrumentationEvent;
+use diesel_async::AsyncConnection as _;
+use futures_util::FutureExt as _;
 use tokio::task::JoinHandle;
 
 use super::schema::{Schema, Session};
 use super::*;
 use crate::error::{Error, ErrorKind};
-use crate::store::database::Database;
+use crate::store::connection::{Access, Connection};
 use crate::store::{Among, Told};
 
 /// The database of `fixture` as another process opens it: with further `options` of a session, and a name by which its
@@ -213,13 +215,20 @@ async fn a_batch_takes_one_transaction_and_as_many_round_trips_whatever_its_size
     put(&store, &groups, &[json!({"key": "g"})]).await;
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&asked);
-    let counting = move |event: InstrumentationEvent<'_>| {
-        if matches!(event, InstrumentationEvent::StartQuery { .. }) {
-            counted.fetch_add(1, Ordering::Relaxed);
+    let counting = store.run("count", "", Access::Read, move |connection| {
+        let counted = Arc::clone(&counted);
+        async move {
+            let Connection::Postgres(connection) = connection else { panic!("another database") };
+            connection.set_instrumentation(move |event: InstrumentationEvent<'_>| {
+                if matches!(event, InstrumentationEvent::StartQuery { .. }) {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            Ok(())
         }
-    };
-    let Database::Postgres(postgres) = &store.inner.database else { panic!("another database") };
-    postgres.instrument(counting).await.unwrap();
+        .boxed()
+    });
+    counting.await.unwrap();
     let cost = async |documents: Vec<Value>| {
         asked.store(0, Ordering::Relaxed);
         let check =
