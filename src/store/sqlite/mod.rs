@@ -11,10 +11,12 @@ mod structure;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use backon::{ExponentialBuilder, Retryable as _};
 use diesel::connection::{Connection as _, SimpleConnection};
 use diesel::prelude::SqliteConnection;
+use diesel::result::Error as DieselError;
 use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError as DeadpoolError};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, PoolError, RecyclingMethod};
@@ -37,6 +39,9 @@ use file::DatabaseFile;
 /// Prepared statements are kept for this many uses of a connection and then made anew: Diesel's cache has no bound,
 /// and filters come in endless variety. 256 statements take about 2 MB; making one anew takes about 30 µs.
 const USES_PER_STATEMENT_CACHE: usize = 256;
+
+/// So long others may be busy with making the journal of a new file a WAL.
+const LONGEST_SWITCH: Duration = Duration::from_secs(1);
 
 /// Page cache of all connections together. Memory-mapped pages would count against the process, so there are none.
 const PAGE_CACHE_KIB: usize = 36 * 1024;
@@ -236,18 +241,30 @@ fn pragmas(busy_timeout: Duration, page_cache_kib: usize) -> String {
     )
 }
 
+/// Several processes that open a new file at once are in each other's way when they make its journal a WAL, and SQLite does not let any
+/// of them wait: `busy_timeout` does not cover that.
 fn establish(path: String, file: Arc<DatabaseFile>, pragmas: String) -> BoxFuture<'static, ConnectionResult<Wrapped>> {
+    let backoff = ExponentialBuilder::new().with_min_delay(Duration::from_millis(10)).with_max_times(7).with_jitter();
     async move {
-        let opened = tokio::task::spawn_blocking(move || {
-            let mut connection = SqliteConnection::establish(&path)?;
-            file.check().map_err(|replaced| ConnectionError::BadConnection(replaced.to_owned()))?;
-            connection.batch_execute(&pragmas).map_err(ConnectionError::CouldntSetupConfiguration)?;
-            Ok(connection)
-        });
-        match opened.await {
-            Ok(connection) => connection.map(SyncConnectionWrapper::new),
-            Err(error) => Err(ConnectionError::BadConnection(error.to_string())),
-        }
+        let attempt = || {
+            let (path, file, pragmas) = (path.clone(), Arc::clone(&file), pragmas.clone());
+            let opened = tokio::task::spawn_blocking(move || {
+                let mut connection = SqliteConnection::establish(&path)?;
+                file.check().map_err(|replaced| ConnectionError::BadConnection(replaced.to_owned()))?;
+                connection.batch_execute(&pragmas).map_err(ConnectionError::CouldntSetupConfiguration)?;
+                Ok(connection)
+            });
+            opened.map(|opened| opened.unwrap_or_else(|error| Err(ConnectionError::BadConnection(error.to_string()))))
+        };
+        // Whoever has waited has met another lock.
+        let begun = Instant::now();
+        let is_in_the_way = |error: &ConnectionError| is_locked(error) && begun.elapsed() < LONGEST_SWITCH;
+        attempt.retry(backoff).when(is_in_the_way).await.map(SyncConnectionWrapper::new)
     }
     .boxed()
+}
+
+fn is_locked(error: &ConnectionError) -> bool {
+    matches!(error, ConnectionError::CouldntSetupConfiguration(DieselError::DatabaseError(_, information))
+        if information.message().contains("is locked"))
 }
