@@ -11,7 +11,7 @@ use diesel::result::{DatabaseErrorKind, Error as DatabaseError};
 use crate::error::{Error, ErrorKind};
 
 pub(super) use connecting::from_connect;
-pub(super) use messages::from_database;
+pub(super) use messages::{from_database, is_locked};
 
 /// When a client may try again after the database refused.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -69,6 +69,11 @@ pub(in crate::store) fn from_database(message: &str) -> Error {
     }
 }
 
+/// Whether SQLite says this of a file that another process has locked.
+pub(in crate::store) fn is_locked(message: &str) -> bool {
+    message.contains("database is locked")
+}
+
 /// Whether this is said when the connection has gone.
 pub(super) fn is_loss(message: &str) -> bool {
     ["terminating connection", "connection closed", "error communicating with the server"]

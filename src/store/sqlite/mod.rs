@@ -13,10 +13,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backon::{ExponentialBuilder, Retryable as _};
+use backon::{BlockingRetryable as _, ExponentialBuilder};
 use diesel::connection::{Connection as _, SimpleConnection};
 use diesel::prelude::SqliteConnection;
-use diesel::result::Error as DieselError;
 use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError as DeadpoolError};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, PoolError, RecyclingMethod};
@@ -27,7 +26,7 @@ use opentelemetry::metrics::Meter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection::{Access, Connection, Task};
-use super::failure::{Failure, from_database};
+use super::failure::{Failure, from_database, is_locked};
 use super::metrics::{Metrics, PoolStatus, Scarce, Shortage};
 use super::structure::Step;
 use crate::config::DatabaseSettings;
@@ -241,30 +240,28 @@ fn pragmas(busy_timeout: Duration, page_cache_kib: usize) -> String {
     )
 }
 
-/// Several processes that open a new file at once are in each other's way when they make its journal a WAL, and SQLite does not let any
-/// of them wait: `busy_timeout` does not cover that.
 fn establish(path: String, file: Arc<DatabaseFile>, pragmas: String) -> BoxFuture<'static, ConnectionResult<Wrapped>> {
-    let backoff = ExponentialBuilder::new().with_min_delay(Duration::from_millis(10)).with_max_times(7).with_jitter();
     async move {
-        let attempt = || {
-            let (path, file, pragmas) = (path.clone(), Arc::clone(&file), pragmas.clone());
-            let opened = tokio::task::spawn_blocking(move || {
-                let mut connection = SqliteConnection::establish(&path)?;
-                file.check().map_err(|replaced| ConnectionError::BadConnection(replaced.to_owned()))?;
-                connection.batch_execute(&pragmas).map_err(ConnectionError::CouldntSetupConfiguration)?;
-                Ok(connection)
-            });
-            opened.map(|opened| opened.unwrap_or_else(|error| Err(ConnectionError::BadConnection(error.to_string()))))
-        };
-        // Whoever has waited has met another lock.
-        let begun = Instant::now();
-        let is_in_the_way = |error: &ConnectionError| is_locked(error) && begun.elapsed() < LONGEST_SWITCH;
-        attempt.retry(backoff).when(is_in_the_way).await.map(SyncConnectionWrapper::new)
+        match tokio::task::spawn_blocking(move || open(&path, &file, &pragmas)).await {
+            Ok(connection) => connection.map(SyncConnectionWrapper::new),
+            Err(error) => Err(ConnectionError::BadConnection(error.to_string())),
+        }
     }
     .boxed()
 }
 
-fn is_locked(error: &ConnectionError) -> bool {
-    matches!(error, ConnectionError::CouldntSetupConfiguration(DieselError::DatabaseError(_, information))
-        if information.message().contains("is locked"))
+/// Several processes that open a new file at once are in each other's way when they make its journal a WAL, and SQLite does not let any
+/// of them wait: `busy_timeout` does not cover that.
+fn open(path: &str, file: &DatabaseFile, pragmas: &str) -> ConnectionResult<SqliteConnection> {
+    let attempt = || {
+        let mut connection = SqliteConnection::establish(path)?;
+        file.check().map_err(|replaced| ConnectionError::BadConnection(replaced.to_owned()))?;
+        connection.batch_execute(pragmas).map_err(ConnectionError::CouldntSetupConfiguration)?;
+        Ok(connection)
+    };
+    let backoff = ExponentialBuilder::new().with_min_delay(Duration::from_millis(10)).without_max_times().with_jitter();
+    // Whoever has waited has met another lock.
+    let begun = Instant::now();
+    let is_in_the_way = |error: &ConnectionError| is_locked(&error.to_string()) && begun.elapsed() < LONGEST_SWITCH;
+    attempt.retry(backoff).when(is_in_the_way).call()
 }

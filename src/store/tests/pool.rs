@@ -35,7 +35,8 @@ async fn backend(store: &Store) -> i32 {
     read.await.unwrap()
 }
 
-/// The processes of two connections of this runtime. One after the other the reads would be content with one.
+/// The processes of two connections of this runtime. Another thread carries them on, so one read may be answered before the other
+/// begins, and then they are content with one.
 async fn both(store: &Store) -> [i32; 2] {
     for _ in 0..100 {
         let (one, other) = tokio::join!(backend(store), backend(store));
