@@ -16,9 +16,9 @@ mod support;
 use std::time::Duration;
 
 use actix_web::{App, HttpResponse, HttpServer, web};
-use support::load::{Run, fetch, run};
-use support::median;
+use support::load::{costed, fetch, run};
 use support::process::{self, Process};
+use support::{in_turn, median};
 use terrace::config::LogSettings;
 
 #[global_allocator]
@@ -106,9 +106,9 @@ fn row(name: &str, bytes: usize, servers: [(&Process, &str, &str); 2], seconds: 
         run(server.address, path, headers, CONNECTIONS, Duration::from_millis(300));
     }
     let (mut rates, mut costs, mut speeds) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
-    for _ in 0..runs {
+    for number in 0..runs {
         let [(terrace, terrace_cost), (bare, bare_cost)] =
-            servers.map(|(server, path, headers)| measured(server, path, headers, seconds));
+            in_turn(servers, number as usize, |(server, path, headers)| costed(server, path, headers, CONNECTIONS, seconds));
         rates.push(terrace.per_second() / bare.per_second());
         costs.push(terrace_cost / bare_cost);
         speeds[0].push(terrace.per_second());
@@ -116,11 +116,4 @@ fn row(name: &str, bytes: usize, servers: [(&Process, &str, &str); 2], seconds: 
     }
     let [terrace, bare] = speeds.map(median);
     println!("{name:<34}{bytes:>9}{terrace:>12.0}{bare:>12.0}{:>14.3}{:>14.3}", median(rates), median(costs));
-}
-
-/// A run, and the server's CPU seconds per request during it.
-fn measured(server: &Process, path: &str, headers: &str, seconds: Duration) -> (Run, f64) {
-    let before = server.cpu_seconds();
-    let run = run(server.address, path, headers, CONNECTIONS, seconds);
-    (run, (server.cpu_seconds() - before) / run.requests as f64)
 }

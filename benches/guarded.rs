@@ -17,7 +17,7 @@ mod support;
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
-use support::load::{Run, run};
+use support::load::{costed, run};
 use support::process::{self, Process};
 use support::{in_turn, median};
 use terrace::app::App;
@@ -103,7 +103,7 @@ fn row(name: &str, servers: [(&Process, &str); 2], seconds: Duration, runs: u64)
     let (mut rates, mut costs, mut speeds) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
     for number in 0..runs {
         let [(guarded, guarded_cost), (plain, plain_cost)] =
-            in_turn(servers, number as usize, |(server, headers)| measured(server, headers, seconds));
+            in_turn(servers, number as usize, |(server, headers)| costed(server, PATH, headers, CONNECTIONS, seconds));
         rates.push(guarded.per_second() / plain.per_second());
         costs.push(guarded_cost / plain_cost);
         speeds[0].push(guarded.per_second());
@@ -111,11 +111,4 @@ fn row(name: &str, servers: [(&Process, &str); 2], seconds: Duration, runs: u64)
     }
     let [guarded, plain] = speeds.map(median);
     println!("{name:<34}{guarded:>12.0}{plain:>12.0}{:>14.3}{:>14.3}", median(rates), median(costs));
-}
-
-/// A run, and the server's CPU seconds per request during it.
-fn measured(server: &Process, headers: &str, seconds: Duration) -> (Run, f64) {
-    let before = server.cpu_seconds();
-    let run = run(server.address, PATH, headers, CONNECTIONS, seconds);
-    (run, (server.cpu_seconds() - before) / run.requests as f64)
 }

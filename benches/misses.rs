@@ -134,9 +134,9 @@ fn row(name: &str, server: &Process, sides: [Side<'_>; 2], connections: usize, r
     for run in 0..=runs {
         let [(ours, our_time), (bare, bare_time)] = in_turn(sides, run, |(address, path)| {
             let paths: Vec<String> = (run * requests..(run + 1) * requests).map(path).collect();
-            let (before, started) = (server.cpu_seconds(), Instant::now());
-            support::load::each(address, connections, paths.into_iter());
-            (server.cpu_seconds() - before, started.elapsed().as_secs_f64())
+            let started = Instant::now();
+            let ((), spent) = server.cpu_during(|| support::load::each(address, connections, paths.into_iter()));
+            (spent, started.elapsed().as_secs_f64())
         });
         // The first one warms up.
         if run > 0 {

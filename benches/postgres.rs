@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use diesel::{ExpressionMethods as _, QueryDsl as _};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
-use support::cpu::measured;
+use support::cpu::{Ratio, measured};
 use terrace::app::App;
 use terrace::config::Settings;
 use terrace::jobs::Tallying;
@@ -170,9 +170,9 @@ impl Misses {
             });
             pages.add(bare_cost, misses.await);
         }
-        records.report("record miss");
-        rows.report("the same row, through diesel-async alone");
-        pages.report("page of 50, no count");
+        records.report("record miss", "bare");
+        rows.report("the same row, through diesel-async alone", "bare");
+        pages.report("page of 50, no count", "bare");
     }
 
     /// As many reads as all rounds have, in one way.
@@ -337,37 +337,4 @@ fn report_latencies(name: &str, mut times: Vec<f64>) {
     times.sort_by(f64::total_cmp);
     let at = |part: f64| times[((times.len() - 1) as f64 * part).round() as usize];
     println!("{name:<40} {:>9.2} {:>9.2} {:>9.2}", at(0.5), at(0.95), at(1.0));
-}
-
-/// Costs of the two sides, round by round.
-#[derive(Default)]
-struct Ratio {
-    bare: Vec<f64>,
-    ours: Vec<f64>,
-}
-
-impl Ratio {
-    fn add(&mut self, bare: f64, ours: f64) {
-        self.bare.push(bare);
-        self.ours.push(ours);
-    }
-
-    /// The median of the rounds' ratios; and the cheapest round of each side, which the machine disturbed least.
-    fn report(&self, name: &str) {
-        let sorted = |mut values: Vec<f64>| {
-            values.sort_by(f64::total_cmp);
-            values
-        };
-        let ratios = sorted(self.ours.iter().zip(&self.bare).map(|(ours, bare)| ours / bare).collect());
-        let (bare, ours) = (sorted(self.bare.clone()), sorted(self.ours.clone()));
-        let (middle, least) = (ROUNDS / 2, ours[0] / bare[0]);
-        println!(
-            "{name}: {:.1} us of CPU beside {:.1} us bare, ratio {:.2}; cheapest rounds {:.1} beside {:.1}, ratio {least:.2}",
-            ours[middle] * 1e6,
-            bare[middle] * 1e6,
-            ratios[middle],
-            ours[0] * 1e6,
-            bare[0] * 1e6,
-        );
-    }
 }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::process::Process;
+
 /// What a run measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
@@ -33,6 +35,12 @@ pub fn run(address: SocketAddr, path: &str, headers: &str, connections: usize, d
         }
         Run { requests: total, elapsed: started.elapsed() }
     })
+}
+
+/// The same against `server`, and its CPU seconds per request.
+pub fn costed(server: &Process, path: &str, headers: &str, connections: usize, duration: Duration) -> (Run, f64) {
+    let (run, spent) = server.cpu_during(|| run(server.address, path, headers, connections, duration));
+    (run, spent / run.requests as f64)
 }
 
 /// One request on a connection of its own: the body.

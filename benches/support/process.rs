@@ -35,11 +35,18 @@ impl Process {
     }
 
     /// User and system CPU time so far, in seconds (`/proc/PID/stat`, fields 14 and 15, in ticks of 10 ms).
-    pub fn cpu_seconds(&self) -> f64 {
+    fn cpu_seconds(&self) -> f64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let after_name = stat.rsplit_once(") ").unwrap().1;
         let ticks: u64 = after_name.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
         ticks as f64 / 100.0
+    }
+
+    /// What comes of `work`, and the CPU seconds of the process meanwhile.
+    pub fn cpu_during<T>(&self, work: impl FnOnce() -> T) -> (T, f64) {
+        let before = self.cpu_seconds();
+        let done = work();
+        (done, self.cpu_seconds() - before)
     }
 
     /// A line of `/proc/PID/status`, in KiB.

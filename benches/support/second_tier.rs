@@ -24,24 +24,12 @@ const PER_ROUND: usize = 512;
 pub fn compare() {
     run(async |hits: &mut Hits, bare: &mut Bare| {
         for at_a_time in [1, 16] {
-            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            let mut costs = cpu::Ratio::default();
             for _ in 0..ROUNDS {
-                theirs.push(cpu::measured(PER_ROUND, async || bare.many(PER_ROUND, at_a_time).await).await);
-                ours.push(cpu::measured(PER_ROUND, async || hits.many(PER_ROUND, at_a_time).await).await);
+                let bare_cost = cpu::measured(PER_ROUND, async || bare.many(PER_ROUND, at_a_time).await).await;
+                costs.add(bare_cost, cpu::measured(PER_ROUND, async || hits.many(PER_ROUND, at_a_time).await).await);
             }
-            let ratios = sorted(ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect());
-            let (ours, theirs) = (sorted(ours), sorted(theirs));
-            let middle = ROUNDS / 2;
-            println!(
-                "hit in Redis, {at_a_time} at a time: {:.1} us of CPU beside {:.1} us of a bare MGET, ratio {:.2}; cheapest rounds {:.1} beside \
-                 {:.1}, ratio {:.2}",
-                ours[middle] * 1e6,
-                theirs[middle] * 1e6,
-                ratios[middle],
-                ours[0] * 1e6,
-                theirs[0] * 1e6,
-                ours[0] / theirs[0],
-            );
+            costs.report(&format!("hit in Redis, {at_a_time} at a time"), "of a bare MGET");
         }
         let before = bare.commands().await;
         hits.many(PER_ROUND, 1).await;
@@ -78,11 +66,6 @@ fn run(work: impl AsyncFnOnce(&mut Hits, &mut Bare)) {
         let mut bare = Bare::open(&settings).await;
         work(&mut hits, &mut bare).await;
     });
-}
-
-fn sorted(mut values: Vec<f64>) -> Vec<f64> {
-    values.sort_by(f64::total_cmp);
-    values
 }
 
 /// A cache whose first tier keeps nothing, so that each look-up goes to the second.
