@@ -4,6 +4,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
+
 use super::second_tier::{Address, Capture, SecondTier, Sought, Wanted};
 use super::{Basis, Cache, CacheKey, Content, Dependencies, Entry, Scope};
 use crate::error::{Error, ErrorKind, Result};
@@ -86,10 +88,14 @@ impl Cache {
 }
 
 impl Load {
-    /// Without a second tier. `loading` has not begun: it is polled only after everything was captured.
-    pub(super) async fn run_alone(self, loading: impl Future<Output = Result<Content>>) -> Result<Landed> {
-        let entry = self.load(loading, None).await?.0;
-        Ok(Landed { entry, source: Source::Loader })
+    /// Without a second tier. `loading` has not begun: it is polled only after everything was captured. Chained, and not an async
+    /// function, which would have room for `loading` twice.
+    pub(super) fn run_alone(self, loading: impl Future<Output = Result<Content>>) -> impl Future<Output = Result<Landed>> {
+        let started = Instant::now();
+        loading.then(move |loaded| async move {
+            let entry = self.loaded(started, loaded, None).await?.0;
+            Ok(Landed { entry, source: Source::Loader })
+        })
     }
 
     /// The same with one, which is asked for what `guards` protect.
@@ -118,7 +124,8 @@ impl Load {
         stand_in: Option<Entry>,
         loading: impl Future<Output = Result<Content>>,
     ) -> Result<Landed> {
-        let (entry, basis) = match self.load(loading, Some((&address, capture.as_ref()))).await {
+        let started = Instant::now();
+        let (entry, basis) = match self.loaded(started, loading.await, Some((&address, capture.as_ref()))).await {
             Ok(loaded) => loaded,
             Err(error) => {
                 if let Some(capture) = capture {
@@ -142,15 +149,15 @@ impl Load {
         Ok(Landed { entry, source: Source::Loader })
     }
 
-    /// Runs the loader, and stores its entry in L1. Also says what it was made from.
-    async fn load(
+    /// Stores in L1 what the loader, which has `started` then, has loaded. Also says what that was made from.
+    async fn loaded(
         &self,
-        loading: impl Future<Output = Result<Content>>,
+        started: Instant,
+        loaded: Result<Content>,
         captured: Option<(&Address, Option<&Capture>)>,
     ) -> Result<(Arc<Entry>, Basis)> {
         let metrics = self.scope.metrics();
-        let started = Instant::now();
-        let mut content = loading.await.inspect_err(|_| metrics.load_errors.inc())?;
+        let mut content = loaded.inspect_err(|_| metrics.load_errors.inc())?;
         metrics.load_seconds.observe(started.elapsed().as_secs_f64());
         faults::point("before_fill").await;
         let basis = std::mem::replace(&mut content.basis, Basis::Loaded);

@@ -65,11 +65,14 @@ impl Cache {
         if !self.enabled {
             return if freshness.only_if_cached { Err(Error::not_cached()) } else { self.load_past(scope, loader).await };
         }
-        if !self.is_trusted() {
-            self.trust.wait().await;
+        let mut is_trusted = self.is_trusted();
+        if !is_trusted {
+            // Boxed, like all that few wait for: whoever waits for a load would carry its state around.
+            Box::pin(self.trust.wait()).await;
             found = self.find(key);
+            is_trusted = self.is_trusted();
         }
-        let demand = Demand::new(freshness, scope.max_lag(), self.is_trusted());
+        let demand = Demand::new(freshness, scope.max_lag(), is_trusted);
         let asked = Asked { scope, key, guards, entry: found.entry.as_ref(), landings: found.landings };
         if let Some(entry) = asked.entry {
             let age = entry.age();
@@ -89,7 +92,7 @@ impl Cache {
         }
         if freshness.only_if_cached || demand.is_particular() && !freshness.reload {
             let dependencies = self.capture(scope, guards);
-            if let Some(lookup) = self.peek(asked, dependencies, &demand).await {
+            if let Some(lookup) = Box::pin(self.peek(asked, dependencies, &demand)).await {
                 return Ok(lookup);
             }
         }
@@ -128,14 +131,16 @@ impl Cache {
         F: Future<Output = Result<Content>> + Send + 'static,
     {
         let Asked { scope, key, .. } = asked;
-        let slot = match self.slot(scope) {
+        let mut slot = match self.slot(scope) {
             Ok(slot) => slot,
             Err(refusal) => return self.stand_in(scope, key, demand, &refusal).ok_or(refusal),
         };
-        // A load goes on when its caller hangs up. It keeps the slot: who asks and hangs up again and again gets no more of them.
-        let (work, held) = (loader, slot.clone());
-        let loader = move || work().inspect(move |_| drop(held));
-        let (landed, outcome) = match self.board(asked, purpose, loader) {
+        // A load goes on when its caller hangs up. It has the slot: who asks and hangs up again and again gets no more of them.
+        let slotted = || {
+            let slot = slot.take();
+            loader().inspect(move |_| drop(slot))
+        };
+        let (landed, outcome) = match self.board(asked, purpose, slotted) {
             Boarding::Landed(entry) => {
                 scope.metrics().hits.inc();
                 return Ok(Lookup::new(entry, Outcome::Hit, Some(Tier::L1)));
@@ -210,13 +215,12 @@ impl Cache {
             landed,
             || self.capture(scope, guards),
             |dependencies| {
-                // Boxed: what a load keeps while it waits has kilobytes, and every future around it would be that much larger, twice.
-                let loading = Box::pin(loader());
-                let (scope, key) = (Arc::clone(scope), key.clone());
+                let (loading, scope, key) = (loader(), Arc::clone(scope), key.clone());
                 let load = Load { cache: Arc::clone(self), scope, key, dependencies, purpose };
                 match self.second_tier() {
                     None => load.run_alone(loading).boxed(),
-                    Some(tier) => load.run(Arc::clone(tier), guards.to_vec(), loading).boxed(),
+                    // Boxed: what a load keeps while it waits has kilobytes, and every future around it would be that much larger, twice.
+                    Some(tier) => load.run(Arc::clone(tier), guards.to_vec(), Box::pin(loading)).boxed(),
                 }
             },
         );

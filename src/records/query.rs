@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock};
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use crate::model::{
     Collection, CountMode, DEFAULT_LIMIT, Direction, Filter, MAX_LIMIT, Operand, Paging, Query, Scalar, SearchExpression,
     SearchTerm, Selection, SortKey,
 };
-use crate::store::Owner;
+use crate::store::{self, Owner};
 
 /// Beyond this many skipped records an offset costs more than any reader of pages wants; cursors have no such bound.
 const MAX_OFFSET: u64 = 1_000_000;
@@ -121,8 +122,11 @@ impl Shape {
     }
 
     /// The same for the store, if the record is the owner's.
-    pub(super) fn among(self, owner: Option<Owner>) -> crate::store::Shape {
-        crate::store::Shape { fields: self.fields, include: self.include, owner }
+    pub(super) fn among(self, owner: Option<Owner>) -> Arc<store::Shape> {
+        // What nearly everybody asks for is there already.
+        static WHOLE: LazyLock<Arc<store::Shape>> = LazyLock::new(Arc::default);
+        let shape = store::Shape { fields: self.fields, include: self.include, owner };
+        if shape == **WHOLE { Arc::clone(&WHOLE) } else { Arc::new(shape) }
     }
 }
 

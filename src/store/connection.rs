@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 
 use super::dialect::Dialect;
 use super::failure::Failure;
-use super::postgres::{PostgresDialect, load_texts};
+use super::postgres::{PostgresDialect, load_text, load_texts};
 use super::sqlite::SqliteDialect;
 use super::statement::Statement;
 
@@ -77,6 +77,17 @@ impl Connection<'_> {
         match self {
             Self::Sqlite(connection) => diesel::RunQueryDsl::load(statement, *connection),
             Self::Postgres(connection) => diesel_async::RunQueryDsl::load(statement, *connection).await,
+        }
+    }
+
+    /// The document that a query has as its only value, which is called `data`, if it has a row.
+    pub async fn load_document(&mut self, statement: Statement) -> QueryResult<Option<Bytes>> {
+        match self {
+            Self::Sqlite(connection) => {
+                let rows: Vec<DocumentRow> = diesel::RunQueryDsl::load(statement, *connection)?;
+                Ok(rows.into_iter().next().map(|row| row.data.into()))
+            }
+            Self::Postgres(connection) => load_text(connection, statement).await,
         }
     }
 

@@ -120,7 +120,8 @@ impl Database {
         T: Send + 'static,
     {
         match self {
-            Self::Sqlite(sqlite) => sqlite.perform(operation, access, task).await,
+            // Boxed: it is larger than that of the other, which would be moved around with as much.
+            Self::Sqlite(sqlite) => Box::pin(sqlite.perform(operation, access, task)).await,
             Self::Postgres(postgres) => postgres.perform(operation, access, task).await,
         }
     }

@@ -100,7 +100,7 @@ async fn plain_rows(connection: &mut Connection<'_>, statement: Statement) -> Qu
 pub(super) struct One {
     pub(super) collection: Arc<Collection>,
     pub(super) id: RecordId,
-    pub(super) shape: Shape,
+    pub(super) shape: Arc<Shape>,
 }
 
 impl Task<Option<Row>> for One {
@@ -108,7 +108,7 @@ impl Task<Option<Row>> for One {
         let Self { collection, id, shape } = self;
         let statement = one_statement(connection.dialect(), collection, id, shape)?;
         match columns_of_record(shape) {
-            Columns::Document => Ok(plain_rows(connection, statement).await?.pop()),
+            Columns::Document => Ok(connection.load_document(statement).await?.map(|data| Row { data, cursor: None })),
             Columns::All => {
                 let mut rows: Vec<DocumentRow> = connection.load(statement).await?;
                 rows.pop().map(|row| Ok(into_row(row, collection, None)?)).transpose()

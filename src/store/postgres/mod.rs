@@ -40,7 +40,7 @@ use connect::{Connector, Limits};
 pub(super) use dialect::PostgresDialect;
 use keep::Keep;
 use pool::{Lent, Pool};
-pub(super) use rows::load_texts;
+pub(super) use rows::{load_text, load_texts};
 #[cfg(test)]
 pub(super) use search::query_text;
 pub(super) use tallies::{MOST_VALUES, Tallies, lock as tallies_lock};
@@ -250,22 +250,16 @@ impl PostgresDatabase {
 
     /// `in_vain`: none of them became free.
     async fn checkout(&self, pool: &Pool, in_vain: impl FnOnce(Elapsed) -> Failure) -> Result<Lent, Failure> {
-        let mut deadline = None;
-        let mut by = || *deadline.get_or_insert_with(|| tokio::time::Instant::now() + self.acquire_timeout);
-        let permit = match pool.try_use() {
-            Some(permit) => permit,
-            None => match tokio::time::timeout_at(by(), pool.wait_for_use()).await {
-                Ok(permit) => permit?,
-                Err(waited) => return Err(in_vain(waited)),
-            },
+        if let Some(idle) = pool.get_idle() {
+            return Ok(idle);
+        }
+        // Boxed, because most need no timers.
+        let waiting = async {
+            let deadline = tokio::time::Instant::now() + self.acquire_timeout;
+            let permit = tokio::time::timeout_at(deadline, pool.wait_for_use()).await.map_err(in_vain)??;
+            tokio::time::timeout_at(deadline, pool.get(permit)).await.map_err(unopened)?.map_err(Failure::Unreachable)
         };
-        let mut getting = pin!(pool.get(permit));
-        // Most find one at once, and need no timer.
-        let got = match getting.as_mut().now_or_never() {
-            Some(got) => got,
-            None => tokio::time::timeout_at(by(), getting).await.map_err(unopened)?,
-        };
-        got.map_err(Failure::Unreachable)
+        Box::pin(waiting).await
     }
 }
 

@@ -71,6 +71,7 @@ struct Placed {
 pub(super) struct Lent {
     /// `None` once it is closed.
     connection: Option<Box<Placed>>,
+    is_anothers: bool,
     pool: Pool,
     _use: OwnedSemaphorePermit,
 }
@@ -107,28 +108,33 @@ impl Pool {
     }
 
     /// The use of a connection, unless all are in use.
-    pub fn try_use(&self) -> Option<OwnedSemaphorePermit> {
+    fn try_use(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.0.uses).try_acquire_owned().ok()
     }
 
-    /// The same, as soon as one is there.
+    /// The use of a connection, as soon as one is there.
     pub async fn wait_for_use(&self) -> Result<OwnedSemaphorePermit> {
         let _waits = Counted::new(&self.0.waiting);
         Arc::clone(&self.0.uses).acquire_owned().await.map_err(Error::internal)
     }
 
-    /// A connection for who has the use of one: this runtime's; or else another's that nobody uses; or else a new one.
+    /// A connection that nobody uses: this runtime's, or else another's.
+    pub fn get_idle(&self) -> Option<Lent> {
+        let permit = self.try_use()?;
+        let here = Handle::current().id();
+        Some(self.lend(self.take(here)?, here, permit))
+    }
+
+    /// The same for who has the use of one, or else a new one.
     pub async fn get(&self, permit: OwnedSemaphorePermit) -> Result<Lent> {
         let here = Handle::current().id();
         loop {
-            if let Some(connection) = self.take(here) {
-                if connection.runtime != here {
-                    self.make_behind(here);
-                }
-                return Ok(self.lend(connection, permit));
-            }
-            if let Some(connection) = self.make(here).await? {
-                return Ok(self.lend(connection, permit));
+            let connection = match self.take(here) {
+                Some(idle) => Some(idle),
+                None => self.make(here).await?,
+            };
+            if let Some(connection) = connection {
+                return Ok(self.lend(connection, here, permit));
             }
             // No more are in use than there may be, so one is about to be closed.
             tokio::task::yield_now().await;
@@ -231,8 +237,12 @@ impl Pool {
         });
     }
 
-    fn lend(&self, connection: Box<Placed>, permit: OwnedSemaphorePermit) -> Lent {
-        Lent { connection: Some(connection), pool: self.clone(), _use: permit }
+    fn lend(&self, connection: Box<Placed>, here: Id, permit: OwnedSemaphorePermit) -> Lent {
+        let is_anothers = connection.runtime != here;
+        if is_anothers {
+            self.make_behind(here);
+        }
+        Lent { connection: Some(connection), is_anothers, pool: self.clone(), _use: permit }
     }
 
     fn put(&self, connection: Box<Placed>) {
@@ -257,7 +267,7 @@ impl Lent {
 
     /// Whether another runtime carries it on.
     pub fn is_anothers(&self) -> bool {
-        self.connection.as_ref().is_some_and(|placed| placed.runtime != Handle::current().id())
+        self.is_anothers
     }
 
     /// Closes it.

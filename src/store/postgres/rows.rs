@@ -13,6 +13,16 @@ use crate::store::statement::Statement;
 /// The type `text[]`.
 const TEXT_ARRAY: u32 = 1009;
 
+/// The text that a query has as its only value, if it has a row.
+pub(in crate::store) async fn load_text(connection: &mut AsyncPgConnection, statement: Statement) -> QueryResult<Option<Bytes>> {
+    let mut rows = connection.load(statement).await?;
+    let mut text = None;
+    while let Some(row) = rows.try_next().await? {
+        text = row.get(0).and_then(|field| Some(Bytes::copy_from_slice(field.value()?.as_bytes())));
+    }
+    Ok(text)
+}
+
 /// The texts of a query's first column, in order and in UTF-8, as the database's are. An array of texts is all of these, and a
 /// null is none.
 pub(in crate::store) async fn load_texts(connection: &mut AsyncPgConnection, statement: Statement) -> QueryResult<Vec<Bytes>> {

@@ -15,21 +15,21 @@ async fn filled() -> Fixture {
     fixture
 }
 
-fn shape(fields: Option<&[&str]>, include: &[&str]) -> Shape {
+fn shape(fields: Option<&[&str]>, include: &[&str]) -> Arc<Shape> {
     let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
-    Shape { fields: fields.map(owned), include: owned(include), owner: None }
+    Arc::new(Shape { fields: fields.map(owned), include: owned(include), owner: None })
 }
 
 #[tokio::test]
 async fn a_record_is_answered_as_it_is_stored() {
     let Fixture { store, items, groups, directory: _directory, .. } = filled().await;
-    let row = store.record_read(&items, &id("c"), &Shape::default()).await.unwrap().unwrap();
+    let row = store.record_read(&items, &id("c"), &Arc::default()).await.unwrap().unwrap();
     let scanned = store.record_scan(&items, Some(&id("b")), 10).await.unwrap();
     assert_eq!(scanned.len(), 1);
     assert_eq!(row.data, scanned[0].data);
     assert_eq!(scanned[0].version, 1);
-    assert!(store.record_read(&items, &id("g"), &Shape::default()).await.unwrap().is_none());
-    assert!(store.record_read(&groups, &id("g"), &Shape::default()).await.unwrap().is_some());
+    assert!(store.record_read(&items, &id("g"), &Arc::default()).await.unwrap().is_none());
+    assert!(store.record_read(&groups, &id("g"), &Arc::default()).await.unwrap().is_some());
 }
 
 #[tokio::test]
