@@ -1,6 +1,7 @@
 //! What a miss costs a server: a record, and a page of 50, that Terrace loads from PostgreSQL and keeps, against a handler of the same
 //! process that sends on what the bare statement through `tokio-postgres` brings, over one connection to which all requests of its
-//! thread add theirs. CPU of the server process per request, and requests per second, as ratios of neighbouring runs.
+//! thread add theirs. CPU of the server process per request, and requests per second, as ratios of neighbouring runs. That process has
+//! one processor; PostgreSQL and the client have another.
 //!
 //! `scripts/with-servers cargo bench --bench misses` (arguments: requests per run, runs per server)
 
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use actix_web::{App, HttpResponse, HttpServer, web};
 use support::process::{self, Process};
+use support::processors::{self, Processors};
 use support::{in_turn, median};
 use terrace::config::LogSettings;
 use tokio_postgres::{Client, NoTls, Statement};
@@ -107,10 +109,19 @@ fn compare() {
     let requests = arguments.next().unwrap_or(6_000);
     let runs = arguments.next().unwrap_or(15);
     let file = tempfile::NamedTempFile::new().unwrap();
+    let Processors { first, second } = Processors::allowed();
     let server = Process::start("server", &[file.path().to_str().unwrap()]);
+    processors::keep(server.id(), first);
+    processors::keep(std::process::id(), second);
+    actix_web::rt::System::new().block_on(async {
+        let (client, connection) = tokio_postgres::connect(&std::env::var("TEST_POSTGRES").unwrap(), NoTls).await.unwrap();
+        tokio::spawn(connection);
+        processors::keep_server(&client, second).await;
+    });
     let bare: SocketAddr = std::fs::read_to_string(file.path()).unwrap().parse().unwrap();
     println!(
-        "{runs} runs of {requests} records or a tenth as many pages, in turn; server, PostgreSQL and client on one machine\n"
+        "{runs} runs of {requests} records or a tenth as many pages, in turn; the server on one processor, PostgreSQL and the client on \
+         another\n"
     );
     println!("{:<34}{:>12}{:>12}{:>14}{:>14}", "", "terrace us", "bare us", "CPU/request", "requests");
     let record = |number: usize| support::corpus::metric_id(number * 7_919 % RECORDS);

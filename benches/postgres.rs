@@ -1,5 +1,6 @@
 //! Terrace on PostgreSQL, with 100,000 records: what a miss costs this process beside the bare statement through
-//! `tokio-postgres` and the same one through `diesel-async`, how long an import takes, and the latencies of each shape of query.
+//! `tokio-postgres` and the same one through `diesel-async`, how long an import takes, and the latencies of each shape of query. This
+//! process has one processor, and PostgreSQL another; what a miss costs is also measured with both on one.
 //!
 //! `scripts/with-servers cargo bench --bench postgres` (arguments: number of records; `bare`, `diesel` or `miss` to read single
 //! records in this way and do nothing else, for a profiler)
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use diesel::{ExpressionMethods as _, QueryDsl as _};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
 use support::cpu::{Ratio, measured};
+use support::processors::{self, Processors};
 use terrace::app::App;
 use terrace::config::Settings;
 use terrace::jobs::Tallying;
@@ -54,6 +56,9 @@ fn main() {
     // One thread for everything: a wake-up across threads would be counted or not, as the machine likes.
     actix_web::rt::System::new().block_on(async {
         let (bare, settings) = schema(directory.path()).await;
+        let Processors { first, second } = Processors::allowed();
+        processors::keep(std::process::id(), first);
+        processors::keep_server(&bare, second).await;
         let diesel = AsyncPgConnection::establish(&settings.database.url).await.unwrap();
         let app = App::open(settings).await.unwrap();
         app.migrate().await.unwrap();
@@ -71,7 +76,13 @@ fn main() {
         if let Some(way) = only {
             return misses.profile(way).await;
         }
+        println!("\nPostgreSQL on a processor of its own:");
         misses.beside_bare_statements().await;
+        println!("PostgreSQL and this process on one processor:");
+        processors::keep_server(&misses.bare, first).await;
+        misses.beside_bare_statements().await;
+        processors::keep_server(&misses.bare, second).await;
+        println!();
         misses.latencies().await;
         misses.writes().await;
     });

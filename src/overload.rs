@@ -112,7 +112,7 @@ mod tests {
         assert!(refusal.detail().contains("http.max_in_flight") && refusal.retry_after().is_some(), "{refusal}");
         drop(first);
         let third = capacity.take().unwrap();
-        assert_eq!((capacity.0.gauge.get(), capacity.0.refusals.get()), (2, 2));
+        assert_eq!((capacity.0.gauge.get(), capacity.0.refusals.get()), (2, 1));
         drop((second, third));
         assert_eq!(capacity.0.gauge.get(), 0);
     }

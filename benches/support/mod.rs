@@ -7,6 +7,7 @@ pub mod cpu;
 pub mod installation;
 pub mod load;
 pub mod process;
+pub mod processors;
 pub mod requests;
 pub mod second_tier;
 

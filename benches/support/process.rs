@@ -34,6 +34,11 @@ impl Process {
         Self { child, address }
     }
 
+    /// Its id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// User and system CPU time so far, in seconds (`/proc/PID/stat`, fields 14 and 15, in ticks of 10 ms).
     fn cpu_seconds(&self) -> f64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
