@@ -110,9 +110,12 @@ mod tests {
         let refusal = capacity.take().unwrap_err();
         assert_eq!((refusal.kind(), refusal.code()), (ErrorKind::Unavailable, "overloaded"));
         assert!(refusal.detail().contains("http.max_in_flight") && refusal.retry_after().is_some(), "{refusal}");
-        drop(first);
+        // Whoever has it, has it alone.
+        let work = first;
+        assert!(capacity.take().is_err(), "the work goes on");
+        drop(work);
         let third = capacity.take().unwrap();
-        assert_eq!((capacity.0.gauge.get(), capacity.0.refusals.get()), (2, 1));
+        assert_eq!((capacity.0.gauge.get(), capacity.0.refusals.get()), (2, 2));
         drop((second, third));
         assert_eq!(capacity.0.gauge.get(), 0);
     }
